@@ -1,0 +1,30 @@
+"""dnsprobe: what becomes of DNS queries while a cluster changes.
+
+The house, floor by floor; a module imports only from lower floors (`make lint` checks it):
+
+    0 errors       what a person got wrong, with an exit code each
+    0 outcome      what can become of a query: Outcome, its help text, whose fault it is
+    0 model        Question, Target, Lane, Series, Mark, Interval, Finding: the nouns everyone shares
+    1 schedule     pacers: rates -> due instants, a chunk at a time
+    1 wire         question -> template bytes (once); batches of datagrams -> outcomes      the only door to dnspython
+    1 histogram    log-linear latency counts that add
+    1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
+    2 transport/   rows out, finished rows back: udp, tcp
+    2 recorder     finished rows -> time-bucketed columns; recorders add
+    2 runfile      a run as one SQLite file, written while the run goes
+    3 engine       schedule -> transport -> recorder: the one loop, in worker processes
+    3 cluster/     the Cluster protocol; lab (no cluster needed)
+    4 timeline     columns + marks -> windows of disruption
+    4 doubts       what the prober did wrong itself, and which lanes that could hide
+    5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers
+    6 scenario     YAML -> steps, lanes, objectives; runs them while the engine runs
+    6 report/      run files -> text, json
+    7 cli          the commands
+
+Data goes one way:
+
+    scenario.yaml -> lanes x targets -> due instants -> transport -> finished rows -> recorder -> run file
+                  -> timeline -> verdict -> report;      cluster watch, steps -> marks -> run file
+"""
+
+__version__ = "0.1.0"

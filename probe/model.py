@@ -1,0 +1,252 @@
+"""The nouns everyone shares: Question, Target, Ports, Lane, Series, Mark, Interval, Finding, Doubt, Objective.
+
+Time inside a run is an int of nanoseconds since the run's t0 (CLOCK_MONOTONIC); people see seconds and RFC 3339.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from probe.errors import UsageError
+from probe.outcome import Outcome
+
+NS = 1_000_000_000
+BUCKET_NS = 100_000_000
+"""Width of the finest time bucket that is recorded: 100 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What counts as good: a set of outcomes and, if any are given, exactly these addresses."""
+
+    outcomes: frozenset[Outcome]
+    addresses: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str, qtype: str) -> Expect:
+        """`answer`, `nodata`, `nxdomain`, `any`, joined by `|`, or addresses joined by commas; '' is the default.
+
+        The default is an answer, and for AAAA an answer or NODATA. UsageError for anything else.
+        """
+        text = text.strip()
+        if not text:
+            return cls(_DEFAULT_AAAA if qtype.upper() == "AAAA" else _DEFAULT)
+        if text.lower() == "any":
+            return cls(frozenset(Outcome) - _NEVER_GOOD)
+        words = [w.strip().lower() for w in text.split("|")]
+        if all(w in _EXPECT_WORDS for w in words):
+            return cls(frozenset(_EXPECT_WORDS[w] for w in words))
+        try:
+            addresses = frozenset(str(ipaddress.ip_address(a.strip())) for a in text.split(","))
+        except ValueError:
+            raise UsageError(
+                f"expect {text!r}: say answer, nodata, nxdomain, answer|nodata, any, or addresses joined by commas"
+            ) from None
+        return cls(_DEFAULT, addresses)
+
+    def __str__(self) -> str:
+        if self.addresses:
+            return ",".join(sorted(self.addresses))
+        if len(self.outcomes) > 3:
+            return "any"
+        return "|".join(o.label for o in sorted(self.outcomes))
+
+
+_DEFAULT = frozenset({Outcome.ANSWER})
+_DEFAULT_AAAA = frozenset({Outcome.ANSWER, Outcome.NODATA})
+_EXPECT_WORDS = {o.label: o for o in (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)}
+_NEVER_GOOD = frozenset(
+    {
+        Outcome.MALFORMED,
+        Outcome.TIMEOUT,
+        Outcome.CONNECTION_REFUSED,
+        Outcome.NETWORK_ERROR,
+        Outcome.CONNECTION_LOST,
+        Outcome.UNSENT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked and what counts as a good reply. `name` is absolute: it is sent as it stands."""
+
+    name: str
+    qtype: str
+    expect: Expect
+
+    @classmethod
+    def of(cls, name: str, qtype: str = "A", expect: str = "") -> Question:
+        """A question from text; UsageError if `expect` cannot be read."""
+        return cls(name, qtype.upper(), Expect.parse(expect, qtype))
+
+
+class TargetKind(StrEnum):
+    """What stands behind an address."""
+
+    SERVICE = "service"
+    POD = "pod"
+    NODELOCAL = "nodelocal"
+    UPSTREAM = "upstream"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address that is asked. `side` is whose ICMP refusals it shares: a node's Services together, each pod alone."""
+
+    name: str
+    kind: TargetKind
+    address: str
+    port: int = 53
+    side: str = ""
+
+    @property
+    def refusing_side(self) -> str:
+        """Targets with the same refusing side share one ICMP rate limit."""
+        return self.side or self.address
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.name} ({host}:{self.port})"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """How source ports, or TCP connections, are used: `fresh`, `fixed`, `pool:K`; for TCP `fresh` or `reused`."""
+
+    policy: str
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str, transport: str = "udp") -> Ports:
+        """UsageError names what is allowed for the transport."""
+        text = text.strip().lower()
+        if transport == "tcp":
+            if text in ("fresh", "reused"):
+                return cls(text)
+            raise UsageError(f"ports {text!r}: for tcp say fresh (a connection per query) or reused (one connection)")
+        if text in ("fresh", "fixed"):
+            return cls(text)
+        if match := re.fullmatch(r"pool:(\d+)", text):
+            count = int(match[1])
+            if 1 <= count <= 28_000:
+                return cls("pool", count)
+            raise UsageError(f"ports {text!r}: a pool has 1 to 28000 source ports")
+        raise UsageError(f"ports {text!r}: for udp say fresh, fixed or pool:K (K reused source ports, e.g. pool:64)")
+
+    def __str__(self) -> str:
+        return f"pool:{self.count}" if self.policy == "pool" else self.policy
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One way of asking. `target` selects whom: `service`, `pods`, ... or a target's name.
+
+    `rate` is queries a second towards each target, shared evenly by the questions.
+    """
+
+    name: str
+    target: str
+    transport: str
+    ports: Ports
+    rate: Fraction
+    timeout_ns: int
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What one lane asks one target for one type: the unit that is scheduled, recorded and stored.
+
+    Its questions are asked in turn. Rows are due at start_ns + offset_ns + i / rate, before stop_ns.
+    """
+
+    index: int
+    lane: str
+    target: Target
+    transport: str
+    ports: Ports
+    qtype: str
+    questions: tuple[Question, ...]
+    rate: Fraction
+    offset_ns: int
+    start_ns: int
+    stop_ns: int
+    timeout_ns: int
+
+    @property
+    def channel(self) -> tuple[str, str]:
+        """Series of one lane and target share sockets, windows and a line in the report."""
+        return (self.lane, self.target.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment on the timeline: what happened, to whom, who says so."""
+
+    at_ns: int
+    kind: str
+    text: str
+    source: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A stretch [from_ns, to_ns) of the timeline: a pod's counted life, a watch gap, a prober stall."""
+
+    from_ns: int
+    to_ns: int
+    kind: str
+    text: str
+    source: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was concluded: a cause or a check, how sure, the evidence and the remedy."""
+
+    id: str
+    severity: str
+    text: str
+    evidence: str = ""
+    remedy: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What this prober did wrong itself, and the lanes on which that could hide a loss (empty: all)."""
+
+    id: str
+    text: str
+    lanes: tuple[str, ...] = ()
+    hides_loss: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One row that was not good, kept exactly. Times in ns since t0; phase is `connect` or `answer` for TCP."""
+
+    series: int
+    question: str
+    due_ns: int
+    sent_ns: int
+    outcome: Outcome
+    errno: int = 0
+    phase: str = ""
+    source_port: int = 0
+    query_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a run was made with: tick, buffers, versions, the cluster's own description; str to str, shown as it is."""
+
+    facts: dict[str, str] = field(default_factory=dict)
