@@ -1,0 +1,55 @@
+"""The Cluster protocol: what a scenario may see and do, the same in the lab and in a real cluster.
+
+In: settings. Out: targets, marks and pods' lives as they happen; actions that change the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from probe.model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something the cluster did. `at` is CLOCK_MONOTONIC in ns; `kind` is a mark's kind, `subject` a pod or Service.
+
+    A target that appears or ends comes with it: `up` from its first Ready, `down` from its deletion on
+    (it counts until then), `gone` once nothing can answer there any more.
+    """
+
+    at: int
+    kind: str
+    text: str
+    source: str
+    subject: str = ""
+    up: Target | None = None
+    down: Target | None = None
+    gone: Target | None = None
+
+
+class Cluster(Protocol):
+    """Cluster DNS: one Service, its pods, and what can be done to them."""
+
+    async def start(self) -> None:
+        """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""
+
+    async def stop(self) -> None:
+        """Let go of everything; idempotent."""
+
+    def targets(self, selector: str) -> list[Target]:
+        """`service`, `pods`, or one target's name -> what is there now. UsageError for an unknown selector."""
+
+    def happened(self) -> AsyncIterator[Happened]:
+        """Everything that happens from start() on, in order of arrival."""
+
+    def facts(self) -> dict[str, str]:
+        """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""
+
+    async def scale(self, replicas: int) -> None:
+        """Set the number of CoreDNS replicas; returns when asked for, not when done."""
+
+    async def delete_pod(self, pod: str = "") -> str:
+        """Delete one pod (the oldest if unnamed) as kubectl does; its name. The Deployment replaces it."""
