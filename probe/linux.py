@@ -1,0 +1,210 @@
+"""What Linux offers beyond the socket module: batches of datagrams with kernel stamps, error queues, port ranges, timers.
+
+In: sockets and file descriptors. Out: numpy rows and plain tuples. The only door to ctypes. Numbers are those of the
+kernel's uapi headers (x86-64 and arm64): asm-generic/socket.h, linux/in.h, linux/in6.h, linux/errqueue.h, linux/prctl.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+SO_RCVBUFFORCE = 33
+SO_TIMESTAMPNS = 35
+SO_MEMINFO = 55
+SK_MEMINFO_DROPS = 8
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+IP_LOCAL_PORT_RANGE = 51
+MSG_ERRQUEUE = 0x2000
+MSG_TRUNC = 0x20
+MSG_DONTWAIT = 0x40
+_PR_SET_TIMERSLACK = 29
+_PR_SET_PDEATHSIG = 1
+
+SUPPORTED = sys.platform == "linux"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class Receiver:
+    """Room for a batch of datagrams, filled by recvmmsg from any number of sockets, one after the other.
+
+    data: uint8[rows, stride]; lengths: int64[rows]; stamps: int64[rows], CLOCK_REALTIME ns of arrival (0 if unstamped);
+    cut: bool[rows], longer than stride; sources: int64[rows], as given to receive(). Valid up to `filled`.
+    """
+
+    _HEADER_WORDS = 8
+    _CONTROL = 64
+
+    def __init__(self, rows: int = 1024, stride: int = 4096) -> None:
+        self.rows, self.stride, self.filled = rows, stride, 0
+        self.data = np.zeros((rows, stride), np.uint8)
+        self.sources = np.zeros(rows, np.int64)
+        self._control = np.zeros((rows, self._CONTROL // 8), np.int64)
+        self._iovecs = (_Iovec * rows)()
+        self._headers = np.zeros((rows, self._HEADER_WORDS), np.int64)
+        data, control, iovecs = self.data.ctypes.data, self._control.ctypes.data, ctypes.addressof(self._iovecs)
+        for i in range(rows):
+            self._iovecs[i] = _Iovec(data + i * stride, stride)
+        index = np.arange(rows, dtype=np.int64)
+        self._headers[:, 2] = iovecs + index * ctypes.sizeof(_Iovec)
+        self._headers[:, 3] = 1
+        self._headers[:, 4] = control + index * self._CONTROL
+        self._headers[:, 5] = self._CONTROL
+        self._address = self._headers.ctypes.data
+        self._recvmmsg = _libc.recvmmsg
+        self._recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+
+    def receive(self, fd: int, source: int) -> int:
+        """Read what waits on fd, as far as there is room; how many datagrams. Pending socket errors are left aside."""
+        first = self.filled
+        room = self.rows - first
+        if room <= 0:
+            return 0
+        n: int = self._recvmmsg(fd, self._address + first * self._HEADER_WORDS * 8, room, MSG_DONTWAIT, None)
+        if n <= 0:
+            return 0
+        self.sources[first : first + n] = source
+        self.filled = first + n
+        return n
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes received of each datagram."""
+        return self._headers[: self.filled, 7] & 0xFFFFFFFF
+
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """Datagrams that were longer than the room for one."""
+        flags: NDArray[np.int64] = self._headers[: self.filled, 6] & MSG_TRUNC
+        return flags.astype(np.bool_)
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """Kernel receive times, CLOCK_REALTIME ns; 0 where the kernel gave none."""
+        words = self._control[: self.filled]
+        stamped = (words[:, 1] & 0xFFFFFFFF == socket.SOL_SOCKET) & (words[:, 1] >> 32 == SO_TIMESTAMPNS)
+        return np.where(stamped, words[:, 2] * 1_000_000_000 + words[:, 3], 0)
+
+    def clear(self) -> None:
+        """Make room again; touches only the rows that were used."""
+        self._headers[: self.filled, 5] = self._CONTROL
+        self._control[: self.filled, 1] = 0
+        self.filled = 0
+
+
+def wall_offset_ns() -> int:
+    """CLOCK_REALTIME less CLOCK_MONOTONIC, in ns, at this moment."""
+    before = time.monotonic_ns()
+    wall = time.time_ns()
+    return wall - (before + time.monotonic_ns()) // 2
+
+
+def error_queue(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """Drain a socket's error queue (IP_RECVERR): (errno, the offending datagram's payload as far as ICMP quoted it)."""
+    while True:
+        try:
+            payload, control, _, _ = sock.recvmsg(2048, 512, MSG_ERRQUEUE | MSG_DONTWAIT)
+        except OSError:
+            return
+        for level, kind, data in control:
+            if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
+                yield struct.unpack_from("=I", data)[0], payload
+
+
+def ask_for_errors(sock: socket.socket) -> None:
+    """Have ICMP errors queued with the datagram that caused them."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+
+
+def ask_for_stamps(sock: socket.socket) -> None:
+    """Have each received datagram stamped by the kernel on arrival."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+
+
+def receive_buffer(sock: socket.socket, size: int) -> int:
+    """Ask for `size` bytes of receive buffer, above rmem_max where we may; what the kernel granted, in bytes."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size // 2)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size // 2)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def own_drops(sock: socket.socket) -> int:
+    """Datagrams dropped so far because this socket's receive buffer was full (SO_MEMINFO)."""
+    info = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 64)
+    return int(struct.unpack_from("=I", info, SK_MEMINFO_DROPS * 4)[0]) if len(info) > SK_MEMINFO_DROPS * 4 else 0
+
+
+def limit_ports(sock: socket.socket, low: int, high: int) -> bool:
+    """Have the kernel choose this socket's port in [low, high]; False where it can't (before Linux 6.3)."""
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", high << 16 | low))
+    except OSError:
+        return False
+    return True
+
+
+def port_range() -> tuple[int, int]:
+    """The kernel's range of ephemeral ports, both ends included."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+            low, high = f.read().split()
+    except OSError:
+        return 32768, 60999
+    return int(low), int(high)
+
+
+def socket_address(address: str, port: int) -> tuple[int, bytes]:
+    """An IP address and port -> (address family, struct sockaddr) for connector()."""
+    if ":" in address:
+        host, _, zone = address.partition("%")
+        scope = socket.if_nametoindex(zone) if zone else 0
+        packed = struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0)
+        return socket.AF_INET6, packed + socket.inet_pton(socket.AF_INET6, host) + struct.pack("=I", scope)
+    packed = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_pton(socket.AF_INET, address)
+    return socket.AF_INET, packed + bytes(8)
+
+
+class Connector:
+    """Connects datagram sockets to one address, giving a socket that is connected already a new source port."""
+
+    def __init__(self, sockaddr: bytes) -> None:
+        self._address = ctypes.create_string_buffer(sockaddr, len(sockaddr))
+        self._length = len(sockaddr)
+        self._nowhere = ctypes.create_string_buffer(bytes(16), 16)
+        self._connect = _libc.connect
+
+    def reconnect(self, fd: int) -> int:
+        """connect(AF_UNSPEC), then connect(): 0, or the errno."""
+        self._connect(fd, self._nowhere, 16)
+        return ctypes.get_errno() if self._connect(fd, self._address, self._length) < 0 else 0
+
+
+def fine_timers() -> None:
+    """Timer slack of 1 ns for this thread: sleeps end when asked, not 50 us later."""
+    _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def die_with_parent(signal: int, parent: int) -> None:
+    """Get `signal` when the parent ends; at once if it has ended already."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal)
