@@ -1,0 +1,81 @@
+"""Fixtures: servers that live as long as the session; and under DNSPROBE_NO_SKIP=1 a skip is a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+import pytest
+
+from tests.servers import BY_FIRST_LABEL, CoreDNS, Knot, Nsd, RealServer, Rule, ScriptedServer, need
+
+NOT_LIFTABLE = ("needs IPv6",)
+"""How the reasons of skips begin that no installation lifts: they stay skips even where skips are failures."""
+
+
+def _serve(kind: type[RealServer], factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    server = kind.start(factory.mktemp(kind.__name__.lower()))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    yield from _serve(Knot, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def nsd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    yield from _serve(Nsd, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def coredns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    yield from _serve(CoreDNS, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def dnsperf() -> str:
+    """The path of dnsperf."""
+    return need("dnsperf", "make servers")
+
+
+Start = Callable[..., ScriptedServer]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Start]:
+    """Starts scripted servers and ends them with the test: `scripted([Rule(...)], "::1")`."""
+    servers: list[ScriptedServer] = []
+
+    def start(rules: Sequence[Rule] = BY_FIRST_LABEL, address: str = "127.0.0.1") -> ScriptedServer:
+        servers.append(ScriptedServer(rules, address))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def _strictly(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Make a failure of a skip that an installation would lift."""
+    if os.environ.get("DNSPROBE_NO_SKIP") != "1" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(NOT_LIFTABLE):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and DNSPROBE_NO_SKIP=1 allows none: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _strictly(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _strictly(report)
+    return report
