@@ -1,0 +1,268 @@
+"""A run file, or a copy of one, finished or cut -> a Run: everything that timeline, verdict and report look at."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from probe.errors import UsageError
+from probe.histogram import BINS
+from probe.model import NS, Failure, Interval, Mark, Ports, Question, Series, Target, TargetKind
+from probe.outcome import Counter, Outcome, UnsentCause
+from probe.recorder import Duration
+from probe.runfile.head import Head
+from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
+from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
+
+Spans = Sequence[tuple[int, int]]
+"""Stretches [from, to) of the run, ns since t0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Finished rows by due bucket, int64[k] each: bucket is the first of `width` (1 or 10) buckets of 100 ms."""
+
+    series: Ints
+    bucket: Ints
+    width: Ints
+    outcome: Ints
+    good: Ints
+    n: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Exact due instants of the first and last lost row (unsent apart) of a series and bucket, int64[k] each."""
+
+    series: Ints
+    bucket: Ints
+    first_ns: Ints
+    last_ns: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Rows that were due in a second and still undecided when it was last written, int64[k] each."""
+
+    series: Ints
+    second: Ints
+    n: Ints
+
+
+class Histograms:
+    """The run's durations: entries sorted by series and duration, so that one series is one stretch of them."""
+
+    def __init__(self, counts: Ints, maxima: Ints) -> None:
+        """counts: int64[6, k]: second, width, series, duration, bin, count; maxima: int64[5, k]: ..., duration, ns."""
+        self._counts = counts[:, np.lexsort((counts[0], counts[3], counts[2]))]
+        self._maxima = maxima[:, np.lexsort((maxima[0], maxima[3], maxima[2]))]
+
+    def total(self, series: Iterable[int], duration: Duration, spans: Spans | None = None) -> tuple[Ints, int]:
+        """Counts of some series together, int64[BINS], and the longest in ns (0 if none).
+
+        With spans: of the slices (10 s; 1 s where something was lost) that touch any of them, each as a whole.
+        """
+        bins, longest = np.zeros(BINS, np.int64), 0
+        for index in series:
+            counts = _stretch(self._counts, index, duration, spans)
+            np.add.at(bins, counts[4], counts[5])
+            maxima = _stretch(self._maxima, index, duration, spans)
+            longest = max(longest, int(maxima[4].max(initial=0)))
+        return bins, longest
+
+
+def _stretch(table: Ints, series: int, duration: Duration, spans: Spans | None) -> Ints:
+    low, high = np.searchsorted(table[2], [series, series + 1])
+    part = table[:, low:high]
+    part = part[:, slice(*np.searchsorted(part[3], [duration, duration + 1]))]
+    if spans is None:
+        return part
+    begins, ends = part[0] * NS, (part[0] + part[1]) * NS
+    touched = np.zeros(part.shape[1], bool)
+    for from_ns, to_ns in spans:
+        touched |= (begins < to_ns) & (ends > from_ns)
+    return part[:, touched]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as it was written. Times in ns since t0 (head.started_unix_ns); S series.
+
+    end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
+    unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
+    """
+
+    path: Path
+    version: str
+    head: Head
+    series: tuple[Series, ...]
+    marks: tuple[Mark, ...]
+    intervals: tuple[Interval, ...]
+    failures: tuple[Failure, ...]
+    failures_left_out: int
+    counts: Counts
+    bad: Bad
+    in_flight: Waiting
+    histograms: Histograms
+    unsent: Ints
+    counters: Ints
+    lag: Ints
+    lag_max_ns: int
+    end_ns: int
+    finished: bool
+    cut: str
+
+
+def open_run(path: Path | str) -> Run:
+    """Reads a run file; never writes, not even beside it. UsageError says what is wrong with the file, if anything."""
+    path = Path(path)
+    _check_header(path)
+    try:
+        db = _connect(path)
+        try:
+            return _read(path, db)
+        finally:
+            db.close()
+    except (sqlite3.Error, zlib.error, UsageError, ValueError, KeyError, TypeError, IndexError) as e:
+        raise UsageError(f"{path}: is a damaged run file: {e}; copy it again, with its -wal if it has one") from None
+
+
+def _check_header(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError as e:
+        raise UsageError(
+            f"{path}: cannot be read: {e.strerror}; name a run file that `dnsprobe run -o` wrote"
+        ) from None
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        what = "empty" if not header else "not a run file"
+        raise UsageError(f"{path}: is {what}; name a file that `dnsprobe run -o` wrote")
+    if int.from_bytes(header[68:72]) != APPLICATION_ID:
+        raise UsageError(f"{path}: is an SQLite file of another application, not a run of dnsprobe")
+    if (version := int.from_bytes(header[60:64])) != SCHEMA_VERSION:
+        newer = "newer" if version > SCHEMA_VERSION else "older"
+        raise UsageError(
+            f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION}: use the {newer} dnsprobe"
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Without a -wal nobody is writing and the .db is all there is; immutable then works in a read-only folder too."""
+    uri = path.resolve().as_uri()
+    if Path(f"{path}-wal").exists():
+        db = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
+        try:
+            db.execute("SELECT 1 FROM run").fetchone()
+            return db
+        except sqlite3.OperationalError:
+            db.close()
+    return sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
+
+
+def _read(path: Path, db: sqlite3.Connection) -> Run:
+    db.execute("BEGIN")  # one snapshot, also of a run that is still going
+    row = db.execute(
+        "SELECT version, name, command, scenario, started_unix_ns, planned_ns, objectives, flushed_ns, end_ns, cut,"
+        " failures_left_out, lag_max_ns FROM run"
+    ).fetchone()
+    if row is None:
+        raise ValueError("it has no run in it")
+    version, name, command, scenario, started, planned, objectives, flushed, end, cut, left_out, lag_max = row
+    facts = dict(db.execute("SELECT name, value FROM facts ORDER BY name"))
+    head = Head(name, started, planned, command, scenario, tuple(json.loads(objectives)), facts)
+    series = tuple(_series(r) for r in db.execute("SELECT * FROM series ORDER BY series"))
+    if end is None:
+        cut = f"the run was cut: the file was last written {flushed / NS:.1f} s after its start"
+    lag = np.zeros(BINS, np.int64)
+    bins, n = _columns(db, "SELECT bin, n FROM lag", 2)
+    lag[bins] = n
+    return Run(
+        path=path,
+        version=version,
+        head=head,
+        series=series,
+        marks=tuple(
+            Mark(*r) for r in db.execute("SELECT at_ns, kind, text, source, subject FROM marks ORDER BY at_ns, rowid")
+        ),
+        intervals=tuple(
+            Interval(*r)
+            for r in db.execute("SELECT from_ns, to_ns, kind, text, source, subject FROM intervals ORDER BY from_ns")
+        ),
+        failures=tuple(_failure(r) for r in db.execute("SELECT * FROM failures ORDER BY due_ns")),
+        failures_left_out=left_out,
+        counts=_counts(db),
+        bad=Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad", 4)),
+        in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight", 3)),
+        histograms=_histograms(db),
+        unsent=_cells(db, "SELECT series, cause, n FROM unsent", len(series), {c.label: c for c in UnsentCause}),
+        counters=_cells(db, "SELECT series, counter, n FROM counters", len(series), {c.label: c for c in Counter}),
+        lag=lag,
+        lag_max_ns=lag_max,
+        end_ns=flushed if end is None else end,
+        finished=end is not None,
+        cut=cut,
+    )
+
+
+def _columns(db: sqlite3.Connection, sql: str, width: int) -> Ints:
+    rows = np.fromiter(db.execute(sql), dtype=np.dtype((np.int64, width)))
+    return np.ascontiguousarray(rows.T)
+
+
+def _counts(db: sqlite3.Connection) -> Counts:
+    sql = (
+        "SELECT series, second * 10, 10, outcome, good, n FROM seconds"
+        " UNION ALL SELECT series, bucket, 1, outcome, good, n FROM tenths"
+    )
+    return Counts(*_columns(db, sql, 6))
+
+
+def _histograms(db: sqlite3.Connection) -> Histograms:
+    counts: list[Ints] = [np.empty((6, 0), np.int64)]
+    maxima: list[Ints] = [np.empty((5, 0), np.int64)]
+    for second, width, packed, longest in db.execute("SELECT second, width, counts, maxima FROM histograms"):
+        for parts, table in ((counts, unpack_counts(packed)), (maxima, unpack_maxima(longest))):
+            when = np.broadcast_to(np.array([[second], [width]], np.int64), (2, table.shape[1]))
+            parts.append(np.concatenate([when, table]))
+    return Histograms(np.concatenate(counts, axis=1), np.concatenate(maxima, axis=1))
+
+
+def _cells(db: sqlite3.Connection, sql: str, series: int, names: dict[str, UnsentCause] | dict[str, Counter]) -> Ints:
+    table = np.zeros((series, len(names)), np.int64)
+    for index, label, n in db.execute(sql):
+        table[index, names[label]] = n
+    return table
+
+
+def _series(row: tuple[object, ...]) -> Series:
+    index, lane, name, kind, address, port, side, transport, ports, qtype, questions, rate, *times = row
+    target = Target(str(name), TargetKind(str(kind)), str(address), int(str(port)), str(side))
+    asked = tuple(Question.of(*question) for question in json.loads(str(questions)))
+    offset_ns, start_ns, stop_ns, timeout_ns = (int(str(t)) for t in times)
+    return Series(
+        index=int(str(index)),
+        lane=str(lane),
+        target=target,
+        transport=str(transport),
+        ports=Ports.parse(str(ports), str(transport)),
+        qtype=str(qtype),
+        questions=asked,
+        rate=Fraction(str(rate)),
+        offset_ns=offset_ns,
+        start_ns=start_ns,
+        stop_ns=stop_ns,
+        timeout_ns=timeout_ns,
+    )
+
+
+def _failure(row: tuple[int, int, int, str, int, int, str, int, int]) -> Failure:
+    series, due_ns, sent_ns, question, outcome, errno, phase, source_port, query_id = row
+    return Failure(series, question, due_ns, sent_ns, Outcome(outcome), errno, phase, source_port, query_id)

@@ -1,0 +1,110 @@
+"""What a run file holds: SQLite tables, and views that answer the usual questions in plain SQL.
+
+The comments inside the statements stay in the file: `sqlite3 run.db .schema` shows them.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x444E5350
+"""`DNSP`, in SQLite's header, so that `file` and the reader know whose database it is."""
+SCHEMA_VERSION = 1
+SLICE_SECONDS = 10
+"""Width of a histogram where nothing was lost; where something was, it is a second."""
+
+TABLES = """
+CREATE TABLE run (          -- one row
+  version TEXT NOT NULL,    -- of dnsprobe
+  name TEXT NOT NULL,
+  command TEXT NOT NULL,
+  scenario TEXT NOT NULL,   -- YAML as given, '' for an ad hoc run
+  started_unix_ns INTEGER NOT NULL,  -- t0: every other *_ns counts from here
+  planned_ns INTEGER NOT NULL,       -- how long the run was meant to last
+  objectives TEXT NOT NULL,          -- JSON array of text
+  flushed_ns INTEGER NOT NULL DEFAULT 0,      -- when the file was last written
+  end_ns INTEGER,                    -- NULL: the run never finished
+  cut TEXT NOT NULL DEFAULT '',      -- why it ended early, '' if it did not
+  failures_left_out INTEGER NOT NULL DEFAULT 0,
+  lag_max_ns INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE series (       -- what one lane asks one target for one type
+  series INTEGER PRIMARY KEY,
+  lane TEXT NOT NULL, target TEXT NOT NULL, target_kind TEXT NOT NULL,
+  address TEXT NOT NULL, port INTEGER NOT NULL, side TEXT NOT NULL,
+  transport TEXT NOT NULL, ports TEXT NOT NULL, qtype TEXT NOT NULL,
+  questions TEXT NOT NULL,  -- JSON array of [name, type, what counts as good]
+  rate TEXT NOT NULL,       -- queries a second, a fraction: 100/3
+  offset_ns INTEGER NOT NULL, start_ns INTEGER NOT NULL,  -- row i is due at start + offset + i/rate, before stop
+  stop_ns INTEGER NOT NULL, timeout_ns INTEGER NOT NULL
+);
+CREATE TABLE outcomes (outcome INTEGER PRIMARY KEY, label TEXT NOT NULL, blame TEXT NOT NULL, help TEXT NOT NULL);
+CREATE TABLE seconds (      -- rows due in a second in which this series had nothing but good ones
+  second INTEGER, series INTEGER, outcome INTEGER, good INTEGER, n INTEGER NOT NULL,
+  PRIMARY KEY (second, series, outcome, good)
+) WITHOUT ROWID;
+CREATE TABLE tenths (       -- rows due in 100 ms: only for seconds in which this series had a row that was not good
+  bucket INTEGER, series INTEGER, outcome INTEGER, good INTEGER, n INTEGER NOT NULL,
+  PRIMARY KEY (bucket, series, outcome, good)
+) WITHOUT ROWID;
+CREATE TABLE bad (          -- exact due instants of the first and last row of 100 ms that was lost (unsent apart)
+  bucket INTEGER, series INTEGER, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+  PRIMARY KEY (bucket, series)
+) WITHOUT ROWID;
+CREATE TABLE in_flight (    -- rows due in a second and undecided; planned = sum of outcomes + in flight
+  second INTEGER, series INTEGER, n INTEGER NOT NULL,
+  PRIMARY KEY (second, series)
+) WITHOUT ROWID;
+CREATE TABLE histograms (   -- durations of replies to rows due in [second, second + width)
+  second INTEGER, width INTEGER,  -- 10, and 1 for the series that lost something in that second
+  counts BLOB NOT NULL,     -- zlib of little-endian uint32[4, k]: series, duration, bin, count
+  maxima BLOB NOT NULL,     -- zlib of little-endian int64[3, k]: series, duration, the longest in ns
+  -- duration 0 latency (due to reply), 1 rtt (send to reply), 2 connect (TCP); bin b begins at
+  -- 1024 ns x 2^(b div 32) x (1 + (b mod 32)/32)
+  PRIMARY KEY (second, width)
+) WITHOUT ROWID;
+CREATE TABLE failures (     -- the first rows that were not good, exactly; run.failures_left_out came after them
+  series INTEGER NOT NULL, due_ns INTEGER NOT NULL, sent_ns INTEGER NOT NULL, question TEXT NOT NULL,
+  outcome INTEGER NOT NULL, errno INTEGER NOT NULL, phase TEXT NOT NULL,
+  source_port INTEGER NOT NULL, query_id INTEGER NOT NULL
+);
+CREATE TABLE unsent (       -- unsent rows by cause, whole run
+  series INTEGER, cause TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, cause)
+) WITHOUT ROWID;
+CREATE TABLE counters (     -- what was counted beside the outcomes, whole run
+  series INTEGER, counter TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, counter)
+) WITHOUT ROWID;
+CREATE TABLE lag (          -- send minus due of every row that was sent; bins as in histograms
+  bin INTEGER PRIMARY KEY, n INTEGER NOT NULL
+);
+CREATE TABLE marks (        -- what happened, to whom (subject), who says so (source)
+  at_ns INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, source TEXT NOT NULL, subject TEXT NOT NULL
+);
+CREATE TABLE intervals (    -- [from_ns, to_ns): a pod's counted life, a watch gap, a prober stall
+  from_ns INTEGER, to_ns INTEGER NOT NULL, kind TEXT, text TEXT NOT NULL, source TEXT NOT NULL, subject TEXT,
+  PRIMARY KEY (kind, subject, from_ns)
+) WITHOUT ROWID;
+"""
+
+VIEWS = """
+CREATE VIEW counts AS       -- every finished row, by the second in which it was due
+  SELECT second, series, outcome, good, n FROM seconds
+  UNION ALL
+  SELECT bucket / 10, series, outcome, good, sum(n) FROM tenths GROUP BY 1, 2, 3, 4;
+CREATE VIEW series_totals AS
+  WITH done AS (
+    SELECT series, sum(n) AS n, sum(n * good) AS good, sum(n * (1 - good) * (outcome = 13)) AS unsent
+    FROM counts GROUP BY series),
+  waiting AS (SELECT series, sum(n) AS n FROM in_flight GROUP BY series)
+  SELECT series, lane, target, transport, ports, qtype,
+         coalesce(done.n, 0) + coalesce(waiting.n, 0) AS planned,
+         coalesce(good, 0) AS good,
+         coalesce(done.n - good - unsent, 0) AS lost,
+         coalesce(unsent, 0) AS unsent,
+         coalesce(waiting.n, 0) AS in_flight
+  FROM series LEFT JOIN done USING (series) LEFT JOIN waiting USING (series);
+CREATE VIEW loss_per_second AS  -- what was not good, when and where
+  SELECT second, strftime('%Y-%m-%dT%H:%M:%SZ', started_unix_ns / 1000000000 + second, 'unixepoch') AS at,
+         lane, target, qtype, label AS outcome, sum(n) AS n
+  FROM counts JOIN series USING (series) JOIN outcomes USING (outcome), run
+  WHERE good = 0 GROUP BY second, lane, target, qtype, label;
+"""
