@@ -24,9 +24,7 @@ from tests.synthetic import MS, STARTED, columns_of, drawn, flush_of, series_of,
 HEAD = Head("a run", STARTED, 10 * NS, "dnsprobe run x", "name: x\n", ("loss <= 0.1%",), {"tick": "200 us"})
 
 
-def random_columns(
-    second: int, series: int, rng: np.random.Generator, bad: float = 0.2, sealed: bool = True
-) -> Columns:
+def random_columns(second: int, series: int, rng: np.random.Generator, bad: float = 0.2) -> Columns:
     """Columns such as a rough second leaves: rows of every outcome, some in flight."""
     shape = (series, 10, len(Outcome), 2)
     counts = rng.integers(0, 4, shape) * (rng.random(shape) < 0.3)

@@ -24,6 +24,7 @@ FAILURES_KEPT = 50_000
 
 Statement = tuple[str, list[tuple[object, ...]]]
 
+_INSERT_SERIES = "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REWRITE = {
     "seconds": ("DELETE FROM seconds WHERE second >= ? AND second < ?", "INSERT INTO seconds VALUES (?, ?, ?, ?, ?)"),
     "in_flight": ("DELETE FROM in_flight WHERE second >= ? AND second < ?", "INSERT INTO in_flight VALUES (?, ?, ?)"),
