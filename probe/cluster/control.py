@@ -1,0 +1,76 @@
+"""Messages between a lab and the program that started it: frozen dataclasses <-> bytes on an inherited socket pair."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.cluster import Happened
+from probe.cluster.settings import LabSettings
+from probe.model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """To the lab, first: what to build. `coredns` None: the stand-in. Answered by Built, or Refused."""
+
+    settings: LabSettings
+    coredns: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """To the lab. Answered by Done."""
+
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """To the lab: one pod, the oldest if unnamed. Answered by Done with its name, or Refused."""
+
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """From the lab: all replicas are Ready and the Service answers."""
+
+    service: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """From the lab: the last request was carried out."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """From the lab: a person asked for what cannot be (`usage`), or the machine cannot do it."""
+
+    text: str
+    usage: bool = False
+
+
+Request = Build | Scale | DeletePod
+Answer = Built | Done | Refused
+
+
+def write(writer: asyncio.StreamWriter, message: Request | Answer | Happened) -> None:
+    """One message: its length in four octets, and it pickled. Both ends are this program."""
+    body = pickle.dumps(message)
+    writer.write(len(body).to_bytes(4) + body)
+
+
+async def read(reader: asyncio.StreamReader) -> Request | Answer | Happened | None:
+    """The next message; None when the other side has gone."""
+    try:
+        length = int.from_bytes(await reader.readexactly(4))
+        message: Request | Answer | Happened = pickle.loads(await reader.readexactly(length))  # noqa: S301
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return message

@@ -1,0 +1,53 @@
+"""A lab's folder and its end of a pipe -> when the lab is gone, however it went, no pod and no folder stays.
+
+A process of its own, in a session of its own: it outlives a lab that is killed. Pods, and whatever they start, carry
+DNSPROBE_LAB=<folder> in their environment; that is how they are found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+BADGE = "DNSPROBE_LAB"
+
+
+def _kill_all(folder: str) -> int:
+    """SIGKILL to every process with the lab's badge; how many there were."""
+    badge = f"{BADGE}={folder}".encode()
+    found = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            # The descriptor first: the number may be another process's by the time it is signalled.
+            process = os.pidfd_open(int(entry.name))
+            try:
+                if badge in (entry / "environ").read_bytes().split(b"\0"):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    found += 1
+            finally:
+                os.close(process)
+    return found
+
+
+def main() -> None:
+    """`python -m probe.cluster.keeper FOLDER`, with a pipe from the lab as standard input."""
+    folder = sys.argv[1]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    # A pod that was being started when the lab died shows its badge a moment later: two empty looks in a row.
+    empty = 0
+    while empty < 2:
+        empty = 0 if _kill_all(folder) else empty + 1
+        time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""LabSettings -> a Cluster that needs no cluster: CoreDNS pods and their Service on 127.53.x.0/24 of this machine.
+
+This is the near end; everything runs in one child process (lab_process) with processes of its own for the pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from probe.cluster import Happened, control
+from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
+from probe.cluster.pods import choose_coredns
+from probe.cluster.sessions import sessions_of
+from probe.cluster.settings import LabSettings
+from probe.errors import EnvironmentProblem, UsageError
+from probe.model import Target
+
+MAX_REPLICAS = 100
+"""A lab has 235 addresses, and pods that terminate keep theirs."""
+
+_SHORTEST_PERIOD = 0.05
+_STOP_TIMEOUT = 10.0
+
+
+def _checked_replicas(replicas: int) -> int:
+    if 0 <= replicas <= MAX_REPLICAS:
+        return replicas
+    raise UsageError(f"replicas {replicas}: a lab has 0 to {MAX_REPLICAS} pods")
+
+
+def _check(settings: LabSettings) -> None:
+    """UsageError for what no lab can be built from."""
+    _checked_replicas(settings.replicas)
+    sessions_of(settings)
+    for name, value in dataclasses.asdict(settings).items():
+        if isinstance(value, int | float) and value < 0:
+            raise UsageError(f"lab setting {name} {value}: not below 0")
+    if settings.readiness_period < _SHORTEST_PERIOD or settings.readiness_failures < 1:
+        raise UsageError(f"lab settings: readiness_period from {_SHORTEST_PERIOD} s, readiness_failures from 1 on")
+    if not 0 < settings.port < 65536:
+        raise UsageError(f"lab setting port {settings.port}: 1 to 65535")
+
+
+class Lab:
+    """The loopback lab, a Cluster. Start it before lowering this process's priority: its children inherit it."""
+
+    def __init__(self, settings: LabSettings | None = None) -> None:
+        self._settings = settings or LabSettings()
+        _check(self._settings)
+        self._coredns: Path | None = None
+        self._version = "not started"
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._service: Target | None = None
+        self._pods: dict[str, Target] = {}
+        self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[Answer] = asyncio.Queue()
+        self._asking = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Build; returns once all replicas are Ready and the Service answers. EnvironmentProblem says why not."""
+        self._coredns = choose_coredns(self._settings.coredns)
+        self._version = await _version(self._coredns)
+        near, far = socket.socketpair()
+        with far:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "probe.cluster.lab_process",
+                str(far.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=self._errors,
+                pass_fds=[far.fileno()],
+                start_new_session=True,
+            )
+        reader, self._writer = await asyncio.open_connection(sock=near)
+        self._listening = asyncio.create_task(self._listen(reader))
+        try:
+            answer = await self._ask(Build(self._settings, self._coredns))
+        except BaseException:
+            await self.stop()
+            raise
+        if isinstance(answer, Built):
+            self._service = answer.service
+
+    async def stop(self) -> None:
+        """End the lab with all its pods; idempotent."""
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+        if process := self._process:
+            self._process = None
+            try:
+                async with asyncio.timeout(_STOP_TIMEOUT):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if self._listening:
+            await self._listening
+        self._errors.close()
+
+    def targets(self, selector: str) -> list[Target]:
+        """`service`, `pods` (Ready once and not deleted, in that order of time), or one target's name."""
+        service = [self._service] if self._service else []
+        if selector == "service":
+            return service
+        if selector == "pods":
+            return list(self._pods.values())
+        named = [target for target in (*service, *self._pods.values()) if target.name == selector]
+        if not named:
+            known = ", ".join(["service", "pods", *(target.name for target in service), *self._pods])
+            raise UsageError(f"target {selector!r}: the lab has {known}")
+        return named
+
+    async def happened(self) -> AsyncIterator[Happened]:
+        """Everything from start() on; ends when the lab has. One reader."""
+        while (event := await self._happened.get()) is not None:
+            yield event
+
+    def facts(self) -> dict[str, str]:
+        """The lab as a report shows it: backend, what the pods run, and the settings."""
+        settings = {f"lab.{name}": str(value) for name, value in dataclasses.asdict(self._settings).items()}
+        return {"cluster": "lab (loopback)", "coredns": self._version, **settings}
+
+    async def scale(self, replicas: int) -> None:
+        """Set the number of replicas: not Ready ones and the newest go first."""
+        await self._ask(Scale(_checked_replicas(replicas)))
+
+    async def delete_pod(self, pod: str = "") -> str:
+        """Delete that pod, or the oldest; its name. UsageError names the pods there are."""
+        answer = await self._ask(DeletePod(pod))
+        return answer.text if isinstance(answer, Done) else ""
+
+    async def _ask(self, request: Request) -> Answer:
+        async with self._asking:
+            if self._writer is None:
+                raise EnvironmentProblem("the lab is not running")
+            control.write(self._writer, request)
+            answer = await self._answers.get()
+        if isinstance(answer, Refused):
+            raise (UsageError if answer.usage else EnvironmentProblem)(answer.text)
+        return answer
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while (message := await control.read(reader)) is not None:
+            if isinstance(message, Happened):
+                self._note(message)
+            elif isinstance(message, Built | Done | Refused):
+                self._answers.put_nowait(message)
+        if self._writer:
+            self._died()
+        self._happened.put_nowait(None)
+
+    def _note(self, event: Happened) -> None:
+        if event.up:
+            self._pods[event.up.name] = event.up
+        if event.down:
+            self._pods.pop(event.down.name, None)
+        self._happened.put_nowait(event)
+
+    def _died(self) -> None:
+        """Nobody asked it to: say so on the timeline, and to whoever waits for an answer."""
+        self._writer = None
+        self._errors.seek(0)
+        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        text = f"the lab's process has died{': ' if last else ''}{''.join(last)}"
+        self._happened.put_nowait(Happened(time.monotonic_ns(), "lab_died", text, "lab"))
+        self._answers.put_nowait(Refused(text))
+
+
+async def _version(coredns: Path | None) -> str:
+    """`CoreDNS-1.15.0 (/path)`, as the program itself says, or that it is the stand-in."""
+    if coredns is None:
+        return "stand-in (no CoreDNS installed, or not asked for)"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            coredns, "-version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(10):
+            out, _ = await process.communicate()
+    except OSError as problem:
+        raise EnvironmentProblem(f"{coredns}: {problem.strerror}; run `make coredns`, or coredns: stand-in") from None
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        raise EnvironmentProblem(f"{coredns} -version does not end: is it a CoreDNS?") from None
+    return f"{(out.decode(errors='replace').splitlines() or ['unknown version'])[0]} ({coredns})"

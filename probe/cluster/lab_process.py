@@ -1,0 +1,96 @@
+"""The lab's process: requests in, answers and Happened out; the Deployment runs here, its pods are child processes.
+
+It ends when the other side of its control socket is gone; the keeper then ends the pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from probe.cluster import Happened, control
+from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
+from probe.cluster.deployment import Deployment
+from probe.errors import DnsprobeError, UsageError
+
+
+def _refused(problem: BaseException) -> Refused:
+    return Refused(str(problem), isinstance(problem, UsageError))
+
+
+def _carry_out(deployment: Deployment, request: Request | Answer | Happened) -> Answer:
+    try:
+        match request:
+            case Scale(replicas):
+                deployment.scale(replicas)
+                return Done()
+            case DeletePod(name):
+                return Done(deployment.delete(name))
+    except DnsprobeError as problem:
+        return _refused(problem)
+    return Refused(f"the lab cannot do {request!r}")
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, folder: Path) -> None:
+    """Build, then carry out requests until the other side is gone."""
+    build = await control.read(reader)
+    if not isinstance(build, Build):
+        return
+    happened: asyncio.Queue[Happened] = asyncio.Queue()
+    try:
+        deployment = Deployment(build, folder, happened)
+    except DnsprobeError as problem:
+        control.write(writer, _refused(problem))
+        return
+
+    def say_built(built: asyncio.Future[Built]) -> None:
+        if not built.cancelled():
+            problem = built.exception()
+            control.write(writer, _refused(problem) if problem else built.result())
+
+    async def report() -> None:
+        while True:
+            control.write(writer, await happened.get())
+
+    async def obey() -> None:
+        while (request := await control.read(reader)) is not None:
+            control.write(writer, _carry_out(deployment, request))
+
+    built: asyncio.Future[Built] = asyncio.get_running_loop().create_future()
+    built.add_done_callback(say_built)
+    tasks = {asyncio.create_task(job) for job in (deployment.run(built), report(), obey())}
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _main(sock: socket.socket, keeper: subprocess.Popen[bytes], folder: Path) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sock.shutdown, socket.SHUT_RDWR)
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        await _serve(reader, writer, folder)
+    finally:
+        await asyncio.to_thread(keeper.communicate)
+        writer.close()
+
+
+def main() -> None:
+    """`python -m probe.cluster.lab_process FD`: FD is the inherited control socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder = Path(tempfile.mkdtemp(prefix="dnsprobe-lab-"))
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "probe.cluster.keeper", str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    asyncio.run(_main(socket.socket(fileno=int(sys.argv[1])), keeper, folder))
+
+
+if __name__ == "__main__":
+    main()
