@@ -1,0 +1,77 @@
+# Each target sets up what it needs. Python >= 3.11 and make are enough for all but `servers` (root) and `coredns` (Go).
+
+PYTHON ?= python3
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+COREDNS_VERSION = 1.15.0
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
+
+.PHONY: help install demo test lint bench coredns servers lock clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+install: .venv/run ## The command, in .venv/bin/dnsprobe
+	@echo "installed: $(BIN)/dnsprobe"
+
+demo: .venv/run ## Scale cluster DNS down in the lab, twice, and see what a setting saves
+	@$(BIN)/python -m probe.cli demo
+
+test: .venv/dev ## All tests; what is missing is skipped, with the command that lifts the skip (ARGS='-k name' to choose)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/dev ## How fast and how exact, on this machine
+	@$(BIN)/python -m bench
+
+coredns: $(CACHE)/coredns-$(COREDNS_VERSION) ## Build the real CoreDNS with Go into the user's cache, for tests and the lab
+	@ln -sf coredns-$(COREDNS_VERSION) $(CACHE)/coredns
+	@$(CACHE)/coredns -version
+
+servers: ## Install what tests use from Debian (root)
+	@command -v apt-get >/dev/null || { echo "make servers needs apt-get; install knot, nsd and dnsperf your own way"; exit 1; }
+	@[ "$$(id -u)" = 0 ] || { echo "make servers needs root: say sudo make servers"; exit 1; }
+	apt-get update
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+		knot nsd dnsperf tcpdump nftables iproute2 conntrack
+
+lock: .venv/bin/python ## Pin again what is tested: requirements.txt and requirements-dev.txt (with Python 3.11)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "lock needs a .venv of Python 3.11: make clean, then make lock PYTHON=python3.11"; exit 1; }
+	$(BIN)/python -m venv .venv-lock
+	.venv-lock/bin/python -m pip --quiet install --upgrade pip pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile $(LOCK) --build-deps-for editable \
+		--output-file requirements.txt pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
+		| CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile $(LOCK) --constraint requirements.txt \
+		--output-file requirements-dev.txt -
+
+clean: ## Remove what make made here
+	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "dnsprobe needs Python >= 3.11, and $(PYTHON) is $$($(PYTHON) --version 2>&1): say make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python requirements.txt pyproject.toml
+	$(PIP) install --require-hashes --requirement requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+$(CACHE)/coredns-$(COREDNS_VERSION):
+	@command -v go >/dev/null || { echo "make coredns needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
+	GOBIN=$(CACHE)/new go install github.com/coredns/coredns@v$(COREDNS_VERSION)
+	@mv $(CACHE)/new/coredns $@
