@@ -22,7 +22,7 @@ _TYPES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT",
 _NUMBERS = {"A": 1, "AAAA": 28}
 _RCODES = {0: "NOERROR", 1: "FORMERR", 3: "NXDOMAIN", 4: "NOTIMP"}
 _OPT = b"\0" + struct.pack("!HHIH", 41, 1232, 0, 0)
-_EXISTING = {name.split(".", i)[-1] for name in RECORDS for i in range(name.count("."))} | {""}
+_EXISTING = {name.split(".", i)[-1] for name in RECORDS for i in range(name.count("."))}
 """Every name with something at or below it: asked for a type it lacks, it is NODATA, not NXDOMAIN (RFC 8020)."""
 _TCP_IDLE = 10.0
 _BURST = 512
