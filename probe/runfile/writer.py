@@ -99,10 +99,7 @@ class RunWriter:
 
     def add_series(self, series: Sequence[Series]) -> None:
         """Series join the run, at its start or later."""
-        self._later(
-            "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [_series_row(s) for s in series],
-        )
+        self._later(_INSERT_SERIES, [_series_row(s) for s in series])
 
     def end_series(self, index: int, stop_ns: int) -> None:
         """A series is cut short: no row of it is due at or after stop_ns."""

@@ -1,0 +1,63 @@
+"""A Run -> its timeline: channels (lane and target), what each lost and when, windows of disruption by class."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from probe.histogram import quantile_ns
+from probe.model import NS
+from probe.recorder import Duration
+from probe.runfile import Run
+from probe.timeline.channel import Channel, Loss, channels_of
+from probe.timeline.spans import Spans, common, joined
+from probe.timeline.windows import Window, stretches, windows_of
+
+__all__ = ["Channel", "Loss", "Spans", "Timeline", "Window", "common", "joined", "stretches", "windows_of"]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A run as its channels saw it. horizon_ns: what is due later was never recorded; steps_ns: when steps began."""
+
+    run: Run
+    horizon_ns: int
+    channels: tuple[Channel, ...]
+    windows: tuple[Window, ...]
+    steps_ns: tuple[int, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Timeline:
+        """Everything is worked out here, once."""
+        horizon = _horizon(run)
+        channels = channels_of(run, horizon)
+        windows = [w for c in channels for w in windows_of(c, channels, horizon)]
+        windows.sort(key=lambda w: (w.from_ns, w.lane, w.target))
+        steps = tuple(m.at_ns for m in run.marks if m.kind in ("step", "rollout"))
+        return cls(run, horizon, channels, tuple(windows), steps)
+
+    def quantile_ns(
+        self, channel: Channel, duration: Duration, q: float, within: Spans | None = None, *, more_lost: int = 0
+    ) -> float:
+        """The q-quantile (1: the max) of latency, lost rows counting as infinite, or of another duration among replies.
+
+        nan if there is nothing to rank. more_lost: rows to count as lost besides those that were (less, if negative).
+        """
+        spans = channel.counted if within is None else common(channel.counted, within)
+        whole = within is None and not channel.mortal
+        indices = [s.index for s in channel.series]
+        counts, longest = self.run.histograms.total(indices, duration, None if whole else spans)
+        silent = 0
+        if duration is Duration.LATENCY:
+            loss, silent = channel.loss(within), max(0, channel.silent(spans) + more_lost)
+            if q * (loss.good + max(0, loss.lost + more_lost)) > loss.good + 1e-6:
+                return math.inf
+        return float(longest) if q == 1 and counts.any() else quantile_ns(counts, q, silent, longest)
+
+
+def _horizon(run: Run) -> int:
+    """A run that ended as planned is recorded to its end, any other to its last recorded second."""
+    if run.finished and not run.cut:
+        return run.end_ns
+    seconds = (run.counts.bucket.max(initial=-1) // 10, run.in_flight.second.max(initial=-1))
+    return min(run.end_ns, (int(max(seconds)) + 1) * NS)

@@ -1,0 +1,175 @@
+"""Windows of disruption from drawings: one sign a query, and every rule of the design as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from probe.model import NS, Interval, Series, TargetKind
+from probe.outcome import Outcome
+from probe.recorder import Duration
+from probe.runfile import Run
+from probe.timeline import Loss, Timeline, Window
+from tests.synthetic import MS, Fate, drawn, series_of, written
+
+STAYS = "." * 8
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+def lanes(*drawings: str, rate: int = 1, **of: object) -> tuple[list[Series], Fate]:
+    """A lane for each drawing, all towards targets of their own (`side` joins them)."""
+    seconds = max(len(d) for d in drawings) / rate
+    series = [
+        series_of(i, lane=f"lane-{i}", target=f"target-{i}", address=f"127.53.0.{i}", rate=rate, seconds=seconds, **of)  # type: ignore[arg-type]
+        for i in range(len(drawings))
+    ]
+    fates = [drawn(d, rate) for d in drawings]
+    return series, lambda s, due: fates[s.index](s, due)
+
+
+def timeline(path: Path, *drawings: str, rate: int = 1, intervals: Iterable[Interval] = (), **of: object) -> Timeline:
+    series, fate = lanes(*drawings, rate=rate, **of)
+    return Timeline.of(written(path, series, fate, intervals=intervals))
+
+
+def seconds(windows: Sequence[Window]) -> list[tuple[float, float]]:
+    return [(w.from_ns / NS, w.to_ns / NS) for w in windows]
+
+
+@pytest.mark.parametrize(
+    ("drawing", "expected"),
+    [
+        ("..........", []),
+        ("..xx......", [(2, 4)]),
+        ("..xx.x....", [(2, 6)]),  # one good query does not end it
+        ("x....x" + STAYS, [(0, 6)]),  # nor do four
+        ("x.....x" + STAYS, [(0, 1), (6, 7)]),  # five do
+        ("xx" + STAYS + "x" + STAYS, [(0, 2), (10, 11)]),
+        ("xxxxxxxx", [(0, 8)]),
+        ("..uuu.....", []),  # our own fault opens nothing
+        ("x..uuu.x" + STAYS, [(0, 8)]),  # and is no evidence of good ones
+        ("..n.s.t.r.c" + STAYS, [(2, 11)]),  # whatever was not expected
+    ],
+)
+def test_windows_at_one_query_a_second(path: Path, drawing: str, expected: list[tuple[float, float]]) -> None:
+    assert seconds(timeline(path, drawing).windows) == expected
+
+
+@pytest.mark.parametrize(
+    ("drawing", "expected"),
+    [
+        ("." * 10 + "x" * 30 + "." * 60, [(0.1, 0.4)]),
+        ("x" + "." * 99 + "x" + "." * 150, [(0, 1.01)]),  # 0.99 s of good ones
+        ("x" + "." * 100 + "x" + "." * 150, [(0, 0.01), (1.01, 1.02)]),  # a whole second of them
+        ("xxx......" * 10 + "." * 200, [(0, 0.84)]),  # a third lost is one window, not ten
+    ],
+)
+def test_windows_at_a_hundred_queries_a_second(path: Path, drawing: str, expected: list[tuple[float, float]]) -> None:
+    assert seconds(timeline(path, drawing, rate=100).windows) == expected
+
+
+def test_blackout_of_three_seconds_at_a_thousand_a_second(path: Path) -> None:
+    t = timeline(path, "." * 2345 + "x" * 3000 + "." * 2655, rate=1000)
+    (window,) = t.windows
+    assert (window.from_ns, window.to_ns) == (2345 * MS, 5345 * MS)
+    assert (window.planned, window.lost, window.resolution_ns) == (3000, 3000, MS)
+    assert window.outcome is Outcome.TIMEOUT
+    assert not window.still_open
+    assert t.channels[0].loss() == Loss(8000, 5000, 3000, 0, 0)
+    assert t.channels[0].loss().share == 0.375
+    assert t.channels[0].loss(((4 * NS, 5 * NS),)) == Loss(1000, 0, 1000, 0, 0)
+
+
+def test_types_of_one_lane_and_target_share_a_window(path: Path) -> None:
+    series = [series_of(0, rate=5, seconds=9), series_of(1, rate=5, qtype="AAAA", offset_ns=NS // 10, seconds=9)]
+
+    def fate(s: Series, due_ns: int) -> Outcome:
+        return Outcome.TIMEOUT if 2 * NS <= due_ns < 4 * NS and s.index == due_ns // NS - 2 else Outcome.ANSWER
+
+    (window,) = Timeline.of(written(path, series, fate)).windows
+    assert (window.from_ns, window.to_ns, window.resolution_ns) == (2 * NS, 4 * NS, NS // 10)
+    assert (window.planned, window.lost) == (20, 10)
+
+
+def test_window_that_the_run_s_end_cuts_is_still_open(path: Path) -> None:
+    assert timeline(path, "......xx").windows[0].still_open
+
+
+def test_others_are_said_to_be_fine_or_hit(path: Path) -> None:
+    t = timeline(path, "..xxx" + STAYS, "..." + STAYS, "...x" + STAYS, "..uuu" + STAYS)
+    assert t.windows[0].others_fine == (("lane-1", "target-1"),)
+    assert t.windows[0].others_hit == (("lane-2", "target-2"),)
+
+
+@pytest.mark.parametrize(
+    ("drawing", "outcome", "rate"),
+    [
+        ("tttt" + STAYS, Outcome.TIMEOUT, 1),
+        ("rrrr" + STAYS, Outcome.CONNECTION_REFUSED, 1),
+        ("ssst" + STAYS, Outcome.SERVFAIL, 1),
+        ("RRRRRRttttRttttttttR".lower() + "." * 20, Outcome.CONNECTION_REFUSED, 10),  # 6 refusals, then one a second
+        ("r" + "t" * 60 + "." * 20, Outcome.TIMEOUT, 10),  # 2 s of 6 s lie near a refusal
+        ("r" + "t" * 20 + "." * 20, Outcome.CONNECTION_REFUSED, 10),
+    ],
+)
+def test_class_of_a_window(path: Path, drawing: str, outcome: Outcome, rate: int) -> None:
+    (window,) = timeline(path, drawing, rate=rate).windows
+    assert (window.outcome, window.inferred) == (outcome, False)
+
+
+def test_lane_on_the_refusing_side_that_hears_nothing_is_inferred(path: Path) -> None:
+    closed = "." * 10 + "rrrrrrttttrttttttttr" + "." * 20
+    silent = "." * 10 + "tttttttttttttttttttt" + "." * 20
+    a_third = "." * 10 + "t..t..t..t..t..t..t." + "." * 20
+    for side, expected in (("node", (Outcome.CONNECTION_REFUSED, True)), ("", (Outcome.TIMEOUT, False))):
+        path.unlink(missing_ok=True)
+        heard, silent_one, answered = timeline(path, closed, silent, a_third, rate=10, side=side).windows
+        assert (heard.outcome, heard.inferred) == (Outcome.CONNECTION_REFUSED, False)
+        assert (silent_one.outcome, silent_one.inferred) == expected
+        assert (answered.outcome, answered.inferred) == (Outcome.TIMEOUT, False)
+
+
+def test_pods_count_from_ready_to_deletion(path: Path) -> None:
+    life = Interval(2 * NS, 6 * NS, "life", "counts", "lab", "target-0")
+    t = timeline(path, "xx..x.xxxx", intervals=[life], kind=TargetKind.POD)
+    assert seconds(t.windows) == [(4, 5)]
+    assert t.channels[0].loss() == Loss(4, 3, 1, 0, 0)
+    assert t.channels[0].whole == Loss(10, 3, 7, 0, 0)
+    assert not t.windows[0].still_open
+    path.unlink()
+    assert seconds(timeline(path, "xx..x.xxxx", kind=TargetKind.POD).windows) == [(0, 10)]
+
+
+def test_quantiles_count_lost_rows_as_infinite(path: Path) -> None:
+    t = timeline(path, ("." * 97 + "xxx") * 10, rate=100)
+    (channel,) = t.channels
+    assert t.quantile_ns(channel, Duration.LATENCY, 0.5) == pytest.approx(MS, rel=0.02)
+    assert t.quantile_ns(channel, Duration.LATENCY, 0.97) == pytest.approx(MS, rel=0.02)
+    assert t.quantile_ns(channel, Duration.LATENCY, 0.98) == math.inf
+    assert t.quantile_ns(channel, Duration.LATENCY, 1) == math.inf
+    assert t.quantile_ns(channel, Duration.LATENCY, 1, more_lost=-30) == MS
+    assert t.quantile_ns(channel, Duration.RTT, 0.99) == pytest.approx(MS, rel=0.02)
+    assert t.quantile_ns(channel, Duration.RTT, 1) == MS
+    assert math.isnan(t.quantile_ns(channel, Duration.CONNECT, 0.5))
+
+
+def test_undecided_rows_are_neither_good_nor_lost(path: Path) -> None:
+    series = [series_of(rate=10, seconds=3)]
+    run: Run = written(path, series, drawn("." * 20 + "?" * 10, 10), finish=False)
+    t = Timeline.of(run)
+    assert t.channels[0].loss() == Loss(30, 20, 0, 0, 10)
+    assert t.horizon_ns == 3 * NS
+
+
+def test_slow_rates_are_fractions(path: Path) -> None:
+    series = [series_of(rate=Fraction(1, 3), seconds=60)]
+    t = Timeline.of(written(path, series, drawn("..xx" + "." * 16, Fraction(1, 3))))
+    assert seconds(t.windows) == [(6, 12)]
