@@ -59,7 +59,7 @@ LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "dnsprobe needs Python >= 3.11, and $(PYTHON) is $$($(PYTHON) --version 2>&1): say make PYTHON=python3.12"; exit 1; }
+		echo "dnsprobe needs Python >= 3.11, and $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -n 1): say make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/run: .venv/bin/python requirements.txt pyproject.toml
@@ -74,4 +74,4 @@ LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 $(CACHE)/coredns-$(COREDNS_VERSION):
 	@command -v go >/dev/null || { echo "make coredns needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
 	GOBIN=$(CACHE)/new go install github.com/coredns/coredns@v$(COREDNS_VERSION)
-	@mv $(CACHE)/new/coredns $@
+	@mv $(CACHE)/new/coredns $@ && rmdir $(CACHE)/new

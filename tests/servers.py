@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -27,6 +26,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from probe.cluster.pods import find_coredns
 from tests.scripted import BY_FIRST_LABEL, REPLIES, Log, Reply, Rule
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "Rule",
     "ScriptedServer",
     "closed_port",
-    "find_coredns",
     "free_port",
     "has_ipv6",
     "need",
@@ -108,15 +107,6 @@ def need(program: str, lift: str) -> str:
     return found
 
 
-def find_coredns() -> str:
-    """The real CoreDNS: named by DNSPROBE_COREDNS, on PATH, or where `make coredns` puts it; skips if there is none."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dnsprobe" / "bin" / "coredns"
-    for path in (os.environ.get("DNSPROBE_COREDNS"), shutil.which("coredns"), cache):
-        if path and os.access(path, os.X_OK):
-            return str(path)
-    pytest.skip("needs the real CoreDNS: run `make coredns`")
-
-
 # --- The scripted server ---
 
 
@@ -180,7 +170,8 @@ class ScriptedServer:
         self.address = address
         ours, theirs = socket.socketpair()
         with theirs:
-            code = f"from tests.scripted import main; main({theirs.fileno()}, {address!r})"
+            code = f"from probe.cluster.pods import find_coredns
+from tests.scripted import main; main({theirs.fileno()}, {address!r})"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT, start_new_session=True
             )
@@ -361,7 +352,10 @@ class CoreDNS(RealServer):
 
     @classmethod
     def _find(cls) -> str:
-        return find_coredns()
+        found = find_coredns()
+        if found is None:
+            pytest.skip("needs the real CoreDNS: run `make coredns`")
+        return str(found)
 
     @classmethod
     def _configure(cls, folder: Path, addresses: tuple[str, ...], port: int) -> list[str]:
