@@ -170,8 +170,7 @@ class ScriptedServer:
         self.address = address
         ours, theirs = socket.socketpair()
         with theirs:
-            code = f"from probe.cluster.pods import find_coredns
-from tests.scripted import main; main({theirs.fileno()}, {address!r})"
+            code = f"from tests.scripted import main; main({theirs.fileno()}, {address!r})"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT, start_new_session=True
             )
