@@ -1,0 +1,321 @@
+"""The command line: words typed in, a run or a report out; errors as sentences on stderr, exit codes of errors.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from probe import __version__
+from probe.cluster.lab import Lab
+from probe.engine import Engine, EngineOptions, check_limits
+from probe.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_USAGE, DnsprobeError, EnvironmentProblem, UsageError
+from probe.live import fitting_view
+from probe.report import REPORTS
+from probe.runfile import Run, open_run
+from probe.scenario.adhoc import DEFAULT_NAME, Options, plan_of
+from probe.scenario.file import read_scenario, shipped_scenarios
+from probe.scenario.plan import CEILING, Plan, check_ceiling, expected_series, planned
+from probe.scenario.quantity import rate_of, rate_text, seconds_text
+from probe.scenario.run import check_path
+from probe.scenario.run import run as run_plan
+from probe.scenario.steps import changes_of, undo_of
+from probe.verdict import fail_condition, verdict_of
+
+
+def _examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
+EXPECT_HELP = (
+    "What is good: answer, nodata, nxdomain, answer|nodata, any, or addresses joined by commas"
+    " (default answer, for AAAA answer|nodata)."
+)
+PORTS_HELP = (
+    "Source ports: fresh, fixed or pool:K; for tcp connections: fresh or reused"
+    " (default fresh; above 5,000 q/s pool:64, for tcp reused)."
+)
+LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine's loopback."
+DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
+JSON_HELP = "Write the report as JSON, too; - is stdout."
+FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
+MAX_QPS_HELP = f"The most queries a second in all towards other machines (default {CEILING})."
+
+OneText = str | None
+Texts = list[str] | None
+
+
+def _option(panel: str, letter: str, word: str, metavar: str, text: str) -> Any:
+    """An option with a value. Its default is said in its help, for None means that it was left out."""
+    names = [name for name in (letter, word) if name]
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
+
+
+_ad_hoc = partial(_option, AD_HOC)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"dnsprobe {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=_examples(
+        "dnsprobe demo",
+        "dnsprobe run scale-down --lab",
+        "dnsprobe run -s 10.96.0.10 -Q 100 -l 60 --fail 'loss > 0.1%'",
+        "dnsprobe report run.db",
+    )
+)
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """What becomes of DNS queries while a cluster changes.
+
+    Exit codes: 0 pass, 1 an objective missed, 2 wrong usage, 3 inconclusive, 4 environment, 130 interrupted.
+    """
+
+
+@app.command(
+    epilog=_examples(
+        "dnsprobe run scale-down --lab",
+        "dnsprobe run scale-down --lab --set lab.lameduck=0s --set lab.proxy_mode=ipvs",
+        "dnsprobe run my.yaml --lab --dry-run",
+        "dnsprobe run -s 127.0.0.1 -p 5353 -d names.txt -Q 1000 -l 30 -o run.db",
+        "dnsprobe run -s 10.96.0.10 -n example.com --type A --type AAAA -m tcp --ports reused --json -",
+        "dnsprobe run -s 10.96.0.10 -n nothing.example.com --expect nxdomain --fail 'p99 > 50ms'",
+    )
+)
+def run(
+    scenario: Annotated[
+        str, typer.Argument(help="A YAML file, or a shipped scenario's name.", show_default=False)
+    ] = "",
+    server: Annotated[Texts, _ad_hoc("-s", "--server", "ADDRESS", "The server; repeatable.")] = None,
+    port: Annotated[OneText, _ad_hoc("-p", "--port", "PORT", "Its port (default 53).")] = None,
+    data: Annotated[OneText, _ad_hoc("-d", "--data", "FILE", "Lines of `name type`; - is stdin.")] = None,
+    name: Annotated[Texts, _ad_hoc("-n", "--name", "NAME", f"Ask for it; repeatable (default {DEFAULT_NAME}).")] = None,
+    qtype: Annotated[Texts, _ad_hoc("", "--type", "TYPE", "Of the names; repeatable (default A).")] = None,
+    expect: Annotated[OneText, _ad_hoc("", "--expect", "WHAT", EXPECT_HELP)] = None,
+    rate: Annotated[OneText, _ad_hoc("-Q", "--qps", "RATE", "Queries a second to each server (default 100).")] = None,
+    length: Annotated[OneText, _ad_hoc("-l", "--length", "TIME", "Seconds, or 5m (default 10).")] = None,
+    timeout: Annotated[OneText, _ad_hoc("-t", "--timeout", "TIME", "Seconds, or 500ms (default 2).")] = None,
+    transport: Annotated[OneText, _ad_hoc("-m", "--mode", "MODE", "udp or tcp (default udp).")] = None,
+    ports: Annotated[OneText, _ad_hoc("", "--ports", "PORTS", PORTS_HELP)] = None,
+    lab: Annotated[bool, typer.Option("--lab", help=LAB_HELP, rich_help_panel=SCENARIO)] = False,
+    setting: Annotated[Texts, _option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP, rich_help_panel=RESULT)] = False,
+    out: Annotated[str, _option(RESULT, "-o", "--out", "FILE", OUT_HELP)] = "",
+    json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
+    fail: Annotated[Texts, _option(RESULT, "", "--fail", "WHEN", FAIL_HELP)] = None,
+    max_qps: Annotated[str, _option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)] = str(CEILING),
+) -> None:
+    """Ask on schedule, write down what becomes of every query, and report it.
+
+    A scenario, or a server with dnsperf's letters. There is no limit on outstanding queries.
+    """
+    options = {
+        "-s": server, "-p": port, "-d": data, "-n": name, "--type": qtype, "--expect": expect, "-Q": rate,
+        "-l": length, "-t": timeout, "-m": transport, "--ports": ports,
+    }  # fmt: skip
+    given = {option: value for option, value in options.items() if value is not None}
+    plan = _plan(scenario, given, setting or [], lab)
+    if fail:
+        plan = replace(plan, objectives=tuple(str(fail_condition(text)) for text in fail))
+    try:
+        ceiling = rate_of(max_qps)
+    except UsageError as problem:
+        raise UsageError(f"--max-qps {problem}") from None
+    series = expected_series(plan)
+    check_ceiling(series, ceiling)
+    for note in check_limits(series):
+        print(f"dnsprobe: {note}", file=sys.stderr)
+    if dry_run:
+        _show(plan)
+        return
+    path = Path(out or f"dnsprobe-{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
+    check_path(path)
+    _check_json(json_file)
+    cluster = Lab(plan.lab) if lab else None
+    engine = Engine(EngineOptions())
+    command = shlex.join(["dnsprobe", *sys.argv[1:]])
+    ending = asyncio.run(run_plan(plan, path, fitting_view(), engine, cluster, command))
+    code = _report(open_run(ending.path), json_file)
+    raise typer.Exit(EXIT_INTERRUPTED if ending.interrupted else EXIT_INCONCLUSIVE if ending.died else code)
+
+
+def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) -> Plan:
+    """The plan of a scenario or of ad hoc options; never of both."""
+    if scenario:
+        if given:
+            raise UsageError(
+                f"{', '.join(given)}: not with a scenario; change it with --set, e.g. --set lanes[0].rate=50"
+            )
+        plan = read_scenario(scenario, settings)
+        if not lab and plan.cluster_needs:
+            raise EnvironmentProblem(
+                f"{scenario}: {plan.cluster_needs[0]} needs a cluster; this version cannot connect to one: add --lab"
+            )
+        return plan
+    if lab or settings:
+        raise UsageError("--lab and --set go with a scenario: dnsprobe run baseline --lab")
+    if "-s" not in given:
+        raise UsageError("no server: say -s ADDRESS, or a scenario: dnsprobe run baseline --lab")
+    words = {"-s": "servers", "-p": "port", "-d": "datafile", "-n": "names", "--type": "types", "--expect": "expect",
+             "-Q": "rate", "-l": "length", "-t": "timeout", "-m": "transport", "--ports": "ports"}  # fmt: skip
+    return plan_of(Options(**{words[option]: value for option, value in given.items()}))
+
+
+def _show(plan: Plan) -> None:
+    """A dry run: what would be asked of whom, and which steps would be taken."""
+    series = expected_series(plan)
+    print(f"{plan.name}: {planned(series):,} queries in {seconds_text(plan.duration_ns)}")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("lane", "targets", "ports", "types"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("q/s each", "planned"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for lane in plan.lanes:
+        mine = [s for s in series if s.lane == lane.name]
+        targets = list(dict.fromkeys(s.target.name for s in mine))
+        types = list(dict.fromkeys(q.qtype for q in lane.questions))
+        table.add_row(
+            Text(lane.name),
+            Text(targets[0] if len(targets) == 1 else f"{len(targets)} {lane.target}"),
+            f"{lane.transport} {lane.ports}",
+            " ".join(types),
+            rate_text(lane.rate).removesuffix(" q/s"),
+            f"{planned(mine):,}",
+        )
+    console = Console()
+    console.print(table)
+    for step in plan.steps:
+        console.print(Text(f"  {step}"))
+    for undo in undo_of(plan.steps):
+        console.print(Text(f"Undo: {undo}; in the lab nothing, for it ends with the run."))
+
+
+def _check_json(json_file: str) -> None:
+    if json_file not in ("", "-") and not Path(json_file).parent.is_dir():
+        raise UsageError(f"--json {json_file}: its folder does not exist")
+
+
+def _report(run: Run, json_file: str) -> int:
+    """Print the report, and write it as JSON if asked; the verdict's exit code."""
+    try:
+        if json_file and json_file != "-":
+            Path(json_file).write_text(REPORTS["json"](run), encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}") from None
+    print(REPORTS["text"](run), file=sys.stderr if json_file == "-" else sys.stdout)
+    if json_file == "-":
+        print(REPORTS["json"](run))
+    return verdict_of(run).ruling.exit_code
+
+
+@app.command(epilog=_examples("dnsprobe report run.db", "dnsprobe report run.db --json - | jq .totals"))
+def report(
+    file: Annotated[
+        str, typer.Argument(help="What `dnsprobe run` wrote, even if it was cut short.", show_default=False)
+    ],
+    json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
+) -> None:
+    """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive."""
+    raise typer.Exit(_report(open_run(file), json_file))
+
+
+@app.command(epilog=_examples("dnsprobe scenarios", "dnsprobe run scale-down --lab --dry-run"))
+def scenarios() -> None:
+    """List the scenarios that come with dnsprobe."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "what it proves", "what it changes", "length"):
+        table.add_column(heading)
+    for name, file in shipped_scenarios().items():
+        plan = read_scenario(str(file))
+        opening = plan.scenario.split("\n", 1)[0].removeprefix("# Proves ")
+        changes = ", ".join(changes_of(plan.steps)) or "nothing"
+        table.add_row(Text(name), Text(opening), Text(changes), seconds_text(plan.duration_ns))
+    Console().print(table)
+
+
+@app.command(epilog=_examples("dnsprobe demo"))
+def demo() -> None:
+    """Remove a CoreDNS pod in the lab, without and with a lameduck, and say what that saved (a minute)."""
+    folder = Path(tempfile.mkdtemp(prefix="dnsprobe-demo-"))
+    # Ctrl-C reaches the run as well: it ends in order, then so do we.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    runs = []
+    for lameduck in ("0s", "5s"):
+        path = folder / f"lameduck-{lameduck}.db"
+        words = ["run", "scale-down", "--lab", "--set", f"lab.lameduck={lameduck}", "-o", str(path)]
+        print(f"$ dnsprobe {shlex.join(words)}", file=sys.stderr)
+        # A process of its own: a run lowers its priority, and what it starts after that would inherit it.
+        code = subprocess.run([sys.executable, "-m", "probe.cli", *words], check=False).returncode
+        if code == EXIT_INTERRUPTED or not path.exists():
+            raise typer.Exit(code)
+        runs.append(open_run(path))
+    print(_saved(*runs))
+    print(f"Run files: {folder}")
+
+
+def _saved(before: Run, after: Run) -> str:
+    """One sentence: what the second setting saved, through the Service."""
+    lost = []
+    for one in (before, after):
+        told = json.loads(REPORTS["json"](one))
+        service = [s for s in told["series"] if s["target_kind"] == "service"]
+        planned, good = sum(s["planned"] for s in service), sum(s["good"] for s in service)
+        longest = max((w["seconds"] for w in told["windows"] if w["lane"].startswith("vip-")), default=0.0)
+        lost.append((planned - good, planned, longest))
+    (lost_before, of_before, longest_before), (lost_after, of_after, longest_after) = lost
+    return (
+        f"Removing one pod of three lost {lost_before:,} of {of_before:,} queries to the Service with lameduck 0 s"
+        f" (longest disruption {longest_before:.1f} s), and {lost_after:,} of {of_after:,} ({longest_after:.1f} s) with"
+        f" 5 s, which outlasts the propagation of 3 s: that setting saved {lost_before - lost_after:,} queries."
+    )
+
+
+def main() -> None:
+    """The command `dnsprobe`."""
+    try:
+        app(prog_name="dnsprobe")
+    except DnsprobeError as problem:
+        print(f"dnsprobe: {problem}", file=sys.stderr)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing is left to say, not even at exit.
+        sys.stdout = None
+        sys.exit(EXIT_USAGE)
+
+
+if __name__ == "__main__":
+    main()

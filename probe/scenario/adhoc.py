@@ -1,0 +1,99 @@
+"""Options in dnsperf's letters -> a plan of one lane towards the servers named, or a UsageError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+from probe.errors import UsageError
+from probe.model import NS, Lane, Ports, Question, Target, TargetKind
+from probe.scenario.datafile import checked_question, read_questions
+from probe.scenario.file import address_of, port_of, timeout_of
+from probe.scenario.plan import ALL_SERVERS, Plan
+from probe.scenario.quantity import DAY_NS, duration_ns, rate_of
+
+T = TypeVar("T")
+
+DEFAULT_NAME = "kubernetes.default.svc.cluster.local"
+FRESH_UP_TO = 5_000
+"""Queries a second up to which every query gets a new source port, unless --ports says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was typed, as text; '' or nothing where it was left out."""
+
+    servers: Sequence[str]
+    port: str = "53"
+    datafile: str = ""
+    names: Sequence[str] = ()
+    types: Sequence[str] = ()
+    expect: str = ""
+    rate: str = "100"
+    length: str = "10"
+    timeout: str = "2"
+    transport: str = "udp"
+    ports: str = ""
+    objectives: Sequence[str] = ()
+
+
+def plan_of(options: Options) -> Plan:
+    """The plan; every UsageError names the option and the value."""
+    transport = options.transport.strip().lower()
+    if transport not in ("udp", "tcp"):
+        raise UsageError(f"-m {options.transport!r}: say udp or tcp")
+    rate = _read("-Q", options.rate, rate_of)
+    ports, why = _ports(options.ports, transport, rate)
+    lane = Lane(
+        name=f"{transport}-{ports.policy}",
+        target=ALL_SERVERS,
+        transport=transport,
+        ports=ports,
+        rate=rate,
+        timeout_ns=_read("-t", options.timeout, timeout_of),
+        questions=_questions(options),
+    )
+    return Plan(
+        name="adhoc",
+        duration_ns=_read("-l", options.length, lambda text: duration_ns(text, NS // 10, DAY_NS)),
+        lanes=(lane,),
+        servers=_servers(options.servers, _read("-p", options.port, port_of)),
+        objectives=tuple(options.objectives),
+        facts={"ports": f"{ports} ({why})"},
+    )
+
+
+def _read(option: str, text: str, read: Callable[[str], T]) -> T:
+    try:
+        return read(text)
+    except UsageError as problem:
+        raise UsageError(f"{option} {problem}") from None
+
+
+def _ports(text: str, transport: str, rate: Fraction) -> tuple[Ports, str]:
+    """The source ports and why these."""
+    if text:
+        return _read("--ports", text, lambda given: Ports.parse(given, transport)), "as asked"
+    if rate <= FRESH_UP_TO:
+        return Ports("fresh"), f"the default up to {FRESH_UP_TO:,} q/s"
+    reused = "pool:64" if transport == "udp" else "reused"
+    return Ports.parse(reused, transport), f"the default above {FRESH_UP_TO:,} q/s"
+
+
+def _servers(given: Sequence[str], port: int) -> tuple[Target, ...]:
+    addresses = [_read("-s", text, address_of) for text in given]
+    return tuple(Target(a, TargetKind.SERVER, a, port) for a in dict.fromkeys(addresses))
+
+
+def _questions(options: Options) -> tuple[Question, ...]:
+    if options.datafile:
+        if options.names or options.types:
+            raise UsageError("-d gives names and types itself: leave out -n and --type, or leave out -d")
+        return read_questions(options.datafile, options.expect)
+    return tuple(
+        checked_question(name, qtype, options.expect)
+        for name in options.names or (DEFAULT_NAME,)
+        for qtype in options.types or ("A",)
+    )

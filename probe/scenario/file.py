@@ -1,0 +1,317 @@
+"""A scenario's YAML -> a checked plan, or what is wrong with it: file, line, key, value, remedy."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+
+from probe.cluster.settings import LabSettings
+from probe.errors import ScenarioError, UsageError
+from probe.model import NS, Lane, Ports, Question, Target, TargetKind
+from probe.scenario.datafile import checked_question
+from probe.scenario.document import Document, Place, override, parse_document
+from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan
+from probe.scenario.quantity import DAY_NS, duration_ns, rate_of, seconds_text, whole
+from probe.scenario.steps import Step, read_step, waited_ns
+from probe.scenario.textfile import read_text
+from probe.verdict import parse_objective
+from probe.wire import qtype_number
+
+MOST_OCTETS = 256 * 1024
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+TIMEOUT_NS = 2 * NS
+LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS = NS // 1000, 60 * NS
+
+T = TypeVar("T")
+
+
+def _field(read: Callable[[str], T]) -> PlainValidator:
+    """A field that is read from the text typed; what is allowed comes from the reader's UsageError."""
+
+    def checked(value: object) -> T:
+        if not isinstance(value, str):
+            raise ValueError(f"a single value is expected here, not {_shape(value)}")
+        try:
+            return read(value)
+        except UsageError as problem:
+            raise ValueError(str(problem)) from None
+
+    return PlainValidator(checked)
+
+
+def _shape(value: object) -> str:
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else "a text"
+
+
+def _name(text: str) -> str:
+    if re.fullmatch(NAME, text):
+        return text
+    raise UsageError(f"{text!r}: a name has 1 to 60 letters, digits, dots, dashes and underlines")
+
+
+def _version(text: str) -> str:
+    if re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?", text):
+        return text
+    raise UsageError(f"{text!r}: a version is like 1.33")
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return text.lower() in ("true", "yes", "on")
+    raise UsageError(f"{text!r}: say true or false")
+
+
+def address_of(text: str) -> str:
+    """An IP address as it is; `localhost` is 127.0.0.1; UsageError for a host name."""
+    bare = text.strip().removeprefix("[").removesuffix("]")
+    if bare == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        raise UsageError(
+            f"{text!r}: not an IP address; a server is given by address, for finding it by name is what is being tested"
+        ) from None
+
+
+def port_of(text: str) -> int:
+    """A port number, 1 to 65535."""
+    return whole(text, 1, 65535, "a port")
+
+
+def _seconds(text: str) -> float:
+    return duration_ns(text, most=3600 * NS) / NS
+
+
+def timeout_of(text: str) -> int:
+    """How long a query stays open, in ns: 1 ms to 60 s."""
+    return duration_ns(text, LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS)
+
+
+Name = Annotated[str, _field(_name)]
+Text = Annotated[str, _field(str)]
+Seconds = Annotated[float, _field(_seconds)]
+Port = Annotated[int, _field(port_of)]
+Version = Annotated[str, _field(_version)]
+Truth = Annotated[bool, _field(_truth)]
+
+
+def _step(value: Any) -> Step:
+    if isinstance(value, str):
+        value = {value: ""}
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError("a step is one key and its value: `- wait: 5s`")
+    ((word, inner),) = value.items()
+    if not isinstance(inner, str):
+        raise ValueError(f"{word}: a single value is expected, not {_shape(inner)}")
+    try:
+        return read_step(word, inner)
+    except UsageError as problem:
+        raise ValueError(str(problem)) from None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class _Lab(_Part):
+    replicas: Annotated[int, _field(lambda text: whole(text, 1, 50, "the number of replicas"))] = 3
+    lameduck: Seconds = 5.0
+    grace_period: Seconds = 30.0
+    pre_stop: Seconds = 0.0
+    readiness_period: Annotated[float, _field(lambda text: duration_ns(text, NS // 10, 3600 * NS) / NS)] = 10.0
+    readiness_failures: Annotated[int, _field(lambda text: whole(text, 1, 100, "the number of failures"))] = 3
+    propagation: Seconds = 1.0
+    proxy_mode: Literal["iptables", "ipvs"] = "iptables"
+    udp_timeout: Seconds | None = None
+    expire_nodest_conn: Truth = True
+    kubernetes: Version = "1.33"
+    kernel: Version = "6.1"
+    coredns: Literal["auto", "real", "stand-in"] = "auto"
+    start_delay: Seconds = 0.0
+    teardown: Seconds = 0.5
+    port: Port = 5353
+
+
+class _Server(_Part):
+    name: Name
+    address: Annotated[str, _field(address_of)]
+    port: Port = 53
+    kind: Literal["server", "upstream", "nodelocal"] = "server"
+
+
+class _Question(_Part):
+    name: Text
+    type: Text = ""
+    expect: Text = ""
+
+
+def _question(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Lane(_Part):
+    name: Name
+    target: Text
+    transport: Literal["udp", "tcp"] = "udp"
+    ports: Text = "fresh"
+    rate: Annotated[Fraction, _field(rate_of)]
+    timeout: Annotated[int, _field(timeout_of)] = TIMEOUT_NS
+    questions: Annotated[list[Annotated[_Question, BeforeValidator(_question)]], Field(min_length=1)]
+    types: Annotated[list[Text], Field(min_length=1)] = ["A", "AAAA"]
+
+
+class _Scenario(_Part):
+    name: Name
+    duration: Annotated[int, _field(lambda text: duration_ns(text, NS, DAY_NS))]
+    lab: _Lab = _Lab()
+    servers: list[_Server] = []
+    lanes: Annotated[list[_Lane], Field(min_length=1, max_length=100)]
+    steps: list[Annotated[Step, BeforeValidator(_step)]] = []
+    objectives: list[Text] = []
+
+
+def read_scenario(path: str, settings: list[str] | None = None) -> Plan:
+    """A file, or a shipped scenario's name, with `PATH=VALUE` settings put in -> a plan; else ScenarioError."""
+    file = find_scenario(path)
+    text = read_text(str(file), "a scenario in YAML", MOST_OCTETS)
+    return read_scenario_text(str(file), text, settings or [])
+
+
+def read_scenario_text(name: str, text: str, settings: list[str]) -> Plan:
+    """read_scenario() from text; `name` stands for the file in errors."""
+    document = override(parse_document(name, text), settings)
+    try:
+        scenario = _Scenario.model_validate(document.tree)
+    except ValidationError as problems:
+        raise ScenarioError("\n".join(_explained(document, p) for p in _telling(problems)[:10])) from None
+    kept = text + "".join(f"# --set {setting}\n" for setting in settings)
+    return _plan(scenario, document, kept)
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """The scenarios that come with dnsprobe: name -> file, by name."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "_scenarios", package.parent / "scenarios"):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def find_scenario(path: str) -> Path:
+    """The file, or the shipped scenario of that name; UsageError names the nearest."""
+    shipped = shipped_scenarios()
+    if path in shipped and not Path(path).is_file():
+        return shipped[path]
+    if Path(path).exists():
+        return Path(path)
+    nearest = "".join(f"; nearest: {name}" for name in get_close_matches(Path(path).stem, shipped, 1))
+    raise UsageError(f"{path}: no such file or shipped scenario{nearest}; `dnsprobe scenarios` lists them")
+
+
+def _telling(problems: ValidationError) -> list[Any]:
+    """All but the keys that are only missing because they are misspelt."""
+    errors: list[Any] = list(problems.errors())
+    misspelt = {(*e["loc"][:-1], _nearest_key(e["loc"])) for e in errors if e["type"] == "extra_forbidden"}
+    return [e for e in errors if e["type"] != "missing" or e["loc"] not in misspelt]
+
+
+def _nearest_key(place: Place) -> str:
+    return get_close_matches(str(place[-1]), _keys_at(place[:-1]), 1, 0.0)[0]
+
+
+def _explained(document: Document, problem: Any) -> str:
+    """A pydantic error as one line: file, line, key, value, what is allowed."""
+    place: Place = tuple(problem["loc"])
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        text = f"unknown key; nearest: {_nearest_key(place)}; keys here are {', '.join(_keys_at(place[:-1]))}"
+    elif kind == "missing":
+        text = "missing; this key must be given"
+    elif kind == "value_error":
+        text = str(context["error"])
+    elif kind == "literal_error":
+        text = f"{value!r}: say {context['expected'].replace(chr(39), '')}"
+    elif kind == "too_short":
+        text = "empty; at least one is needed"
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        text = f"keys and values are expected here, not {_shape(value)}"
+    elif kind == "list_type":
+        text = f"a list is expected here (lines that begin with a dash), not {_shape(value)}"
+    else:
+        text = str(problem["msg"])
+    return document.said(place, text)
+
+
+def _keys_at(place: Place) -> list[str]:
+    """The keys that are allowed at a place."""
+    parts: dict[str, type[BaseModel]] = {"lab": _Lab, "servers": _Server, "lanes": _Lane, "questions": _Question}
+    words = [step for step in place if isinstance(step, str)]
+    part = parts[words[-1]] if words else _Scenario
+    return list(part.model_fields)
+
+
+def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
+    servers = tuple(Target(s.name, TargetKind(s.kind), s.address, s.port) for s in scenario.servers)
+    _each_once([s.name for s in servers], "servers", document)
+    _each_once([lane.name for lane in scenario.lanes], "lanes", document)
+    for i, server in enumerate(servers):
+        if server.name in (*CLUSTER_TARGETS, ALL_SERVERS):
+            raise document.error(("servers", i, "name"), f"{server.name!r} has a meaning already; choose another name")
+    allowed = [*CLUSTER_TARGETS, *([ALL_SERVERS] if servers else []), *(s.name for s in servers)]
+    lanes = tuple(_lane(lane, i, allowed, document) for i, lane in enumerate(scenario.lanes))
+    steps = tuple(scenario.steps)
+    if waited_ns(steps) >= scenario.duration:
+        waited, lasts = seconds_text(waited_ns(steps)), seconds_text(scenario.duration)
+        raise document.error(("steps",), f"they wait {waited} in all, but the run lasts {lasts}: make duration longer")
+    for i, objective in enumerate(scenario.objectives):
+        _at(document, ("objectives", i), partial(parse_objective, objective))
+    return Plan(
+        name=scenario.name,
+        scenario=text,
+        duration_ns=scenario.duration,
+        lanes=lanes,
+        servers=servers,
+        lab=LabSettings(**scenario.lab.model_dump()),
+        steps=steps,
+        objectives=tuple(scenario.objectives),
+    )
+
+
+def _lane(lane: _Lane, i: int, targets: list[str], document: Document) -> Lane:
+    here: Place = ("lanes", i)
+    if lane.target not in targets:
+        nearest = get_close_matches(lane.target, targets, 1, 0.0)[0]
+        said = f"{lane.target!r}: unknown target; nearest: {nearest}; targets are {', '.join(targets)}"
+        raise document.error((*here, "target"), said)
+    ports = _at(document, (*here, "ports"), lambda: Ports.parse(lane.ports, lane.transport))
+    for k, qtype in enumerate(lane.types):
+        _at(document, (*here, "types", k), partial(qtype_number, qtype))
+    questions: list[Question] = []
+    for j, asked in enumerate(lane.questions):
+        for qtype in [asked.type] if asked.type else lane.types:
+            read = partial(checked_question, asked.name, qtype, asked.expect)
+            questions.append(_at(document, (*here, "questions", j), read))
+    return Lane(lane.name, lane.target, lane.transport, ports, lane.rate, lane.timeout, tuple(questions))
+
+
+def _each_once(names: list[str], key: str, document: Document) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise document.error((key, i, "name"), f"{name!r} is there twice")
+
+
+def _at(document: Document, place: Place, read: Callable[[], T]) -> T:
+    """What `read` gives; its UsageError with the place before it."""
+    try:
+        return read()
+    except UsageError as problem:
+        raise document.error(place, str(problem)) from None

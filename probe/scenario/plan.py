@@ -1,0 +1,120 @@
+"""Lanes x targets -> series: what is asked of whom, at which rate, from when to when; and what a plan adds up to."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from probe.cluster.settings import LabSettings
+from probe.errors import EnvironmentProblem, UsageError
+from probe.model import NS, Lane, Question, Series, Target, TargetKind
+from probe.scenario.quantity import rate_text
+from probe.scenario.steps import Step, changes_of
+from probe.schedule import pacer_of, phase
+
+CLUSTER_TARGETS = ("service", "pods")
+ALL_SERVERS = "servers"
+CEILING = Fraction(1000)
+"""Queries a second in all towards anything but loopback, unless a person raises it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked scenario, or its like from options. `scenario` is its YAML; `facts` are shown in the report."""
+
+    name: str
+    duration_ns: int
+    lanes: tuple[Lane, ...]
+    scenario: str = ""
+    servers: tuple[Target, ...] = ()
+    lab: LabSettings = field(default_factory=LabSettings)
+    steps: tuple[Step, ...] = ()
+    objectives: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cluster_needs(self) -> list[str]:
+        """What of this plan needs a cluster: lanes' targets and steps, as texts; empty if nothing does."""
+        lanes = [f"lane {lane.name} (target: {lane.target})" for lane in self.lanes if lane.target in CLUSTER_TARGETS]
+        return lanes + [f"step {change}" for change in changes_of(self.steps)]
+
+    @property
+    def longest_timeout_ns(self) -> int:
+        """The longest a query sent last can stay open."""
+        return max(lane.timeout_ns for lane in self.lanes)
+
+    def targets(self, selector: str, cluster: Callable[[str], list[Target]]) -> list[Target]:
+        """Whom a lane asks: the servers of the plan, or what `cluster` says stands behind the selector."""
+        if selector in CLUSTER_TARGETS:
+            return cluster(selector)
+        return [server for server in self.servers if selector in (ALL_SERVERS, server.name)]
+
+
+def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: int) -> list[Series]:
+    """One series per question type, counted from `index`, each with its share of the lane's rate and its own phase."""
+    types: dict[str, list[Question]] = {}
+    for question in lane.questions:
+        types.setdefault(question.qtype, []).append(question)
+    made = []
+    for k, (qtype, questions) in enumerate(types.items(), index):
+        share = (lane.rate * len(questions) / len(lane.questions)).limit_denominator(1000)
+        rate = max(share, Fraction(1, 1000))
+        offset_ns = int(phase(k) * NS / rate)
+        made.append(
+            Series(
+                index=k,
+                lane=lane.name,
+                target=target,
+                transport=lane.transport,
+                ports=lane.ports,
+                qtype=qtype,
+                questions=tuple(questions),
+                rate=rate,
+                offset_ns=offset_ns,
+                start_ns=start_ns,
+                stop_ns=stop_ns,
+                timeout_ns=lane.timeout_ns,
+            )
+        )
+    return made
+
+
+def first_series(plan: Plan, cluster: Callable[[str], list[Target]]) -> list[Series]:
+    """The series a run begins with; EnvironmentProblem if a lane has nobody to ask."""
+    series: list[Series] = []
+    for lane in plan.lanes:
+        targets = plan.targets(lane.target, cluster)
+        if not targets:
+            raise EnvironmentProblem(f"lane {lane.name}: nothing stands behind target {lane.target} at the start")
+        for target in targets:
+            series += series_of(lane, target, len(series), 0, plan.duration_ns)
+    return series
+
+
+def expected_series(plan: Plan) -> list[Series]:
+    """first_series() as the lab would make it, without starting anything."""
+
+    def stand_for(selector: str) -> list[Target]:
+        if selector == "service":
+            return [Target("kube-dns", TargetKind.SERVICE, "127.53.0.10", plan.lab.port)]
+        pods = range(1, plan.lab.replicas + 1)
+        return [Target(f"pod {n}", TargetKind.POD, f"127.53.0.{n + 100}", plan.lab.port) for n in pods]
+
+    return first_series(plan, stand_for)
+
+
+def planned(series: Sequence[Series]) -> int:
+    """How many queries these series have from start to stop."""
+    return sum(pacer_of(s).count(s.start_ns, s.stop_ns) for s in series)
+
+
+def check_ceiling(series: Sequence[Series], ceiling: Fraction) -> None:
+    """UsageError if more than `ceiling` queries a second would leave this machine."""
+    leaving = sum((s.rate for s in series if not ipaddress.ip_address(s.target.address).is_loopback), Fraction(0))
+    if leaving > ceiling:
+        raise UsageError(
+            f"{rate_text(leaving)} in all towards other machines; {rate_text(ceiling)} is the ceiling that protects"
+            f" them: lower the rate, or raise it with --max-qps {-(-leaving.numerator // leaving.denominator)}"
+        )

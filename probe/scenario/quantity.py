@@ -1,0 +1,56 @@
+"""Text as people type it -> nanoseconds, rates and whole numbers, or a UsageError that says what is allowed."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from probe.errors import UsageError
+from probe.model import NS
+
+_UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 3600 * NS}
+_PART = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)"
+DAY_NS = 24 * 3600 * NS
+MAX_RATE = 1_000_000
+"""Queries a second of one lane: above what one machine can send."""
+
+
+def duration_ns(text: str, least: int = 0, most: int = DAY_NS) -> int:
+    """`30s`, `500ms`, `1m30s`, or plain seconds -> ns, at least `least` and at most `most`."""
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
+        text += "s"
+    if not re.fullmatch(f"({_PART})+", text):
+        raise UsageError(f"{text!r}: a duration is like 500ms, 30s, 1m30s, or plain seconds")
+    total = sum(int(Fraction(number) * _UNITS[unit]) for number, unit in re.findall(_PART, text))
+    if not least <= total <= most:
+        raise UsageError(f"{text!r}: a duration from {seconds_text(least)} to {seconds_text(most)} is allowed here")
+    return total
+
+
+def rate_of(text: str) -> Fraction:
+    """Queries a second: above 0, in thousandths."""
+    allowed = f"a rate is a number of queries a second from 0.001 to {MAX_RATE:,}"
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
+        raise UsageError(f"{text!r}: {allowed}")
+    rate = Fraction(text.strip()).limit_denominator(1000)
+    if not 0 < rate <= MAX_RATE:
+        raise UsageError(f"{text!r}: {allowed}")
+    return rate
+
+
+def whole(text: str, least: int, most: int, what: str) -> int:
+    """A whole number from `least` to `most`; `what` names it in the error."""
+    if re.fullmatch(r"[0-9]{1,12}", text.strip()) and least <= int(text) <= most:
+        return int(text)
+    raise UsageError(f"{text!r}: {what} is a whole number from {least} to {most}")
+
+
+def seconds_text(ns: int) -> str:
+    """`2 s`, `0.5 s`: for messages."""
+    return f"{ns / NS:.9f}".rstrip("0").rstrip(".") + " s"
+
+
+def rate_text(rate: Fraction) -> str:
+    """`100 q/s`, `33.333 q/s`."""
+    return f"{float(rate):,.3f}".rstrip("0").rstrip(".") + " q/s"

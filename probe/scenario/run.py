@@ -1,0 +1,277 @@
+"""A plan, a cluster if it needs one, a path -> queries and steps go out, everything seen is in the run file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from probe import __version__
+from probe.cluster import Cluster, Happened
+from probe.engine import Engine
+from probe.errors import DnsprobeError, UsageError
+from probe.model import NS, Interval, Mark, Series, Target, TargetKind
+from probe.recorder import Flush
+from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.plan import Plan, first_series, series_of
+from probe.scenario.steps import STEPS
+
+POLL_S = 0.1
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class View(Protocol):
+    """Who watches a run. Every call returns at once."""
+
+    def begin(self, plan: Plan) -> None:
+        """The first query is due now."""
+
+    def added(self, series: list[Series]) -> None:
+        """Series that began: at the start, and when a pod comes up."""
+
+    def flushed(self, flush: Flush, now_ns: int) -> None:
+        """A second's counts; now_ns since t0."""
+
+    def marked(self, mark: Mark) -> None:
+        """Something happened."""
+
+    def noted(self, text: str) -> None:
+        """A sentence for the person: what is being started, what went wrong, what is waited for."""
+
+    def end(self) -> None:
+        """The last frame; called once, whatever happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended; `cut` is '' if it ran to its end. The file is there in any case."""
+
+    path: Path
+    cut: str = ""
+    interrupted: bool = False
+    died: bool = False
+
+
+async def run(
+    plan: Plan, path: Path, view: View, engine: Engine, cluster: Cluster | None = None, command: str = ""
+) -> Ending:
+    """Run a plan to its end, to Ctrl-C or SIGTERM, or to the worker's death.
+
+    DnsprobeError only before the first query; from then on the run file is finished and kept whatever happens.
+    """
+    check_path(path)
+    async with AsyncExitStack() as stack:
+        stack.callback(_deaf)
+        if cluster:
+            view.noted("starting the cluster")
+            stack.push_async_callback(cluster.stop)
+            await cluster.start()
+        series = first_series(plan, cluster.targets if cluster else lambda _: [])
+        stack.push_async_callback(engine.close)
+        await engine.start(series, plan.longest_timeout_ns)
+        _yield_the_cores()
+        engine.begin()
+        head = Head(
+            name=plan.name,
+            started_unix_ns=engine.t0_unix_ns,
+            planned_ns=plan.duration_ns,
+            command=command,
+            scenario=plan.scenario,
+            objectives=plan.objectives,
+            facts={**plan.facts, **_versions(), **engine.facts(), **(cluster.facts() if cluster else {})},
+        )
+        writer = RunWriter.create(path, head)
+        going = _Going(plan, engine, writer, view, cluster)
+        stack.callback(view.end)
+        view.begin(plan)
+        going.add(series)
+        return await going.to_the_end()
+
+
+def check_path(path: Path) -> None:
+    """UsageError if the run file cannot be made there; asked before anything starts."""
+    if path.exists():
+        raise UsageError(f"{path}: exists already; name another file with -o, or remove it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: its folder does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: no permission to write in its folder; name another with -o")
+
+
+def _yield_the_cores() -> None:
+    """Idle priority for everything but queries. Children would inherit it: lab and worker must be running already."""
+    with suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _deaf() -> None:
+    """Signals mean what they meant before the run; only once all is closed, so that a second Ctrl-C breaks nothing."""
+    for number in _ENDING_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _versions() -> Mapping[str, str]:
+    return {"dnsprobe": __version__, "python": platform.python_version(), "kernel": platform.release()}
+
+
+@dataclass(slots=True)
+class _Going:
+    """A run between its first query and its last outcome."""
+
+    plan: Plan
+    engine: Engine
+    writer: RunWriter
+    view: View
+    cluster: Cluster | None
+    series: list[Series] = field(default_factory=list)
+    lives: dict[str, int] = field(default_factory=dict)
+    cut: str = ""
+    interrupted: bool = False
+    stopped_ns: int | None = None
+
+    def add(self, series: list[Series]) -> None:
+        """Take note of series that the engine has."""
+        self.series += series
+        self.writer.add_series(series)
+        self.view.added(series)
+
+    async def to_the_end(self) -> Ending:
+        loop = asyncio.get_running_loop()
+        for number in _ENDING_SIGNALS:
+            loop.add_signal_handler(number, self._interrupt, number.name)
+        self.lives = {s.target.name: 0 for s in self.series if s.target.kind == TargetKind.POD}
+        beside = [asyncio.create_task(self._take_steps())]
+        if self.cluster:
+            beside.append(asyncio.create_task(self._watch(self.cluster)))
+        try:
+            await self._flush_until_done(beside)
+        finally:
+            for task in beside:
+                task.cancel()
+            ends = await asyncio.gather(*beside, return_exceptions=True)
+            self._finish()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died))
+
+    def _interrupt(self, name: str) -> None:
+        self.interrupted = True
+        if self.stopped_ns is None:
+            self._stop("Ctrl-C" if name == "SIGINT" else name)
+        else:
+            self.view.noted("already stopping: the last answers are waited for")
+
+    def _stop(self, why: str) -> None:
+        """No more queries; what is open is waited for."""
+        if self.stopped_ns is not None:
+            return
+        self.engine.stop()
+        self.stopped_ns = self.engine.now_ns()
+        for series in self.series:
+            if series.stop_ns > self.stopped_ns:
+                self.writer.end_series(series.index, self.stopped_ns)
+        self.cut = f"ended after {self.stopped_ns / NS:.1f} s by {why}"
+        self.view.noted(f"{self.cut}; waiting for the last answers")
+
+    async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
+        """A flush a second, until every query has its outcome, the worker is gone, or it hangs."""
+        next_flush_ns = NS
+        patience_ns = self.plan.longest_timeout_ns + 2 * NS
+        while not (self.engine.finished or self.engine.died):
+            await asyncio.sleep(POLL_S)
+            if any(task.done() and task.exception() for task in beside):
+                self._stop("an error of dnsprobe's own")
+            now_ns = self.engine.now_ns()
+            if now_ns > (self.plan.duration_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
+                self.cut = self.cut or "the worker did not finish in time"
+                return
+            if now_ns >= next_flush_ns:
+                next_flush_ns = (now_ns // NS + 1) * NS
+                self._flush()
+        if self.engine.died:
+            self.cut = f"the worker ended after {self.engine.now_ns() / NS:.1f} s: {self.engine.died}"
+            self.view.noted(self.cut)
+
+    def _flush(self) -> None:
+        flush, now_ns = self.engine.flush(), self.engine.now_ns()
+        try:
+            self.writer.flush(flush, now_ns)
+        except RunFileProblem as problem:
+            self.view.noted(f"{problem}; the next flush tries again")
+        self.view.flushed(flush, now_ns)
+
+    def _finish(self) -> None:
+        now_ns = self.engine.now_ns() if self.stopped_ns is None else self.stopped_ns
+        end_ns = min(now_ns, self.plan.duration_ns)
+        for pod, from_ns in self.lives.items():
+            self._life_ended(pod, from_ns, end_ns)
+        self._flush()
+        try:
+            self.writer.finish(end_ns, self.cut)
+        except RunFileProblem as problem:
+            self.view.noted(f"{problem}; the run file lacks what came last")
+
+    async def _take_steps(self) -> None:
+        due_ns = 0
+        for step in self.plan.steps:
+            if step.word == "wait":
+                due_ns += step.number
+                await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
+                continue
+            at_ns = self.engine.now_ns()
+            act = STEPS[step.word].act
+            try:
+                text = await act(step, self.cluster) if act and self.cluster else step.text
+            except DnsprobeError as problem:
+                self._stop(f"its step `{step}`: {problem}")
+                return
+            self._mark(Mark(at_ns, "step", text, "scenario"))
+
+    async def _watch(self, cluster: Cluster) -> None:
+        try:
+            async for happened in cluster.happened():
+                at_ns = happened.at - self.engine.t0_ns
+                if at_ns >= 0:
+                    self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
+                self._follow(happened, max(0, at_ns))
+        except DnsprobeError as problem:
+            self._stop(f"the cluster: {problem}")
+
+    def _follow(self, happened: Happened, at_ns: int) -> None:
+        """Ask pods that came up, count them while they live, and ask them no more once they are gone."""
+        if happened.up and happened.up.name not in self.lives:
+            self.lives[happened.up.name] = at_ns
+            self._ask_too(happened.up)
+        if happened.down and happened.down.name in self.lives:
+            self._life_ended(happened.down.name, self.lives.pop(happened.down.name), at_ns)
+        if happened.gone:
+            gone = [s.index for s in self.series if s.target.name == happened.gone.name]
+            for ended in self.engine.end(gone, self.engine.now_ns()):
+                self.writer.end_series(ended.index, ended.stop_ns)
+
+    def _ask_too(self, pod: Target) -> None:
+        if self.stopped_ns is not None:
+            return
+        series: list[Series] = []
+        for lane in self.plan.lanes:
+            if lane.target == "pods":
+                first = len(self.series) + len(series)
+                series += series_of(lane, pod, first, max(0, self.engine.now_ns()), self.plan.duration_ns)
+        try:
+            self.add(self.engine.add(series))
+        except DnsprobeError as problem:
+            self.view.noted(f"{pod} is not asked: {problem}")
+
+    def _life_ended(self, pod: str, from_ns: int, to_ns: int) -> None:
+        self.writer.interval(Interval(from_ns, to_ns, "life", f"{pod} counts", "cluster", pod))
+
+    def _mark(self, mark: Mark) -> None:
+        self.writer.mark(mark)
+        self.view.marked(mark)

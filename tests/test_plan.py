@@ -1,0 +1,166 @@
+"""Plans: lanes x targets -> series whose rates, phases and counts add up; ad hoc options -> a plan."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+
+from probe.cluster.settings import LabSettings
+from probe.errors import EnvironmentProblem, UsageError
+from probe.model import NS, Lane, Ports, Question, Target, TargetKind
+from probe.scenario.adhoc import Options, plan_of
+from probe.scenario.plan import Plan, check_ceiling, expected_series, first_series, planned, series_of
+from probe.schedule import pacer_of
+
+ONE = Target("one", TargetKind.SERVER, "127.0.0.1", 5300)
+FAR = Target("far", TargetKind.SERVER, "192.0.2.1")
+
+
+def lane(*types: str, rate: Fraction = Fraction(100), target: str = "servers", name: str = "lane") -> Lane:
+    questions = tuple(Question.of(f"n{i}.example", qtype) for i, qtype in enumerate(types))
+    return Lane(name, target, "udp", Ports("fresh"), rate, 2 * NS, questions)
+
+
+@pytest.mark.parametrize(
+    ("types", "rate", "shares"),
+    [
+        # questions of a lane, its rate -> the rate of each type's series
+        (("A",), Fraction(100), {"A": Fraction(100)}),
+        (("A", "AAAA"), Fraction(100), {"A": Fraction(50), "AAAA": Fraction(50)}),
+        (("A", "AAAA", "A"), Fraction(100), {"A": Fraction(200, 3), "AAAA": Fraction(100, 3)}),
+        (("A", "AAAA"), Fraction(1, 1000), {"A": Fraction(1, 1000), "AAAA": Fraction(1, 1000)}),
+    ],
+)
+def test_a_lane_shares_its_rate_by_questions(
+    types: tuple[str, ...], rate: Fraction, shares: dict[str, Fraction]
+) -> None:
+    series = series_of(lane(*types, rate=rate), ONE, 0, 0, 10 * NS)
+    assert {s.qtype: s.rate for s in series} == shares
+    assert all(s.rate.denominator <= 1000 for s in series)
+
+
+def test_questions_of_a_type_share_a_series_in_order() -> None:
+    a, aaaa = series_of(lane("A", "AAAA", "A", "A"), ONE, 7, 5 * NS, 10 * NS)
+    assert [q.name for q in a.questions] == ["n0.example", "n2.example", "n3.example"]
+    assert [q.name for q in aaaa.questions] == ["n1.example"]
+    assert (a.index, aaaa.index) == (7, 8)
+    assert (a.start_ns, a.stop_ns, a.timeout_ns) == (5 * NS, 10 * NS, 2 * NS)
+    assert a.channel == aaaa.channel == ("lane", "one")
+
+
+def test_no_two_series_are_due_together() -> None:
+    series = [s for k in range(32) for s in series_of(lane("A"), ONE, k, 0, NS)]
+    firsts = sorted(pacer_of(s).take(NS, 1)[0] for s in series)
+    period = NS // 100
+    assert firsts[0] >= 0
+    assert firsts[-1] < period
+    assert min(b - a for a, b in pairwise(firsts)) > period // 100
+
+
+def test_planned_is_rate_x_time() -> None:
+    plan = Plan("p", 10 * NS, (lane("A", "AAAA", rate=Fraction(250)),), servers=(ONE, FAR))
+    assert planned(expected_series(plan)) == 2 * 250 * 10
+
+
+def test_lanes_select_their_targets() -> None:
+    pods = [Target(f"pod-{n}", TargetKind.POD, f"127.53.0.{n}") for n in (1, 2)]
+    vip = Target("kube-dns", TargetKind.SERVICE, "127.53.0.10")
+    lanes = tuple(lane("A", target=t, name=t) for t in ("service", "pods", "servers", "far"))
+    series = first_series(Plan("p", NS, lanes, servers=(ONE, FAR)), {"service": [vip], "pods": pods}.__getitem__)
+    assert [(s.lane, s.target.name) for s in series] == [
+        ("service", "kube-dns"),
+        ("pods", "pod-1"),
+        ("pods", "pod-2"),
+        ("servers", "one"),
+        ("servers", "far"),
+        ("far", "far"),
+    ]
+    assert [s.index for s in series] == list(range(6))
+
+
+def test_a_lane_with_nobody_to_ask_is_an_environment_problem() -> None:
+    with pytest.raises(EnvironmentProblem, match="lane lane: nothing stands behind target pods"):
+        first_series(Plan("p", NS, (lane("A", target="pods"),)), lambda _: [])
+
+
+def test_a_dry_run_expects_the_labs_pods() -> None:
+    plan = Plan("p", NS, (lane("A", target="pods"),), lab=LabSettings(replicas=4))
+    assert len(expected_series(plan)) == 4
+
+
+def test_the_ceiling_protects_all_but_loopback() -> None:
+    fast = lane("A", rate=Fraction(1001))
+    near = expected_series(Plan("p", NS, (fast,), servers=(ONE,)))
+    far = expected_series(Plan("p", NS, (fast,), servers=(FAR,)))
+    check_ceiling(near, Fraction(1000))
+    check_ceiling(far, Fraction(1001))
+    with pytest.raises(UsageError, match=r"1,001 q/s in all .* 1,000 q/s is the ceiling .* --max-qps 1001"):
+        check_ceiling(far, Fraction(1000))
+
+
+def test_ad_hoc_defaults() -> None:
+    plan = plan_of(Options(["127.0.0.1"]))
+    (only,) = plan.lanes
+    assert (only.name, only.transport, str(only.ports)) == ("udp-fresh", "udp", "fresh")
+    assert (only.rate, only.timeout_ns) == (Fraction(100), 2 * NS)
+    assert only.questions == (Question.of("kubernetes.default.svc.cluster.local", "A"),)
+    assert plan.duration_ns == 10 * NS
+    assert plan.servers == (Target("127.0.0.1", TargetKind.SERVER, "127.0.0.1", 53),)
+    assert plan.cluster_needs == []
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "ports", "fact"),
+    [
+        (Options(["::1"], rate="5000"), "udp-fresh", "fresh", "fresh (the default up to 5,000 q/s)"),
+        (Options(["::1"], rate="5001"), "udp-pool", "pool:64", "pool:64 (the default above 5,000 q/s)"),
+        (
+            Options(["::1"], rate="5001", transport="tcp"),
+            "tcp-reused",
+            "reused",
+            "reused (the default above 5,000 q/s)",
+        ),
+        (Options(["::1"], transport="TCP"), "tcp-fresh", "fresh", "fresh (the default up to 5,000 q/s)"),
+        (Options(["::1"], rate="9000", ports="fresh"), "udp-fresh", "fresh", "fresh (as asked)"),
+        (Options(["::1"], ports="pool:8"), "udp-pool", "pool:8", "pool:8 (as asked)"),
+    ],
+)
+def test_ad_hoc_ports_and_the_fact_that_says_which(options: Options, name: str, ports: str, fact: str) -> None:
+    plan = plan_of(options)
+    assert (plan.lanes[0].name, str(plan.lanes[0].ports), plan.facts["ports"]) == (name, ports, fact)
+
+
+def test_ad_hoc_servers_names_and_types() -> None:
+    plan = plan_of(
+        Options(["127.0.0.1", "[::1]", "localhost"], port="5353", names=["a.example", "b.example"], types=["A", "mx"])
+    )
+    assert [str(t) for t in plan.servers] == ["127.0.0.1 (127.0.0.1:5353)", "::1 ([::1]:5353)"]
+    asked = [(q.name, q.qtype) for q in plan.lanes[0].questions]
+    assert asked == [("a.example", "A"), ("a.example", "MX"), ("b.example", "A"), ("b.example", "MX")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options(["dns.example"]), "-s 'dns.example': not an IP address; a server is given by address"),
+        (Options(["127.0.0.1:53"]), "-s '127.0.0.1:53': not an IP address"),
+        (Options(["::1"], port="0"), "-p '0': a port is a whole number from 1 to 65535"),
+        (Options(["::1"], rate="-5"), "-Q '-5': a rate is a number of queries a second from 0.001 to 1,000,000"),
+        (Options(["::1"], rate="max"), "-Q 'max': a rate is"),
+        (Options(["::1"], length="0"), "-l '0s': a duration from 0.1 s to 86400 s is allowed here"),
+        (Options(["::1"], timeout="0"), "-t '0s': a duration from 0.001 s to 60 s is allowed here"),
+        (Options(["::1"], transport="dot"), "-m 'dot': say udp or tcp"),
+        (Options(["::1"], ports="many"), "--ports ports 'many': for udp say fresh, fixed or pool:K"),
+        (Options(["::1"], transport="tcp", ports="fixed"), "--ports ports 'fixed': for tcp say fresh"),
+        (Options(["::1"], names=["a" * 64]), "has 64 octets, 63 are allowed"),
+        (Options(["::1"], types=["HOST"]), "type 'HOST': not a DNS type"),
+        (Options(["::1"], expect="luck"), "expect 'luck': say answer, nodata, nxdomain"),
+        (Options(["::1"], datafile="x", names=["a.example"]), "-d gives names and types itself"),
+    ],
+)
+def test_ad_hoc_mistakes_name_option_and_value(options: Options, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_of(options)
+    assert said in str(caught.value)
