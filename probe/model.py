@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from fractions import Fraction
 
 from probe.errors import UsageError
@@ -228,6 +228,19 @@ class Doubt:
     text: str
     lanes: tuple[str, ...] = ()
     hides_loss: bool = True
+
+
+class Phase(IntEnum):
+    """How far a TCP row got."""
+
+    NONE = 0
+    CONNECT = 1
+    ANSWER = 2
+
+    @property
+    def label(self) -> str:
+        """`connect`, `answer`, or nothing."""
+        return "" if self is Phase.NONE else self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,26 @@
-"""Finished rows -> time-bucketed columns in shared memory; recorders of several workers add."""
+"""Finished rows -> time-bucketed columns in shared memory; recorders of several workers add.
+
+One writer, the worker, and one reader, the parent; no locks. The memory is a ring of seconds; each has a version that
+is odd while the writer changes it, so that the reader takes a second whole or tries again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from probe.model import Failure
+from probe.histogram import BINS, bins_of
+from probe.model import BUCKET_NS, NS, Failure, Phase
+from probe.outcome import Counter, Outcome, UnsentCause
 
 BUCKETS = 10
 """100 ms buckets in a second."""
@@ -61,3 +73,367 @@ class Flush:
     lag: NDArray[np.int64]
     lag_max_ns: int
     failures: list[Failure]
+
+
+SLACK_SECONDS = 10
+"""How long the reader may be away before the writer has to wait for it."""
+PATIENCE_SECONDS = 5.0
+"""How long the writer waits then; after that the oldest second is overwritten and counted as overrun."""
+FAILURE_ROOM = 8192
+FAILURES_A_SECOND = 10
+"""Exact failure rows kept of each series and second; the rest are counts."""
+_NO_ROW = np.iinfo(np.int64).max
+_FAILURE = np.dtype(
+    [
+        ("series", "i4"), ("question", "i4"), ("due", "i8"), ("sent", "i8"), ("outcome", "i2"), ("errno", "i2"),
+        ("phase", "i2"), ("port", "u2"), ("query_id", "u2"), ("spare", "u2", 3),
+    ]
+)  # fmt: skip
+
+Ints = NDArray[np.int64]
+
+
+class Scalar(IntEnum):
+    """Single numbers in the shared memory."""
+
+    REACHED = 0
+    """Writer: every row due before this instant (ns since t0) has been recorded as planned."""
+    DONE = 1
+    """Writer: 1 once the schedule is over and nothing is in flight."""
+    LAG_MAX = 2
+    """Writer: the longest send - due so far, in ns."""
+    FAILURES = 3
+    """Writer: exact failure rows written so far; the last FAILURE_ROOM of them are there."""
+    OVERRUN = 4
+    """Writer: seconds that were overwritten before the reader took them."""
+    BEAT = 5
+    """Writer: CLOCK_MONOTONIC ns of its last beat."""
+    TAKEN = 6
+    """Reader: seconds before this one have been taken whole."""
+
+
+def places_for(longest_timeout_ns: int) -> int:
+    """How many seconds the ring holds."""
+    return -(-longest_timeout_ns // NS) + SLACK_SECONDS
+
+
+def _layout(series: int, places: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    by_bucket = (places, series, BUCKETS)
+    shapes: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
+        "second": ((places,), np.int64),
+        "version": ((places,), np.int64),
+        "planned": (by_bucket, np.int32),
+        "counts": ((*by_bucket, len(Outcome), 2), np.int32),
+        "first_bad": (by_bucket, np.int64),
+        "last_bad": (by_bucket, np.int64),
+        "durations": ((places, series, len(Duration), BINS), np.int32),
+        "maxima": ((places, series, len(Duration)), np.int64),
+        "unsent": ((series, len(UnsentCause)), np.int64),
+        "counters": ((series, len(Counter)), np.int64),
+        "lag": ((BINS,), np.int64),
+        "failures": ((FAILURE_ROOM,), _FAILURE),
+        "scalars": ((len(Scalar),), np.int64),
+    }
+    return {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+
+
+def _sizes(series: int, places: int) -> dict[str, int]:
+    return {n: -(-math.prod(s) * d.itemsize // 64) * 64 for n, (s, d) in _layout(series, places).items()}
+
+
+class Room:
+    """The shared memory of one worker, seen as numpy columns; the first index of most is second % places."""
+
+    def __init__(self, fd: int, series: int, places: int) -> None:
+        self.series, self.places = series, places
+        memory = mmap.mmap(fd, sum(_sizes(series, places).values()))
+        at = 0
+        views: dict[str, NDArray[Any]] = {}
+        for (name, (shape, dtype)), size in zip(
+            _layout(series, places).items(), _sizes(series, places).values(), strict=True
+        ):
+            views[name] = np.frombuffer(memory, dtype, math.prod(shape), at).reshape(shape)
+            at += size
+        self.second, self.version = views["second"], views["version"]
+        self.planned, self.counts = views["planned"], views["counts"]
+        self.first_bad, self.last_bad = views["first_bad"], views["last_bad"]
+        self.durations, self.maxima = views["durations"], views["maxima"]
+        self.unsent, self.counters = views["unsent"], views["counters"]
+        self.lag, self.failures, self.scalars = views["lag"], views["failures"], views["scalars"]
+
+    @classmethod
+    def create(cls, series: int, longest_timeout_ns: int) -> tuple[Room, int]:
+        """A new room for at most `series` series, and the memfd to hand to the worker."""
+        places = places_for(longest_timeout_ns)
+        fd = os.memfd_create("dnsprobe-recorder", os.MFD_CLOEXEC)
+        os.ftruncate(fd, sum(_sizes(series, places).values()))
+        room = cls(fd, series, places)
+        room.second[:] = -1
+        return room, fd
+
+
+class Rows(NamedTuple):
+    """n finished rows as the recorder wants them: times in ns since t0; latency, rtt, connect -1 where there is none.
+
+    All int64[n] but good, bool[n]; cause is an UnsentCause, phase a transport phase, socket what port_of() takes.
+    """
+
+    series: Ints
+    question: Ints
+    due: Ints
+    sent: Ints
+    outcome: Ints
+    good: NDArray[np.bool_]
+    cause: Ints
+    latency: Ints
+    rtt: Ints
+    connect: Ints
+    errno: Ints
+    phase: Ints
+    socket: Ints
+    query_id: Ints
+
+
+class Recorder:
+    """The writer's side of a room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._kept = np.zeros((room.places, room.series), np.int32)
+        self.series = 0
+        """How many series there are by now; set by the engine when it adds some."""
+
+    def record(self, planned_series: Ints, planned_due: Ints, rows: Rows, port_of: Callable[[int], int]) -> None:
+        """Add rows that came due and rows that finished, as one change: planned never lags behind the outcomes."""
+        room = self._room
+        p_second, f_second = planned_due // NS, rows.due // NS
+        seconds = np.union1d(p_second, f_second)
+        for second in seconds.tolist():
+            if room.second[second % room.places] != second:
+                self._open(second)
+        places = seconds % room.places
+        room.version[places] += 1
+        base = self._base(p_second, planned_series, planned_due)
+        np.add.at(room.planned.reshape(-1), base, 1)
+        base = self._base(f_second, rows.series, rows.due)
+        np.add.at(room.counts.reshape(-1), (base * len(Outcome) + rows.outcome) * 2 + rows.good, 1)
+        bad = ~rows.good & (rows.outcome != Outcome.UNSENT)
+        if bad.any():
+            np.minimum.at(room.first_bad.reshape(-1), base[bad], rows.due[bad])
+            np.maximum.at(room.last_bad.reshape(-1), base[bad], rows.due[bad])
+            self._keep(rows, bad, port_of)
+        by_series = (f_second % room.places) * room.series + rows.series
+        for kind, values in (
+            (Duration.LATENCY, rows.latency),
+            (Duration.RTT, rows.rtt),
+            (Duration.CONNECT, rows.connect),
+        ):
+            have = values >= 0
+            at = by_series[have] * len(Duration) + kind
+            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values[have]), 1)
+            np.maximum.at(room.maxima.reshape(-1), at, values[have])
+        missed = rows.outcome == Outcome.UNSENT
+        np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], 1)
+        room.version[places] += 1
+
+    def _base(self, second: Ints, series: Ints, due: Ints) -> Ints:
+        room = self._room
+        return ((second % room.places) * room.series + series) * BUCKETS + due // BUCKET_NS % BUCKETS
+
+    def _open(self, second: int) -> None:
+        """Give a second its place in the ring, waiting for the reader to take what stands there."""
+        room = self._room
+        place = second % room.places
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while room.second[place] >= 0 and room.second[place] >= room.scalars[Scalar.TAKEN]:
+            if time.monotonic() > patience:
+                room.scalars[Scalar.OVERRUN] += 1
+                break
+            time.sleep(0.001)
+        n = self.series
+        room.version[place] += 1
+        for column in (room.planned, room.counts, room.durations, room.maxima):
+            column[place, :n] = 0
+        room.first_bad[place, :n] = _NO_ROW
+        room.last_bad[place, :n] = -1
+        room.second[place] = second
+        room.version[place] += 1
+        self._kept[place] = 0
+
+    def _keep(self, rows: Rows, bad: NDArray[np.bool_], port_of: Callable[[int], int]) -> None:
+        """Keep the first few rows of each series and second exactly as they were."""
+        room = self._room
+        place = rows.due // NS % room.places
+        at = np.flatnonzero(bad & (self._kept[place, rows.series] < FAILURES_A_SECOND))
+        for i in at.tolist():
+            series = rows.series[i]
+            if self._kept[place[i], series] >= FAILURES_A_SECOND:
+                continue
+            self._kept[place[i], series] += 1
+            row = room.failures[int(room.scalars[Scalar.FAILURES]) % FAILURE_ROOM]
+            row["series"], row["question"], row["due"], row["sent"] = (
+                series,
+                rows.question[i],
+                rows.due[i],
+                rows.sent[i],
+            )
+            row["outcome"], row["errno"], row["phase"] = rows.outcome[i], rows.errno[i], rows.phase[i]
+            row["port"], row["query_id"] = port_of(int(rows.socket[i])), rows.query_id[i]
+            room.scalars[Scalar.FAILURES] += 1
+
+    def lag(self, nanoseconds: Ints) -> None:
+        """Note how long after their due instants rows were sent."""
+        if len(nanoseconds):
+            np.add.at(self._room.lag, bins_of(nanoseconds), 1)
+            self._room.scalars[Scalar.LAG_MAX] = max(int(self._room.scalars[Scalar.LAG_MAX]), int(nanoseconds.max()))
+
+    def count(self, series: int, counters: Ints) -> None:
+        """Add to a series' counters: int64[len(Counter)]."""
+        self._room.counters[series] += counters
+
+    def reached(self, instant_ns: int, beat_ns: int, *, done: bool = False) -> None:
+        """Every row due before instant_ns (since t0) is recorded; the worker was alive at beat_ns."""
+        self._room.scalars[Scalar.REACHED] = instant_ns
+        self._room.scalars[Scalar.BEAT] = beat_ns
+        self._room.scalars[Scalar.DONE] = int(done)
+
+
+class Reader:
+    """The parent's side: the rooms of all workers, added up."""
+
+    def __init__(self, rooms: Sequence[Room], question_of: Callable[[int], str]) -> None:
+        self._rooms, self._question_of = rooms, question_of
+        self._next = 0
+        self._seen: dict[int, list[int]] = {}
+        self._failures = [0] * len(rooms)
+
+    @property
+    def done(self) -> bool:
+        """Every worker has an outcome for every row of its schedule."""
+        return all(room.scalars[Scalar.DONE] for room in self._rooms)
+
+    @property
+    def last_beat_ns(self) -> int:
+        """When the worker heard from longest ago was alive, CLOCK_MONOTONIC ns."""
+        return int(min(room.scalars[Scalar.BEAT] for room in self._rooms))
+
+    def flush(self, series: int, until_second: int) -> Flush:
+        """Everything new of the first `series` series, up to and including until_second."""
+        columns: list[Columns] = []
+        sealing = True
+        for second in range(self._next, until_second + 1):
+            sealed = all(self._is_over(room, second) for room in self._rooms)
+            versions = [int(room.version[second % room.places]) for room in self._rooms]
+            column = self._take(second, series, sealed)
+            if column is None:
+                sealing = False
+                continue
+            sealing = sealing and column.sealed
+            if self._seen.get(second) != versions or column.sealed:
+                columns.append(column)
+                self._seen[second] = versions
+            if sealing:
+                self._next = second + 1
+                self._seen.pop(second, None)
+        for room in self._rooms:
+            room.scalars[Scalar.TAKEN] = self._next
+        return Flush(
+            columns=columns,
+            unsent=sum((r.unsent[:series] for r in self._rooms), np.zeros((series, len(UnsentCause)), np.int64)),
+            counters=sum((r.counters[:series] for r in self._rooms), np.zeros((series, len(Counter)), np.int64)),
+            lag=sum((r.lag for r in self._rooms), np.zeros(BINS, np.int64)),
+            lag_max_ns=max(int(r.scalars[Scalar.LAG_MAX]) for r in self._rooms),
+            failures=self._new_failures(),
+        )
+
+    @staticmethod
+    def _is_over(room: Room, second: int) -> bool:
+        return bool(room.scalars[Scalar.DONE]) or int(room.scalars[Scalar.REACHED]) >= (second + 1) * NS
+
+    def _take(self, second: int, series: int, over: bool) -> Columns | None:
+        """A whole second, all rooms added; None if a writer was in the middle of it too often."""
+        total: Columns | None = None
+        for room in self._rooms:
+            column = _copy(room, second, series)
+            if column is None:
+                return None
+            total = column if total is None else _added(total, column)
+        if total is None:
+            return None
+        in_flight = int(total.planned.sum() - total.counts.sum())
+        return replace(total, sealed=over and in_flight == 0)
+
+    def _new_failures(self) -> list[Failure]:
+        found = []
+        for i, room in enumerate(self._rooms):
+            written = int(room.scalars[Scalar.FAILURES])
+            for k in range(max(self._failures[i], written - FAILURE_ROOM), written):
+                row = room.failures[k % FAILURE_ROOM]
+                found.append(
+                    Failure(
+                        series=int(row["series"]), question=self._question_of(int(row["question"])),
+                        due_ns=int(row["due"]), sent_ns=int(row["sent"]), outcome=Outcome(int(row["outcome"])),
+                        errno=int(row["errno"]), phase=Phase(int(row["phase"])).label, source_port=int(row["port"]),
+                        query_id=int(row["query_id"]),
+                    )
+                )  # fmt: skip
+            self._failures[i] = written
+        return found
+
+
+_TRIES = 200
+
+
+def _copy(room: Room, second: int, series: int) -> Columns | None:
+    """One second of one room, taken whole; zeros where nothing was due; None after too many tries."""
+    place = second % room.places
+    for _ in range(_TRIES):
+        version = int(room.version[place])
+        if version % 2 == 0:
+            if room.second[place] != second:
+                return _nothing(second, series)
+            first = room.first_bad[place, :series].copy()
+            column = Columns(
+                second=second,
+                sealed=False,
+                planned=room.planned[place, :series].astype(np.int64),
+                counts=room.counts[place, :series].astype(np.int64),
+                first_bad=np.where(first == _NO_ROW, -1, first),
+                last_bad=room.last_bad[place, :series].copy(),
+                durations=room.durations[place, :series].astype(np.int64),
+                maxima=room.maxima[place, :series].copy(),
+            )
+            if room.version[place] == version and room.second[place] == second:
+                return column
+        time.sleep(0.0002)
+    return None
+
+
+def _nothing(second: int, series: int) -> Columns:
+    return Columns(
+        second=second,
+        sealed=False,
+        planned=np.zeros((series, BUCKETS), np.int64),
+        counts=np.zeros((series, BUCKETS, len(Outcome), 2), np.int64),
+        first_bad=np.full((series, BUCKETS), -1, np.int64),
+        last_bad=np.full((series, BUCKETS), -1, np.int64),
+        durations=np.zeros((series, len(Duration), BINS), np.int64),
+        maxima=np.zeros((series, len(Duration)), np.int64),
+    )
+
+
+def _added(a: Columns, b: Columns) -> Columns:
+    """The same second of two workers."""
+    first = np.where(
+        a.first_bad < 0, b.first_bad, np.where(b.first_bad < 0, a.first_bad, np.minimum(a.first_bad, b.first_bad))
+    )
+    return Columns(
+        second=a.second,
+        sealed=a.sealed and b.sealed,
+        planned=a.planned + b.planned,
+        counts=a.counts + b.counts,
+        first_bad=first,
+        last_bad=np.maximum(a.last_bad, b.last_bad),
+        durations=a.durations + b.durations,
+        maxima=np.maximum(a.maxima, b.maxima),
+    )

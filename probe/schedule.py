@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ class Pacer(Protocol):
 
     def peek(self) -> int | None:
         """The next due instant, or None when the schedule is over."""
+
+    def skip(self, n: int) -> None:
+        """Take the next n instants without looking at them."""
 
     def count(self, from_ns: int, to_ns: int) -> int:
         """How many queries are due in [from_ns, to_ns), taken or not."""
@@ -55,8 +58,70 @@ class Constant:
         due = self._due(self._next)
         return due if due < self._stop else None
 
+    def skip(self, n: int) -> None:
+        self._next += n
+
     def count(self, from_ns: int, to_ns: int) -> int:
         return max(0, self._index(min(to_ns, self._stop)) - self._index(from_ns))
+
+
+class Batch(NamedTuple):
+    """Rows that will be due, ascending: due int64[n] in ns since t0; series int64[n]; nth int64[n], the row's number in it."""
+
+    due: NDArray[np.int64]
+    series: NDArray[np.int64]
+    nth: NDArray[np.int64]
+
+
+class Agenda:
+    """The schedules of many series, merged: each row once, in order of due instants."""
+
+    def __init__(self) -> None:
+        self._pacers: dict[int, Pacer] = {}
+        self._taken: dict[int, int] = {}
+        self._rate = 0.0
+        self.reached = 0
+        """Every row due before this instant (ns since t0) has been taken."""
+
+    def add(self, series: Series) -> None:
+        """From now on; its rows must be due at or after `reached`."""
+        self._pacers[series.index] = pacer_of(series)
+        self._taken[series.index] = 0
+        self._rate += float(series.rate)
+
+    def end(self, series: Series) -> None:
+        """The series stops earlier: at series.stop_ns, which must not be before `reached`."""
+        if series.index in self._pacers:
+            self._pacers[series.index] = pacer = pacer_of(series)
+            pacer.skip(self._taken[series.index])
+
+    def clear(self) -> None:
+        """No more rows."""
+        self._pacers.clear()
+
+    @property
+    def rate(self) -> float:
+        """Queries a second of all series together."""
+        return self._rate
+
+    def peek(self) -> int | None:
+        """When the next row is due, or None when all schedules are over."""
+        return min((due for due in (p.peek() for p in self._pacers.values()) if due is not None), default=None)
+
+    def take(self, until_ns: int, limit: int) -> Batch:
+        """The rows due before until_ns, and at most about `limit` of them: the horizon is drawn in for that."""
+        until_ns = min(until_ns, self.reached + max(1, int(limit / max(self._rate, 1e-3) * NS)))
+        parts = [(index, pacer.take(until_ns, limit * 64)) for index, pacer in self._pacers.items()]
+        self.reached = max(self.reached, until_ns)
+        dues = np.concatenate([np.empty(0, np.int64), *(due for _, due in parts)])
+        series = np.repeat(np.array([i for i, _ in parts], np.int64), [len(due) for _, due in parts])
+        nth = np.concatenate(
+            [np.empty(0, np.int64), *(np.arange(len(due), dtype=np.int64) + self._taken[i] for i, due in parts)]
+        )
+        for index, due in parts:
+            self._taken[index] += len(due)
+        order = np.argsort(dues, kind="stable")
+        return Batch(dues[order], series[order], nth[order])
 
 
 def phase(k: int) -> Fraction:

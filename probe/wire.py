@@ -175,11 +175,13 @@ class Questions:
 
         def word(offset: int) -> NDArray[np.int64]:
             octets = head[rows[:, None], at[:, None] + np.array([offset, offset + 1])].astype(np.int64)
-            return octets @ _BYTE_WEIGHTS
+            words: NDArray[np.int64] = octets @ _BYTE_WEIGHTS
+            return words
 
         single &= (word(0) == 0xC000 | HEADER) & (word(2) == self._qtypes[question])
         single &= lengths == ends + _FIXED_RR + word(10)
-        return np.logical_or(bare, single)
+        plain: NDArray[np.bool_] = bare | single
+        return plain
 
     def _examine(self, question: int, reply: bytes) -> Outcome:
         """The outcome of a reply by full parsing; equal replies are parsed once."""

@@ -1,0 +1,277 @@
+"""The one loop: schedule -> transport -> recorder, in a process of its own. Run as `python -m probe.engine.worker`.
+
+In: orders on an inherited connection, and the recorder's memfd. Out: columns in shared memory. Nothing else happens
+here, because whatever else happened would delay queries.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders
+from probe.errors import DnsprobeError
+from probe.linux import die_with_parent, fine_timers
+from probe.model import Series
+from probe.outcome import REPLIED, Counter, Outcome
+from probe.recorder import Recorder, Room, Rows
+from probe.schedule import Agenda
+from probe.transport import NEVER, Due, Finished, Transport
+from probe.transport.tcp import Tcp
+from probe.transport.udp import Udp
+from probe.wire import Questions
+
+CHUNK_ROWS = 512
+"""Rows prepared ahead at a time; more would make the preparation itself a stall."""
+HORIZON_NS = 100_000_000
+"""How far ahead rows are prepared at the most."""
+READ_NS = 5_000_000
+JUDGE_NS = 20_000_000
+JUDGE_ROWS = 512
+ORDERS_NS = 20_000_000
+EXACT_BELOW = 2_000
+"""Below this rate each row has its own wake-up; above, rows wait for the next tick."""
+STALL_ROWS, STALL_LEAST_NS, STALL_MOST_NS = 512, 5_000_000, 50_000_000
+"""A row is given up when it is late by STALL_ROWS rows, within these bounds: no burst is longer than that."""
+
+
+@dataclass(slots=True)
+class _Path:
+    """A transport with the agenda of the series that use it."""
+
+    transport: Transport
+    agenda: Agenda
+
+
+class Worker:
+    """One worker's transports, recorder and loop."""
+
+    def __init__(self, room: Room, options: EngineOptions) -> None:
+        random = np.random.default_rng(options.seed)
+        self._options = options
+        self._questions = Questions()
+        self._catalogue = Catalogue()
+        self._channels = Channels()
+        self._recorder = Recorder(room)
+        self._paths = {
+            "udp": _Path(Udp(self._questions, random, options.receive_buffer), Agenda()),
+            "tcp": _Path(Tcp(self._questions, random), Agenda()),
+        }
+        self._exact = True
+        self._asked: list[NDArray[np.int64]] = []
+        self._channel_of = np.zeros(0, np.int64)
+        self._first_of_channel: dict[int, int] = {}
+        self._t0 = 0
+        self._drops_at = 0
+
+    def add(self, series: tuple[Series, ...]) -> None:
+        """Open the channels of new series and put them on the agenda. DnsprobeError if that cannot be done."""
+        grown = np.zeros(series[-1].index + 1, np.int64)
+        grown[: len(self._channel_of)] = self._channel_of
+        self._channel_of = grown
+        for each in series:
+            self._questions.add(self._catalogue.add(each))
+            self._asked.append(np.array(self._catalogue.numbers(each), np.int64))
+        for channel, mine in self._channels.of(series):
+            self._first_of_channel[channel.index] = mine[0].index
+            self._channel_of[[s.index for s in mine]] = channel.index
+            path = self._paths[mine[0].transport]
+            path.transport.open(channel)
+            for each in mine:
+                path.agenda.add(each)
+        self._recorder.series = len(self._asked)
+        rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
+        self._exact = rate < EXACT_BELOW
+        for path in self._paths.values():
+            path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
+
+    def facts(self) -> dict[str, str]:
+        """What was granted and chosen, for the report."""
+        facts = {"tick": "exact" if self._exact else f"{self._options.tick_ns // 1000} us", "gso": "off"}
+        for path in self._paths.values():
+            facts.update(path.transport.facts())
+        return facts
+
+    def warm_up(self) -> None:
+        """Do once what the first rows would otherwise wait for."""
+        for path in self._paths.values():
+            path.transport.read(time.monotonic_ns())
+            self._record(path.transport)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    # -- the loop
+
+    def run(self, orders: Connection, t0: int) -> None:
+        """Until every schedule is over and every row has its outcome. t0 is CLOCK_MONOTONIC ns."""
+        self._t0 = t0
+        read_at = judge_at = orders_at = time.monotonic_ns()
+        tick = self._options.tick_ns
+        paths = list(self._paths.values())
+        while True:
+            for path in paths:
+                path.transport.send(time.monotonic_ns())
+            for path in paths:
+                if path.transport.next_due == NEVER:
+                    self._load(path)
+            now = time.monotonic_ns()
+            if now >= read_at:
+                for path in paths:
+                    path.transport.read(now)
+                read_at = now + READ_NS
+            if now >= judge_at or sum(p.transport.pending for p in paths) >= JUDGE_ROWS:
+                for path in paths:
+                    self._record(path.transport)
+                judge_at = now + JUDGE_NS
+                if self._tell_progress(now):
+                    return
+            if now >= orders_at:
+                orders_at = now + ORDERS_NS
+                self._obey(orders)
+                self._watch_buffers(now)
+            due = min(p.transport.next_due for p in paths)
+            if not self._exact and due != NEVER:
+                due = -(-due // tick) * tick
+            self._wait(paths, min(due, read_at, judge_at, orders_at) - time.monotonic_ns())
+
+    def _wait(self, paths: list[_Path], nanoseconds: int) -> None:
+        if nanoseconds <= 0:
+            return
+        watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None]
+        ready, _, _ = select.select(watched, [], [], nanoseconds / 1e9)
+        if ready:
+            now = time.monotonic_ns()
+            for path in paths:
+                if path.transport.readable() in ready:
+                    path.transport.read(now)
+
+    def _load(self, path: _Path) -> None:
+        until = time.monotonic_ns() - self._t0 + HORIZON_NS
+        if until <= path.agenda.reached:
+            return
+        batch = path.agenda.take(until, CHUNK_ROWS)
+        if not len(batch.due):
+            return
+        questions = np.empty(len(batch.due), np.int64)
+        for series in np.unique(batch.series).tolist():
+            mine = batch.series == series
+            asked = self._asked[series]
+            questions[mine] = asked[batch.nth[mine] % len(asked)]
+        path.transport.load(Due(batch.due + self._t0, batch.series, questions, self._channel_of[batch.series]))
+
+    def _record(self, transport: Transport) -> None:
+        harvest = transport.harvest()
+        started, finished = harvest.started, harvest.finished
+        if len(started.due) or len(finished.due):
+            rows = self._rows(finished)
+            self._recorder.record(started.series, started.due - self._t0, rows, transport.source_port)
+            sent = started.sent > 0
+            self._recorder.lag(started.sent[sent] - started.due[sent])
+        for channel in np.flatnonzero(harvest.counters.any(axis=1)).tolist():
+            self._recorder.count(self._first_of_channel[channel], harvest.counters[channel])
+
+    def _rows(self, f: Finished) -> Rows:
+        replied = _REPLIED[f.outcome]
+        return Rows(
+            series=f.series,
+            question=f.question,
+            due=f.due - self._t0,
+            sent=np.where(f.sent > 0, f.sent - self._t0, 0),
+            outcome=f.outcome,
+            good=self._questions.good[f.question, f.outcome],
+            cause=f.cause,
+            latency=np.where(replied, np.maximum(f.received - f.due, 0), -1),
+            rtt=np.where(replied, np.maximum(f.received - f.sent, 0), -1),
+            connect=np.where(f.connect_ns > 0, f.connect_ns, -1),
+            errno=f.errno,
+            phase=f.phase,
+            socket=f.socket,
+            query_id=f.query_id,
+        )
+
+    def _tell_progress(self, now: int) -> bool:
+        """Say up to when everything due is recorded; whether all is done."""
+        reached, done = NEVER, True
+        for path in self._paths.values():
+            loaded = path.transport.next_due
+            reached = min(reached, path.agenda.reached, loaded - self._t0 if loaded != NEVER else NEVER)
+            done = done and loaded == NEVER and not path.transport.in_flight and path.agenda.peek() is None
+        self._recorder.reached(reached, now, done=done)
+        return done
+
+    def _obey(self, orders: Connection) -> None:
+        """Carry out what the parent asks meanwhile; stop when it is gone."""
+        try:
+            while orders.poll():
+                order: Orders = orders.recv()
+                if order.add:
+                    self.add(order.add)
+                for series in order.end:
+                    self._paths[series.transport].agenda.end(series)
+                if order.stop:
+                    self._stop()
+        except EOFError:
+            self._stop()
+
+    def _stop(self) -> None:
+        for path in self._paths.values():
+            path.agenda.clear()
+            path.transport.drop(None)
+
+    def _watch_buffers(self, now: int) -> None:
+        """Once a second: what the kernel dropped because our own receive buffers were full."""
+        if now < self._drops_at:
+            return
+        self._drops_at = now + 1_000_000_000
+        for path in self._paths.values():
+            drops = path.transport.own_drops()
+            for channel in np.flatnonzero(drops).tolist():
+                counters = np.zeros(len(Counter), np.int64)
+                counters[Counter.OWN_DROPS] = drops[channel]
+                self._recorder.count(self._first_of_channel[channel], counters)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for path in self._paths.values():
+            path.transport.close()
+
+
+_REPLIED = np.zeros(len(Outcome), np.bool_)
+_REPLIED[[int(o) for o in REPLIED]] = True
+
+
+def main(orders_fd: int, memory_fd: int, parent: int) -> None:
+    """Take series and options, say `ready` or what is wrong, wait for t0, run."""
+    die_with_parent(signal.SIGKILL, parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fine_timers()
+    orders = Connection(orders_fd)
+    options, places, series = orders.recv()
+    worker = Worker(Room(memory_fd, options.max_series, places), options)
+    try:
+        worker.add(series)
+        worker.warm_up()
+    except DnsprobeError as error:
+        orders.send(error)
+        return
+    orders.send(worker.facts())
+    try:
+        t0 = orders.recv()
+    except EOFError:
+        return
+    worker.run(orders, t0)
+    worker.close()
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:4]))

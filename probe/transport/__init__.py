@@ -1,0 +1,145 @@
+"""Rows out, finished rows back: what every transport takes and gives, and the registry of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.model import Ports, Target
+
+NEVER = 1 << 62
+"""An instant that does not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One lane towards one target: the unit that owns sockets. Rates in queries a second, all its series together."""
+
+    index: int
+    target: Target
+    ports: Ports
+    rate: float
+    timeout_ns: int
+
+
+class Due(NamedTuple):
+    """Rows that will be due, ascending: due int64[n] (CLOCK_MONOTONIC ns); series, question, channel int64[n]."""
+
+    due: NDArray[np.int64]
+    series: NDArray[np.int64]
+    question: NDArray[np.int64]
+    channel: NDArray[np.int64]
+
+
+class Finished(NamedTuple):
+    """Rows that have their outcome, n of them. Times are CLOCK_MONOTONIC ns; received is 0 where there was no reply.
+
+    cause is an UnsentCause where outcome is UNSENT, errno the error of a refused or failed row, phase a Phase,
+    socket an index for Transport.source_port() (-1: none), connect_ns the time a TCP connection took to open (0: none).
+    """
+
+    series: NDArray[np.int64]
+    question: NDArray[np.int64]
+    due: NDArray[np.int64]
+    sent: NDArray[np.int64]
+    received: NDArray[np.int64]
+    outcome: NDArray[np.int64]
+    cause: NDArray[np.int64]
+    errno: NDArray[np.int64]
+    phase: NDArray[np.int64]
+    socket: NDArray[np.int64]
+    query_id: NDArray[np.int64]
+    connect_ns: NDArray[np.int64]
+
+
+class Started(NamedTuple):
+    """Rows that came due since the last harvest, sent or not: what the recorder counts as planned."""
+
+    series: NDArray[np.int64]
+    due: NDArray[np.int64]
+    sent: NDArray[np.int64]
+
+
+class Harvest(NamedTuple):
+    """What a transport hands over at each beat. counters: int64[channels, len(Counter)], increments."""
+
+    started: Started
+    finished: Finished
+    counters: NDArray[np.int64]
+
+
+class Transport(Protocol):
+    """Puts rows on the wire when they are due and says what became of each. All times are CLOCK_MONOTONIC ns."""
+
+    def open(self, channel: Channel) -> None:
+        """Make sockets for a channel. EnvironmentProblem if that cannot be done at all."""
+
+    def load(self, rows: Due) -> None:
+        """Take the next rows, once all earlier ones are sent."""
+
+    @property
+    def next_due(self) -> int:
+        """When the next loaded row is due; NEVER if all are sent."""
+
+    def send(self, now: int) -> None:
+        """Send what is due at `now`. Rows due more than the stall limit ago are UNSENT, never sent late."""
+
+    def read(self, now: int) -> None:
+        """Take in replies and errors that wait; cheap when there are none."""
+
+    @property
+    def pending(self) -> int:
+        """Replies taken in and not judged yet."""
+
+    @property
+    def in_flight(self) -> int:
+        """Rows sent and without an outcome at the last harvest."""
+
+    def harvest(self) -> Harvest:
+        """Judge replies, expire rows, hand over everything since the last harvest. Call after read()."""
+
+    def drop(self, series: int | None) -> None:
+        """Forget loaded rows that are not sent yet: of one series, or of all (None). They were never due."""
+
+    def source_port(self, socket: int) -> int:
+        """The source port of a socket of a row just finished; 0 if unknown."""
+
+    stall_ns: int
+    """Rows due longer ago than this are not sent any more."""
+
+    def own_drops(self) -> NDArray[np.int64]:
+        """Datagrams lost in our own receive buffers since the last call: int64[channels]."""
+
+    def readable(self) -> int | None:
+        """A file descriptor that turns readable when read() should be called at once; None if the beat suffices."""
+
+    def facts(self) -> dict[str, str]:
+        """What was granted: receive buffers, port ranges."""
+
+    def close(self) -> None:
+        """Close every socket."""
+
+
+EMPTY = np.empty(0, np.int64)
+
+
+def no_rows() -> Finished:
+    """Finished rows, none."""
+    return Finished(*([EMPTY] * len(Finished._fields)))
+
+
+def joined(parts: list[Finished]) -> Finished:
+    """All finished rows of several lots."""
+    if not parts:
+        return no_rows()
+    if len(parts) == 1:
+        return parts[0]
+    return Finished(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def joined_starts(parts: list[Started]) -> Started:
+    """All started rows of several lots."""
+    return Started(*(np.concatenate(column) for column in zip(Started(EMPTY, EMPTY, EMPTY), *parts, strict=True)))

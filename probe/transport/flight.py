@@ -1,0 +1,254 @@
+"""Rows in flight: ids given out, replies matched to rows, rows expired in the order in which they were sent.
+
+In: sockets and the rows sent on them. Out: finished rows. One table for all sockets of a transport, plain numpy columns.
+
+Each socket owns a ring of slots (a power of two, at most 65,536). Its k-th row has the id `permutation[(k + offset)
+mod 65536]` and the slot `k mod ring`; so an id is taken again only after 65,536 rows of that socket, and a reply's id
+leads back to k and to the slot. A finished row stays in its slot until the ring comes round: late and duplicate
+replies find it there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.outcome import Counter, Outcome
+from probe.transport import EMPTY, Due, Finished
+from probe.wire import Questions
+
+IDS = 65_536
+QUARANTINE = 2
+"""An id, and a slot, rests for this many timeouts before the same socket uses it again."""
+
+Ints = NDArray[np.int64]
+
+
+class State(IntEnum):
+    """What a slot holds."""
+
+    FREE = 0
+    PENDING = 1
+    ANSWERED = 2
+    EXPIRED = 3
+
+
+class Replies(NamedTuple):
+    """Replies taken in: head uint8[n, >= questions.width], lengths, socket, received (CLOCK_MONOTONIC ns) int64[n]."""
+
+    head: NDArray[np.uint8]
+    lengths: Ints
+    socket: Ints
+    received: Ints
+    whole: list[bytes] | NDArray[np.uint8]
+
+    def reply(self, i: int) -> bytes:
+        """All octets of the i-th reply."""
+        whole = self.whole[i]
+        return whole if isinstance(whole, bytes) else whole[: int(self.lengths[i])].tobytes()
+
+
+class Flight:
+    """The table. Sockets are added with add_socket(); rows are reserved, launched, and finish by reply, error or expiry."""
+
+    def __init__(self, questions: Questions, random: np.random.Generator) -> None:
+        self._questions = questions
+        self._random = random
+        self.ids_of = random.permutation(IDS)
+        self._k_of = np.argsort(self.ids_of)
+        self.sockets = 0
+        self._base, self._mask, self._offset = EMPTY.copy(), EMPTY.copy(), EMPTY.copy()
+        self._next, self.channel_of = EMPTY.copy(), EMPTY.copy()
+        self._slots = 0
+        self._state = np.zeros(0, np.int8)
+        self._columns: dict[str, Ints] = {name: EMPTY.copy() for name in _COLUMNS}
+        self._queues: dict[int, deque[tuple[Ints, Ints, Ints]]] = {}
+        self._rows = 0
+        self.in_flight = 0
+
+    def column(self, name: str) -> Ints:
+        """A column of the table, by slot: one of _COLUMNS."""
+        return self._columns[name]
+
+    def add_sockets(self, count: int, channel: int, rows_each: int) -> int:
+        """Rings of at least rows_each slots for `count` new sockets of a channel; the index of the first."""
+        ring = min(IDS, 1 << max(0, (rows_each - 1).bit_length()))
+        first = self.sockets
+        self.sockets += count
+        self._base = np.concatenate([self._base, self._slots + ring * np.arange(count, dtype=np.int64)])
+        self._mask = np.concatenate([self._mask, np.full(count, ring - 1)])
+        self._offset = np.concatenate([self._offset, self._random.integers(0, IDS, count)])
+        self._next = np.concatenate([self._next, np.zeros(count, np.int64)])
+        self.channel_of = np.concatenate([self.channel_of, np.full(count, channel)])
+        self._slots += ring * count
+        if self._slots > len(self._state):
+            room = max(self._slots, 2 * len(self._state)) - len(self._state)
+            self._state = np.concatenate([self._state, np.zeros(room, np.int8)])
+            for name, column in self._columns.items():
+                self._columns[name] = np.concatenate([column, np.zeros(room, np.int64)])
+        return first
+
+    def reserve(self, sockets: Ints, nth: Ints, due: Ints, timeout: Ints) -> tuple[Ints, Ints]:
+        """Slots and ids for rows on these sockets, `nth` counting the rows of this call on the same socket from 0.
+
+        Slot -1 where the slot is not yet free again: the row must stay unsent.
+        """
+        k = (self._next[sockets] + nth) % IDS
+        slots = self._base[sockets] + (k & self._mask[sockets])
+        ids = self.ids_of[(k + self._offset[sockets]) % IDS]
+        np.maximum.at(self._next, sockets, self._next[sockets] + nth + 1)
+        state = self._state[slots]
+        rested = self._columns["sent"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due
+        usable = (state == State.FREE) | ((state != State.PENDING) & rested)
+        self._columns["k"][slots[usable]] = k[usable]
+        return np.where(usable, slots, -1), ids
+
+    def reserve_one(self, socket: int) -> tuple[int, int]:
+        """As reserve(), for one row of a socket that carries one row at a time: slot and id."""
+        k = int(self._next[socket])
+        self._next[socket] = k + 1
+        k %= IDS
+        slot = int(self._base[socket]) + (k & int(self._mask[socket]))
+        self._columns["k"][slot] = k
+        return slot, int(self.ids_of[(k + int(self._offset[socket])) % IDS])
+
+    def launch(self, slots: Ints, rows: Due, sent: Ints, socket: Ints, timeout: Ints, phase: Ints | int = 0) -> None:
+        """Rows are on the wire, or on their way there (phase); `sent` ascending. They expire at sent + timeout."""
+        n = len(slots)
+        if not n:
+            return
+        numbers = self._rows + np.arange(n, dtype=np.int64)
+        self._rows += n
+        values = (rows.due, sent, rows.series, rows.question, socket, timeout, numbers)
+        self._state[slots] = State.PENDING
+        for name, value in zip(_COLUMNS, values, strict=False):
+            self._columns[name][slots] = value
+        self._columns["connect"][slots] = 0
+        self._columns["phase"][slots] = phase
+        self.in_flight += n
+        timeouts = np.unique(timeout)
+        for each in timeouts.tolist():
+            mine = slice(None) if len(timeouts) == 1 else timeout == each
+            self._queues.setdefault(each, deque()).append((sent[mine] + each, slots[mine], numbers[mine]))
+
+    def is_pending(self, slot: int) -> bool:
+        """Whether the slot's row still waits."""
+        return bool(self._state[slot] == State.PENDING)
+
+    def slots_of(self, sockets: Ints, ids: Ints) -> Ints:
+        """The slot of each id on its socket, -1 where that id is not of a row there."""
+        k = (self._k_of[ids] - self._offset[sockets]) % IDS
+        slots = self._base[sockets] + (k & self._mask[sockets])
+        known = (self._columns["k"][slots] == k) & (self._state[slots] != State.FREE)
+        return np.where(known, slots, -1)
+
+    def settle(self, replies: Replies, counters: Ints) -> Finished:
+        """Match replies to rows and judge them. counters int64[channels, len(Counter)] takes what is not an outcome."""
+        head, lengths, sockets = replies.head, replies.lengths, replies.socket
+        ids = (head[:, 0].astype(np.int64) << 8) | head[:, 1]
+        slots = self.slots_of(sockets, ids)
+        question = np.where(slots >= 0, self._columns["question"][slots], 0)
+        verdicts = self._questions.classify(head, lengths, question, replies.reply)
+        channels = self.channel_of[sockets]
+        fits = (slots >= 0) & verdicts.matched & (lengths >= 12)
+        _count(counters, Counter.UNMATCHED, channels[~fits])
+
+        index = np.flatnonzero(fits)
+        slots, channels, received = slots[index], channels[index], replies.received[index]
+        first = np.zeros(len(index), np.bool_)
+        first[np.unique(slots, return_index=True)[1]] = True
+        state = self._state[slots]
+        expired = self._columns["sent"][slots] + self._columns["timeout"][slots]
+        late = (state == State.EXPIRED) | ((state == State.PENDING) & (received > expired))
+        good = first & (state == State.PENDING) & ~late
+        _count(counters, Counter.LATE, channels[late])
+        _count(counters, Counter.DUPLICATE, channels[~late & ~good])
+        _count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[good & verdicts.truncated_with_answer[index]])
+        return self.finish(
+            slots[good], verdicts.outcome[index][good].astype(np.int64), received[good], state=State.ANSWERED
+        )
+
+    def expire(self, cutoff: int) -> Finished:
+        """Rows whose timeout had passed at `cutoff` are timeouts. All replies that came before it must be settled."""
+        slots = [EMPTY]
+        for queue in self._queues.values():
+            while queue and queue[0][0][0] <= cutoff:
+                until, each, rows = queue.popleft()
+                n = int(np.searchsorted(until, cutoff, "right"))
+                if n < len(until):
+                    queue.appendleft((until[n:], each[n:], rows[n:]))
+                mine = (self._columns["row"][each[:n]] == rows[:n]) & (self._state[each[:n]] == State.PENDING)
+                slots.append(each[:n][mine])
+        found = np.concatenate(slots)
+        return self.finish(found, Outcome.TIMEOUT, 0)
+
+    def waiting(self, socket: int) -> Ints:
+        """The slots of the socket's rows that still wait, oldest first."""
+        ring = slice(int(self._base[socket]), int(self._base[socket]) + int(self._mask[socket]) + 1)
+        found = np.flatnonzero(self._state[ring] == State.PENDING) + ring.start
+        return found[np.argsort(self._columns["row"][found])]
+
+    def finish(
+        self, slots: Ints, outcome: Ints | int, received: Ints | int, *, state: State = State.EXPIRED, errno: int = 0
+    ) -> Finished:
+        """These rows are done. errno is the same for all of them."""
+        n = len(slots)
+        self._state[slots] = state
+        self.in_flight -= n
+        columns = self._columns
+        return Finished(
+            series=columns["series"][slots],
+            question=columns["question"][slots],
+            due=columns["due"][slots],
+            sent=columns["sent"][slots],
+            received=np.broadcast_to(np.asarray(received, np.int64), n),
+            outcome=np.broadcast_to(np.asarray(outcome, np.int64), n),
+            cause=np.zeros(n, np.int64),
+            errno=np.full(n, errno, np.int64),
+            phase=columns["phase"][slots],
+            socket=columns["socket"][slots],
+            query_id=self.ids_of[(columns["k"][slots] + self._offset[columns["socket"][slots]]) % IDS],
+            connect_ns=columns["connect"][slots],
+        )
+
+
+def rank_within(groups: Ints) -> Ints:
+    """For each element, how many equal ones stand before it: [7, 7, 3, 7] -> [0, 1, 0, 2]."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(groups) else EMPTY
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+    return ranks
+
+
+def _count(counters: Ints, counter: Counter, channels: Ints) -> None:
+    """Add one to the counter for each channel named."""
+    counters[:, counter] += np.bincount(channels, minlength=len(counters))
+
+
+_COLUMNS = ("due", "sent", "series", "question", "socket", "timeout", "row", "connect", "phase", "k")
+
+
+def unsent(due: Ints, series: Ints, question: Ints, cause: Ints) -> Finished:
+    """Rows that were due and not sent, with their causes."""
+    n = len(due)
+    zeros = np.zeros(n, np.int64)
+    return Finished(
+        series=series,
+        question=question,
+        due=due,
+        sent=zeros,
+        received=zeros,
+        outcome=np.full(n, Outcome.UNSENT),
+        cause=cause,
+        errno=zeros,
+        phase=zeros,
+        socket=np.full(n, -1),
+        query_id=zeros,
+        connect_ns=zeros,
+    )
