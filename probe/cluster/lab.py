@@ -159,6 +159,8 @@ class Lab:
             elif isinstance(message, Built | Done | Refused):
                 self._answers.put_nowait(message)
         if self._writer:
+            self._writer.close()
+            self._writer = None
             self._died()
         self._happened.put_nowait(None)
 
@@ -171,7 +173,6 @@ class Lab:
 
     def _died(self) -> None:
         """Nobody asked it to: say so on the timeline, and to whoever waits for an answer."""
-        self._writer = None
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         text = f"the lab's process has died{': ' if last else ''}{''.join(last)}"
