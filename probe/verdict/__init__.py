@@ -1,0 +1,149 @@
+"""A Run and its objectives -> PASS, FAIL or INCONCLUSIVE, with the number, the lane and the doubt that decided each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from probe.doubts import WEIGHED, doubts_of
+from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
+from probe.model import Doubt
+from probe.runfile import Run
+from probe.timeline import Channel, Spans, Timeline, joined
+from probe.verdict.measures import MEASURES, Reading
+from probe.verdict.objective import Objective, default_objectives, fail_condition, parse_objective
+
+__all__ = [
+    "MEASURES",
+    "Judged",
+    "Objective",
+    "Ruling",
+    "Verdict",
+    "default_objectives",
+    "fail_condition",
+    "judge",
+    "parse_objective",
+    "verdict_of",
+]
+
+
+class Ruling(StrEnum):
+    """No evidence is not a pass: INCONCLUSIVE is a result of its own."""
+
+    PASS = "PASS"  # noqa: S105 - not a password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def exit_code(self) -> int:
+        """What the command exits with."""
+        return {Ruling.PASS: EXIT_PASS, Ruling.FAIL: EXIT_MISSED, Ruling.INCONCLUSIVE: EXIT_INCONCLUSIVE}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One objective: `actual` is the value of the lane and target that came closest to missing it, or missed it most.
+
+    met: as counted; None without a sample. why: what makes a ruling differ from `met`, or a note on what was measured.
+    """
+
+    objective: Objective
+    ruling: Ruling
+    actual: float
+    met: bool | None
+    lane: str = ""
+    target: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """FAIL if any objective failed, else INCONCLUSIVE if any is, else PASS."""
+
+    ruling: Ruling
+    objectives: tuple[Judged, ...]
+    doubts: tuple[Doubt, ...]
+    timeline: Timeline
+
+
+def verdict_of(run: Run) -> Verdict:
+    """By the run's own objectives, or the default ones if it has none."""
+    objectives = run.head.objectives or default_objectives(run.series)
+    return judge(Timeline.of(run), doubts_of(run), [parse_objective(text) for text in objectives])
+
+
+def judge(timeline: Timeline, doubts: Sequence[Doubt], objectives: Sequence[Objective]) -> Verdict:
+    """A missed objective is FAIL, and a met one PASS, unless what this prober did wrong itself could change that."""
+    judged = tuple(_judged(timeline, doubts, objective) for objective in objectives)
+    rulings = {j.ruling for j in judged}
+    ruling = next((r for r in (Ruling.FAIL, Ruling.INCONCLUSIVE) if r in rulings), Ruling.PASS)
+    if not judged:
+        ruling = Ruling.INCONCLUSIVE
+    return Verdict(ruling, judged, tuple(doubts), timeline)
+
+
+def _judged(timeline: Timeline, doubts: Sequence[Doubt], objective: Objective) -> Judged:
+    channels = [c for c in timeline.channels if objective.covers(c.lane)]
+    if not channels:
+        known = ", ".join(dict.fromkeys(c.lane for c in timeline.channels)) or "none"
+        return Judged(objective, Ruling.INCONCLUSIVE, math.nan, None, why=f"matches no lane; lanes are {known}")
+    within, note = _within(timeline, objective)
+    actual, channel = _worst(timeline, channels, objective, within, Reading.AS_COUNTED)
+    if channel is None:
+        return Judged(objective, Ruling.INCONCLUSIVE, math.nan, None, why="nothing was measured on these lanes")
+    met = objective.met_by(actual)
+    if not met:
+        best, _ = _worst(timeline, channels, objective, within, Reading.BEST)
+        spared = objective.met_by(best)
+        ruling = Ruling.INCONCLUSIVE if spared else Ruling.FAIL
+        why = "what was lost may all be replies that our own receive buffer dropped" if spared else note
+        return Judged(objective, ruling, actual, met, *channel.name, why=why)
+    hidden = _hidden(timeline, doubts, objective, channels, within)
+    ruling = Ruling.INCONCLUSIVE if hidden else Ruling.PASS
+    return Judged(objective, ruling, actual, met, *channel.name, why=hidden or note)
+
+
+def _worst(
+    timeline: Timeline, channels: Sequence[Channel], objective: Objective, within: Spans | None, reading: Reading
+) -> tuple[float, Channel | None]:
+    """Of the channels that have a value, the one nearest to missing the objective."""
+    measure = MEASURES[objective.measure]
+    values = [(measure.of(timeline, c, within, reading), c) for c in channels]
+    known = [(value, c) for value, c in values if not math.isnan(value)]
+    if not known:
+        return math.nan, None
+    return (max if objective.upper else min)(known, key=lambda pair: pair[0])
+
+
+def _hidden(
+    timeline: Timeline,
+    doubts: Sequence[Doubt],
+    objective: Objective,
+    channels: Sequence[Channel],
+    within: Spans | None,
+) -> str:
+    """Why an objective that looks met may not be; '' if nothing could hide that."""
+    unsent = [d for d in doubts if d.id == "unsent" and _touches(d, channels)]
+    if unsent:
+        worst, channel = _worst(timeline, channels, objective, within, Reading.WORST)
+        if channel and not objective.met_by(worst):
+            return f"had the unsent rows been lost, it would be missed on {channel.lane} {channel.target.name}"
+    for doubt in doubts:
+        if doubt.hides_loss and doubt.id not in WEIGHED and _touches(doubt, channels):
+            return doubt.text
+    return ""
+
+
+def _touches(doubt: Doubt, channels: Sequence[Channel]) -> bool:
+    return not doubt.lanes or any(c.lane in doubt.lanes for c in channels)
+
+
+def _within(timeline: Timeline, objective: Objective) -> tuple[Spans | None, str]:
+    """The stretches an objective is about; None is the whole run."""
+    if objective.within_ns is None:
+        return None, ""
+    if not timeline.steps_ns:
+        return None, "the run had no steps: over all of it"
+    return joined((at, at + objective.within_ns) for at in timeline.steps_ns), ""

@@ -1,0 +1,208 @@
+"""Objectives are read, or refused with a pointer; rulings follow from rows and from the prober's own faults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from probe.errors import UsageError
+from probe.model import NS, Interval, Mark, Series, TargetKind
+from probe.outcome import Counter, Outcome
+from probe.recorder import Flush
+from probe.runfile import Head, Run, RunWriter, open_run
+from probe.verdict import Judged, Ruling, default_objectives, fail_condition, parse_objective, verdict_of
+from tests.synthetic import STARTED, Fate, columns_of, drawn, flush_of, series_of, written
+
+Written = Callable[..., Run]
+PASS, FAIL, INCONCLUSIVE = Ruling.PASS, Ruling.FAIL, Ruling.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("text", "measure", "lanes", "operator", "limit", "within_ns"),
+    [
+        ("loss <= 0.1%", "loss", ("*",), "<=", 0.001, None),
+        ("loss(vip-*) <= 0.1%", "loss", ("vip-*",), "<=", 0.001, None),
+        ("longest_disruption( vip-*,nodelocal-* )<1s", "longest_disruption", ("vip-*", "nodelocal-*"), "<", 1, None),
+        ("p99(vip-*) <= 100ms", "p99", ("vip-*",), "<=", 0.1, None),
+        ("p999 < 250 us", "p999", ("*",), "<", 0.00025, None),
+        ("max >= 1.5s", "max", ("*",), ">=", 1.5, None),
+        ("  loss  <=  0.1%  within  60s  of  steps ", "loss", ("*",), "<=", 0.001, 60 * NS),
+    ],
+)
+def test_objectives_are_read(
+    text: str, measure: str, lanes: tuple[str, ...], operator: str, limit: float, within_ns: int | None
+) -> None:
+    o = parse_objective(text)
+    assert (o.measure, o.lanes, o.operator, o.limit, o.within_ns) == (measure, lanes, operator, limit, within_ns)
+    assert str(o) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "character 1, at 'the end': begin with a measure: loss, longest_disruption"),
+        ("<= 1s", "character 1, at '<= 1s': begin with a measure"),
+        ("lost <= 1%", "character 1, at 'lost <= 1%': unknown measure 'lost': one of loss"),
+        ("loss(vip-* <= 1%", r"character 5, at '\(vip-\* <= 1%': the \( before the lanes is never closed"),
+        ("loss(a,,b) <= 1%", "character 6, at 'a,,b"),
+        ("loss() <= 1%", "character 6, at .* a lane.s name is empty"),
+        ("loss =< 1%", "character 5, at '=< 1%': say <=, <, >= or > here"),
+        ("loss <= -1%", "character 8, at '-1%': say a number here"),
+        ("loss <= 1", "character 10, at 'the end': loss needs a unit: %"),
+        ("loss <= 1s", "character 10, at 's': loss needs a unit: %"),
+        ("p99 <= 1%", "p99 needs a unit: ns, us, ms, s, m"),
+        ("p99 <= 1s within 60 of steps", "nothing more is understood, except `within 60s of steps`"),
+        ("p99 <= 1s within 60h of steps", "a duration needs a unit"),
+        ("p99 <= 1s, p50 <= 1s", "character 10, at ', p50 <= 1s': nothing more"),
+    ],
+)
+def test_what_cannot_be_read_is_pointed_at(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        parse_objective(text)
+    assert str(raised.value).startswith(f"objective {text!r}: ")
+    assert "for example: loss(vip-*) <= 0.1%" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("condition", "objective"),
+    [
+        ("loss > 0.1%", "loss <= 0.1%"),
+        ("p99(a) >= 1s", "p99(a) < 1s"),
+        ("p50 < 1ms", "p50 >= 1ms"),
+        ("p50 <= 1ms", "p50 > 1ms"),
+    ],
+)
+def test_fail_condition_is_the_inverse(condition: str, objective: str) -> None:
+    assert fail_condition(condition) == parse_objective(objective)
+
+
+def test_default_objectives() -> None:
+    vip, adhoc = series_of(lane="vip-udp-fresh"), series_of(lane="udp-fresh")
+    pods = series_of(lane="pods", kind=TargetKind.POD)
+    assert default_objectives([vip, pods])[1] == "loss(vip-*, nodelocal-*) <= 0.1% within 60s of steps"
+    assert default_objectives([adhoc, pods])[0] == "longest_disruption(udp-fresh) <= 1s"
+    assert default_objectives([adhoc])[2] == default_objectives([pods])[2] == "p99 <= 100ms"
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[..., Judged]:
+    """The ruling on one objective of a run of one lane at 100 q/s for 20 s."""
+
+    def of(objective: str, drawing: str = "", rate: int = 100, **more: object) -> Judged:
+        series = [series_of(rate=rate, seconds=2000 / rate)]
+        run = written(tmp_path / "run.db", series, drawn(drawing, rate), objectives=(objective,), **more)  # type: ignore[arg-type]
+        (one,) = verdict_of(run).objectives
+        return one
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("objective", "drawing", "ruling", "actual"),
+    [
+        ("loss <= 0.1%", "", PASS, 0),
+        ("loss <= 0.1%", "xx", PASS, 0.001),  # exactly the limit
+        ("loss < 0.1%", "xx", FAIL, 0.001),
+        ("loss <= 0.1%", "xxx", FAIL, 0.0015),
+        ("longest_disruption <= 1s", "x" * 100, PASS, 1),
+        ("longest_disruption <= 1s", "x" * 101, FAIL, 1.01),
+        ("p99 <= 100ms", "x" * 20, PASS, 0.001),
+        ("p99 <= 100ms", "x" * 21, FAIL, math.inf),
+        ("max <= 100ms", "x", FAIL, math.inf),
+        ("p50 >= 1s", "", FAIL, 0.001),
+        ("loss(nobody-*) <= 1%", "", INCONCLUSIVE, math.nan),  # no lane
+        ("loss <= 1%", "u" * 2000, INCONCLUSIVE, math.nan),  # no sample
+        ("loss <= 0.1%", "uu", PASS, 0),  # had both been lost, it would still be met
+        ("loss <= 0.1%", "uuu", INCONCLUSIVE, 0),
+        ("loss <= 0.1%", "uuu" + "x" * 10, FAIL, 10 / 1997),  # missed is missed
+        ("longest_disruption <= 1s", "u" * 99, PASS, 0),
+        ("longest_disruption <= 1s", "u" * 120, INCONCLUSIVE, 0),
+        ("longest_disruption <= 1s", "x" * 60 + "u" * 60, INCONCLUSIVE, 0.6),
+        ("p99 <= 100ms", "u" * 20, PASS, 0.001),
+        ("p99 <= 100ms", "u" * 21, INCONCLUSIVE, 0.001),
+    ],
+)
+def test_rulings(judged: Callable[..., Judged], objective: str, drawing: str, ruling: Ruling, actual: float) -> None:
+    one = judged(objective, drawing)
+    assert one.ruling is ruling
+    assert one.actual == pytest.approx(actual, rel=0.02, nan_ok=True)
+    assert bool(one.why) == (ruling is INCONCLUSIVE)
+
+
+def test_rulings_have_reasons(judged: Callable[..., Judged]) -> None:
+    assert judged("loss(x) <= 1%").why == "matches no lane; lanes are vip-udp"
+
+
+def test_cut_run_cannot_pass_but_can_fail(judged: Callable[..., Judged], tmp_path: Path) -> None:
+    one = judged("loss <= 0.1%", cut="ended after 3.0 s by Ctrl-C")
+    assert (one.ruling, one.met) == (INCONCLUSIVE, True)
+    assert "Ctrl-C" in one.why
+    (tmp_path / "run.db").unlink()
+    assert judged("loss <= 0.1%", "xxx", cut="ended").ruling is FAIL
+
+
+@pytest.mark.parametrize(
+    ("mark", "ruling", "actual", "why"),
+    [
+        (None, PASS, 0.05, "the run had no steps: over all of it"),
+        (Mark(0, "step", "scale", "scenario"), FAIL, 0.2, ""),
+        (Mark(10 * NS, "step", "scale", "scenario"), PASS, 0, ""),
+        (Mark(10 * NS, "pod_ready", "", "lab"), PASS, 0.05, "the run had no steps: over all of it"),
+    ],
+)
+def test_within_some_seconds_of_steps(
+    judged: Callable[..., Judged], mark: Mark | None, ruling: Ruling, actual: float, why: str
+) -> None:
+    one = judged("loss <= 10% within 5s of steps", "x" * 100, marks=[mark] if mark else [])
+    assert (one.ruling, one.actual, one.why) == (ruling, actual, why)
+
+
+def run_with_own_drops(path: Path, drops: int, drawing: str) -> Run:
+    series = [series_of(rate=100, seconds=10)]
+    flush: Flush = flush_of(columns_of(series, drawn(drawing, 100)), 1)
+    flush.counters[0, Counter.OWN_DROPS] = drops
+    writer = RunWriter.create(
+        path, Head("x", STARTED, 10 * NS, objectives=("loss <= 1%", "longest_disruption <= 0.1s"))
+    )
+    writer.add_series(series)
+    writer.flush(flush, 10 * NS)
+    writer.finish(10 * NS)
+    return open_run(path)
+
+
+@pytest.mark.parametrize(
+    ("drops", "lost", "ruling"), [(5, 10, PASS), (0, 30, FAIL), (19, 30, FAIL), (30, 30, INCONCLUSIVE)]
+)
+def test_replies_we_dropped_ourselves_are_not_blamed_on_dns(
+    tmp_path: Path, drops: int, lost: int, ruling: Ruling
+) -> None:
+    verdict = verdict_of(run_with_own_drops(tmp_path / "run.db", drops, "x" * lost))
+    assert verdict.ruling is ruling
+    assert {j.ruling for j in verdict.objectives} == {ruling}
+
+
+def test_verdict_is_the_worst_ruling_and_its_exit_code(tmp_path: Path) -> None:
+    objectives = ("loss <= 100%", "loss(nobody) <= 1%")
+    run = written(tmp_path / "a.db", [series_of(rate=10)], drawn("x", 10), objectives=objectives)
+    assert verdict_of(run).ruling is INCONCLUSIVE
+    run = written(tmp_path / "b.db", [series_of(rate=10)], drawn("x", 10), objectives=(*objectives, "loss <= 0%"))
+    assert verdict_of(run).ruling is FAIL
+    assert [r.exit_code for r in (PASS, FAIL, INCONCLUSIVE)] == [0, 1, 3]
+
+
+def test_pods_that_were_told_to_go_are_no_outage(tmp_path: Path) -> None:
+    series = [
+        series_of(0, rate=10, seconds=20),
+        series_of(1, lane="pods", target="pod-1", kind=TargetKind.POD, rate=10),
+    ]
+    life = Interval(0, 4 * NS, "life", "counts", "lab", "pod-1")
+
+    def fate(s: Series, due_ns: int) -> Outcome:
+        return Outcome.TIMEOUT if s.lane == "pods" and due_ns >= 4 * NS else Outcome.ANSWER
+
+    ending: Fate = fate
+    run = written(tmp_path / "run.db", series, ending, intervals=[life], objectives=("loss <= 0%",))
+    assert verdict_of(run).ruling is PASS
