@@ -1,7 +1,7 @@
-"""What Linux offers beyond the socket module: batches of datagrams with kernel stamps, error queues, port ranges, timers.
+"""What Linux offers beyond the socket module: datagrams in batches with kernel stamps, error queues, ports, timers.
 
 In: sockets and file descriptors. Out: numpy rows and plain tuples. The only door to ctypes. Numbers are those of the
-kernel's uapi headers (x86-64 and arm64): asm-generic/socket.h, linux/in.h, linux/in6.h, linux/errqueue.h, linux/prctl.h.
+kernel's uapi headers on x86-64 and arm64: asm-generic/socket.h, linux/in.h, in6.h, errqueue.h, prctl.h.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,8 +166,7 @@ def limit_ports(sock: socket.socket, low: int, high: int) -> bool:
 def port_range() -> tuple[int, int]:
     """The kernel's range of ephemeral ports, both ends included."""
     try:
-        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
-            low, high = f.read().split()
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
     except OSError:
         return 32768, 60999
     return int(low), int(high)

@@ -97,7 +97,7 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address that is asked. `side` is whose ICMP refusals it shares: a node's Services together, each pod alone."""
+    """One address that is asked. `side`: whose ICMP refusals it shares, a node's Services together, each pod alone."""
 
     name: str
     kind: TargetKind

@@ -43,7 +43,8 @@ class Columns:
 
     A row counts in the bucket in which it was due, whenever it finished.
     planned: int64[S, 10]; counts: int64[S, 10, O, 2], the last axis 0 not good, 1 good;
-    first_bad, last_bad: int64[S, 10], due instants in ns since t0 of the first and last row that was not good, -1 if none;
+    first_bad, last_bad: int64[S, 10], due instants (ns since t0) of the first and last row that was sent and not good,
+    -1 if none;
     durations: int64[S, 3, BINS] by Duration; maxima: int64[S, 3] in ns, 0 if none.
     sealed: no row of this second can change any more. in flight = planned - counts.sum((2, 3)), never negative.
     """

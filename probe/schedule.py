@@ -66,7 +66,7 @@ class Constant:
 
 
 class Batch(NamedTuple):
-    """Rows that will be due, ascending: due int64[n] in ns since t0; series int64[n]; nth int64[n], the row's number in it."""
+    """Rows that will be due, ascending: due (ns since t0), series, nth (of its series' rows); int64[n] each."""
 
     due: NDArray[np.int64]
     series: NDArray[np.int64]

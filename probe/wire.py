@@ -33,7 +33,7 @@ _BYTE_WEIGHTS = np.array([256, 1], np.int64)
 
 
 class Verdicts(NamedTuple):
-    """What a batch of n replies says: matched bool[n]; outcome int8[n] (where matched); truncated_with_answer bool[n]."""
+    """What n replies say: matched bool[n]; outcome int8[n], where matched; truncated_with_answer bool[n]."""
 
     matched: NDArray[np.bool_]
     outcome: NDArray[np.int8]
@@ -133,7 +133,7 @@ class Questions:
         question: NDArray[np.int64],
         reply: Callable[[int], bytes],
     ) -> Verdicts:
-        """Judge n replies: head uint8[n, >= width], lengths int64[n], question int64[n], reply(i) the whole of the i-th.
+        """Judge n replies: head uint8[n, >= width], lengths and question int64[n], reply(i) the whole of the i-th.
 
         Truncated wins over any RCODE. A header alone with an error RCODE counts as a reply (RFC 1035, 4.1.1: FORMERR).
         """

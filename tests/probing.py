@@ -37,7 +37,9 @@ class Recorded:
 
     def _sum(self, take: Callable[[Columns], NDArray[np.int64]], series: int | None) -> NDArray[np.int64]:
         shown = range(len(self.series)) if series is None else [series]
-        return sum((take(c)[i] for c in self.seconds.values() for i in shown if i < len(c.planned)), np.int64(0))  # type: ignore[arg-type,return-value]
+        rows = [take(c)[i] for c in self.seconds.values() for i in shown if i < len(c.planned)]
+        total: NDArray[np.int64] = np.sum(rows, axis=0)
+        return total
 
     def planned(self, series: int | None = None) -> int:
         return int(self._sum(lambda c: c.planned.sum(1), series))

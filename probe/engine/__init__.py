@@ -57,7 +57,7 @@ class Engine:
         room, memory = Room.create(self._options.max_series, longest)
         self._orders, theirs = Pipe()
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220  a fork of milliseconds, before the run begins
                 [sys.executable, "-m", "probe.engine.worker", str(theirs.fileno()), str(memory), str(os.getpid())],
                 pass_fds=(theirs.fileno(), memory),
                 stdin=subprocess.DEVNULL,
@@ -74,9 +74,8 @@ class Engine:
         self._facts = answer
 
     async def _answer(self) -> dict[str, str] | DnsprobeError:
-        assert self._orders is not None
         deadline = time.monotonic() + _START_SECONDS
-        while not self._orders.poll():
+        while not (self._orders and self._orders.poll()):
             if self.died or time.monotonic() > deadline:
                 raise EnvironmentProblem(f"the engine's worker did not start: {self.died or 'no answer in 30 s'}")
             await asyncio.sleep(0.01)
@@ -88,7 +87,8 @@ class Engine:
 
     def _note(self, series: Sequence[Series]) -> None:
         for each in series:
-            assert each.index == len(self._series), "series are numbered from 0, in order"
+            if each.index != len(self._series):
+                raise ValueError(f"series {each.index} is number {len(self._series)}: they count from 0, in order")
             self._series.append(each)
             self._catalogue.add(each)
 
@@ -107,7 +107,7 @@ class Engine:
         return time.monotonic_ns() - self.t0_ns
 
     def add(self, series: Sequence[Series]) -> list[Series]:
-        """Put more series on the schedule while the run goes; as they will be: none starts sooner than NOTICE_NS ahead."""
+        """Put more series on the schedule while the run goes; as they are then: none starts sooner than NOTICE_NS."""
         soonest = self.now_ns() + NOTICE_NS
         added = [replace(s, start_ns=max(s.start_ns, soonest)) for s in series]
         added = [s for s in added if s.start_ns < s.stop_ns]
@@ -135,13 +135,14 @@ class Engine:
         self._send(Orders(stop=True))
 
     def _send(self, order: Orders | int) -> None:
-        assert self._orders is not None
-        with contextlib.suppress(OSError):
-            self._orders.send(order)
+        if self._orders is not None:
+            with contextlib.suppress(OSError):
+                self._orders.send(order)
 
     def flush(self) -> Flush:
         """The columns that changed since the last flush; once a second."""
-        assert self._reader is not None
+        if self._reader is None:
+            raise RuntimeError("flush() before start()")
         return self._reader.flush(len(self._series), max(self.now_ns(), 0) // NS)
 
     @property
@@ -166,9 +167,8 @@ class Engine:
         if self._orders is not None:
             self._orders.close()
         if self._process is not None:
-            deadline = time.monotonic() + _STOP_SECONDS
-            while self._process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(0.01)
-            if self._process.poll() is None:
+            try:
+                await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
+            except subprocess.TimeoutExpired:
                 self._process.kill()
-            self._process.wait()
+                self._process.wait()

@@ -95,7 +95,8 @@ def check_limits(series: Sequence[Series]) -> list[str]:
         if count > half:
             raise EnvironmentProblem(
                 f"rate x timeout needs up to {count:,} source ports towards {side}, and {half:,} are theirs "
-                f"(half of net.ipv4.ip_local_port_range {low}-{high}): lower the rate or the timeout, or use --ports pool:64"
+                f"(half of net.ipv4.ip_local_port_range {low}-{high}): lower the rate or the timeout, "
+                "or use --ports pool:64"
             )
     return _raise_descriptors(sockets + SPARE_DESCRIPTORS)
 
@@ -108,10 +109,11 @@ def _sockets(channel: Channel, series: Series) -> int:
     most = 65_536 / (2 * seconds)
     if series.transport == "udp" and channel.rate / channel.ports.count > most:
         pool = 1 << math.ceil(math.log2(channel.rate / most))
+        count = f"{channel.ports.count} source port" + ("s" if channel.ports.count > 1 else "")
         raise UsageError(
-            f"lane {series.lane}: {channel.rate:,.0f} q/s on {channel.ports.count} source port"
-            f"{'s' if channel.ports.count > 1 else ''} with a timeout of {seconds:g} s would use query ids again too soon; "
-            f"a port carries 65,536 / (2 x timeout) = {most:,.0f} q/s: say --ports pool:{max(pool, 2)}, or a shorter timeout"
+            f"lane {series.lane}: {channel.rate:,.0f} q/s on {count} with a timeout of {seconds:g} s would use query "
+            f"ids again too soon: a port carries 65,536 / (2 x timeout) = {most:,.0f} q/s; "
+            f"say --ports pool:{max(pool, 2)}, or a shorter timeout"
         )
     return channel.ports.count
 

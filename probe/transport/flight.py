@@ -1,6 +1,6 @@
 """Rows in flight: ids given out, replies matched to rows, rows expired in the order in which they were sent.
 
-In: sockets and the rows sent on them. Out: finished rows. One table for all sockets of a transport, plain numpy columns.
+In: sockets and the rows sent on them. Out: finished rows. One table of numpy columns for all sockets of a transport.
 
 Each socket owns a ring of slots (a power of two, at most 65,536). Its k-th row has the id `permutation[(k + offset)
 mod 65536]` and the slot `k mod ring`; so an id is taken again only after 65,536 rows of that socket, and a reply's id
@@ -53,7 +53,7 @@ class Replies(NamedTuple):
 
 
 class Flight:
-    """The table. Sockets are added with add_socket(); rows are reserved, launched, and finish by reply, error or expiry."""
+    """The table: sockets are added; rows are reserved, launched, and finish by reply, error or expiry."""
 
     def __init__(self, questions: Questions, random: np.random.Generator) -> None:
         self._questions = questions
@@ -92,7 +92,7 @@ class Flight:
                 self._columns[name] = np.concatenate([column, np.zeros(room, np.int64)])
         return first
 
-    def reserve(self, sockets: Ints, nth: Ints, due: Ints, timeout: Ints) -> tuple[Ints, Ints]:
+    def reserve(self, sockets: Ints, nth: Ints, due: Ints) -> tuple[Ints, Ints]:
         """Slots and ids for rows on these sockets, `nth` counting the rows of this call on the same socket from 0.
 
         Slot -1 where the slot is not yet free again: the row must stay unsent.
@@ -155,7 +155,7 @@ class Flight:
         verdicts = self._questions.classify(head, lengths, question, replies.reply)
         channels = self.channel_of[sockets]
         fits = (slots >= 0) & verdicts.matched & (lengths >= 12)
-        _count(counters, Counter.UNMATCHED, channels[~fits])
+        count(counters, Counter.UNMATCHED, channels[~fits])
 
         index = np.flatnonzero(fits)
         slots, channels, received = slots[index], channels[index], replies.received[index]
@@ -165,9 +165,9 @@ class Flight:
         expired = self._columns["sent"][slots] + self._columns["timeout"][slots]
         late = (state == State.EXPIRED) | ((state == State.PENDING) & (received > expired))
         good = first & (state == State.PENDING) & ~late
-        _count(counters, Counter.LATE, channels[late])
-        _count(counters, Counter.DUPLICATE, channels[~late & ~good])
-        _count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[good & verdicts.truncated_with_answer[index]])
+        count(counters, Counter.LATE, channels[late])
+        count(counters, Counter.DUPLICATE, channels[~late & ~good])
+        count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[good & verdicts.truncated_with_answer[index]])
         return self.finish(
             slots[good], verdicts.outcome[index][good].astype(np.int64), received[good], state=State.ANSWERED
         )
@@ -226,7 +226,7 @@ def rank_within(groups: Ints) -> Ints:
     return ranks
 
 
-def _count(counters: Ints, counter: Counter, channels: Ints) -> None:
+def count(counters: Ints, counter: Counter, channels: Ints) -> None:
     """Add one to the counter for each channel named."""
     counters[:, counter] += np.bincount(channels, minlength=len(counters))
 

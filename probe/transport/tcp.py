@@ -1,4 +1,6 @@
-"""DNS over TCP (RFC 7766): `fresh` opens a connection for each query, `reused` pipelines all on one, reopened when lost.
+"""DNS over TCP (RFC 7766): `fresh` opens a connection for each query, `reused` pipelines all on one.
+
+A lost connection is reopened when the next row is due.
 
 In: rows that will be due. Out: finished rows, with the time the connection took apart. A row's timeout covers
 connecting and waiting; its phase says where it was. TCP_NODELAY, and TCP_QUICKACK armed again after each read: without
@@ -13,7 +15,6 @@ import select
 import socket
 import struct
 import time
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -22,8 +23,9 @@ import numpy as np
 from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, limit_ports, socket_address, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.transport import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts
-from probe.transport.flight import Flight, Ints, Replies, State, rank_within, unsent
+from probe.transport import EMPTY, Channel, Due, Finished, Harvest
+from probe.transport.flight import Ints, Replies, State, count, rank_within
+from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_RING, OURS, half_of_ports
 from probe.wire import Questions
 
@@ -59,49 +61,33 @@ class Tcp:
     def __init__(self, questions: Questions, random: np.random.Generator) -> None:
         self.stall_ns = 50_000_000
         self._questions = questions
-        self._flight = Flight(questions, random)
+        self._ledger = Ledger(questions, random)
         self._idbytes = [i.to_bytes(2, "big") for i in range(65_536)]
         self._channels: dict[int, Channel] = {}
         # by channel index: the flight socket of a reused channel, -1 for fresh ones
-        self._reused, self._timeout = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._counters = np.zeros((0, len(Counter)), np.int64)
+        self._reused = EMPTY
         self._idle: dict[int, list[int]] = {}
         self._connections: dict[int, _Connection] = {}
         self._by_fd: dict[int, _Connection] = {}
         self._leaving: list[socket.socket] = []
         self._epoll = select.epoll()
-        self._offset = wall_offset_ns()
-        # the loaded rows; [settled, cursor) have started, but are not in the table yet
-        self._rows = Due(EMPTY, EMPTY, EMPTY, EMPTY)
-        self._row_slot, self._row_socket, self._row_id = EMPTY, EMPTY, EMPTY
-        self._row_phase = EMPTY
-        self._dues: list[int] = []
-        self._row_channel: list[int] = []
-        self._cursor = self._settled = 0
-        self._batches: list[tuple[int, int, int, int]] = []
-        self._kept_back: dict[int, UnsentCause] = {}
         # what came in
+        self._offset = wall_offset_ns()
         self._frames: list[tuple[int, int, bytes]] = []
         self._events: list[tuple[_Connection, Outcome, int]] = []
         self._read_at = 0
-        self._started: list[Started] = []
-        self._finished: list[Finished] = []
 
     # -- connections
 
     def open(self, channel: Channel) -> None:
-        grow = channel.index + 1 - len(self._timeout)
-        if grow > 0:
-            self._reused = np.concatenate([self._reused, np.full(grow, -1)])
-            self._timeout = np.concatenate([self._timeout, np.zeros(grow, np.int64)])
-            self._counters = np.concatenate([self._counters, np.zeros((grow, len(Counter)), np.int64)])
+        self._ledger.admit(channel)
+        self._reused = np.append(self._reused, np.full(len(self._ledger.timeout) - len(self._reused), -1))
         self._channels[channel.index] = channel
-        self._timeout[channel.index] = channel.timeout_ns
         if channel.ports.policy == "fresh":
             self._idle[channel.index] = []
         else:
             rows = int(channel.rate * channel.timeout_ns / 1e9 * 2.2) + 64
-            self._reused[channel.index] = self._flight.add_sockets(1, channel.index, rows)
+            self._reused[channel.index] = self._ledger.flight.add_sockets(1, channel.index, rows)
 
     def _connect(self, channel: Channel, place: int, now: int) -> _Connection:
         """Begin to connect. OSError if there is no socket or port to be had."""
@@ -143,7 +129,7 @@ class Tcp:
         return int(connection.sock.getsockname()[1]) if connection and connection.sock.fileno() >= 0 else 0
 
     def own_drops(self) -> Ints:
-        return np.zeros(len(self._timeout), np.int64)
+        return np.zeros(len(self._ledger.timeout), np.int64)
 
     def readable(self) -> int | None:
         return self._epoll.fileno() if self._channels else None
@@ -161,59 +147,49 @@ class Tcp:
     # -- sending
 
     def load(self, rows: Due) -> None:
-        self._settle()
+        self._ledger.settle()
         n = len(rows.due)
-        self._row_slot, self._row_id = np.full(n, -1, np.int64), np.zeros(n, np.int64)
-        self._row_socket = self._reused[rows.channel]
-        at = np.flatnonzero(self._row_socket >= 0)
+        slots, ids, sockets = np.full(n, -1, np.int64), np.zeros(n, np.int64), self._reused[rows.channel]
+        at = np.flatnonzero(sockets >= 0)
         if len(at):
-            sockets = self._row_socket[at]
-            self._row_slot[at], self._row_id[at] = self._flight.reserve(
-                sockets, rank_within(sockets), rows.due[at], self._timeout[rows.channel[at]]
-            )
-        self._rows, self._row_phase = rows, np.full(n, Phase.CONNECT, np.int64)
-        self._dues, self._row_channel = rows.due.tolist(), rows.channel.tolist()
-        self._cursor = self._settled = 0
+            nth = rank_within(sockets[at])
+            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, rows.due[at])
+        self._ledger.load(rows, slots, sockets, ids, Phase.CONNECT)
 
     @property
     def next_due(self) -> int:
-        return self._dues[self._cursor] if self._cursor < len(self._dues) else NEVER
+        return self._ledger.next_due
 
     def send(self, now: int) -> None:
-        i, dues = self._cursor, self._dues
-        if i >= len(dues) or dues[i] > now:
+        ledger = self._ledger
+        rows = ledger.due(now, self.stall_ns)
+        if not rows:
             return
-        j = bisect_right(dues, now, i)
-        if dues[i] < now - self.stall_ns:
-            missed = bisect_left(dues, now - self.stall_ns, i, j)
-            self._kept_back.update(dict.fromkeys(range(i, missed), UnsentCause.STALL))
-            i = missed
         pipelined: dict[int, list[int]] = {}
         began = time.monotonic_ns()
-        for k in range(i, j):
-            if self._row_socket[k] >= 0:
-                pipelined.setdefault(self._row_channel[k], []).append(k)
+        for row in rows:
+            if ledger.socket[row] >= 0:
+                pipelined.setdefault(int(ledger.rows.channel[row]), []).append(row)
             else:
-                self._start_fresh(k)
-        for channel, rows in pipelined.items():
-            self._pipeline(self._channels[channel], rows)
-        self._batches.append((i, j, began, time.monotonic_ns()))
-        self._cursor = j
+                self._start_fresh(row)
+        for channel, mine in pipelined.items():
+            self._pipeline(self._channels[channel], mine)
+        ledger.sent(rows, began, time.monotonic_ns())
 
     def _start_fresh(self, row: int) -> None:
         """Begin a connection for one row; its query follows once the connection is open."""
-        index = self._row_channel[row]
+        index = int(self._ledger.rows.channel[row])
         channel, idle = self._channels[index], self._idle[index]
-        place = idle.pop() if idle else self._flight.add_sockets(1, index, FRESH_RING)
+        place = idle.pop() if idle else self._ledger.flight.add_sockets(1, index, FRESH_RING)
         try:
             connection = self._connect(channel, place, time.monotonic_ns())
         except OSError as error:
             idle.append(place)
-            self._kept_back[row] = OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS)
+            self._ledger.keep_back(row, OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS))
             return
-        slot, query_id = self._flight.reserve_one(place)
-        self._row_slot[row], self._row_socket[row] = slot, place
-        connection.out += self._frame(query_id, int(self._rows.question[row]))
+        slot, query_id = self._ledger.flight.reserve_one(place)
+        self._ledger.slot[row], self._ledger.socket[row] = slot, place
+        connection.out += self._frame(query_id, int(self._ledger.rows.question[row]))
 
     def _frame(self, query_id: int, question: int) -> bytes:
         tail = self._questions.tails[question]
@@ -221,21 +197,24 @@ class Tcp:
 
     def _pipeline(self, channel: Channel, rows: list[int]) -> None:
         """Put rows on the channel's one connection, opening it where there is none."""
-        ready = [k for k in rows if self._row_slot[k] >= 0]
-        self._kept_back.update(dict.fromkeys(set(rows) - set(ready), UnsentCause.IDS))
+        ledger = self._ledger
         place = int(self._reused[channel.index])
         connection = self._connections.get(place)
+        cause = UnsentCause.IDS
+        ready = [row for row in rows if ledger.slot[row] >= 0]
         if connection is None or connection.life is _Life.CLOSED:
             try:
                 connection = self._connect(channel, place, time.monotonic_ns())
             except OSError as error:
-                cause = OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS)
-                self._kept_back.update(dict.fromkeys(ready, cause))
-                return
-        ids, questions = self._row_id, self._rows.question
-        connection.out += b"".join([self._frame(int(ids[k]), int(questions[k])) for k in ready])
+                cause, ready = OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS), []
+        for row in set(rows) - set(ready):
+            ledger.keep_back(row, cause)
+        if connection is None or not ready:
+            return
+        ids, questions = ledger.query_id, ledger.rows.question
+        connection.out += b"".join([self._frame(int(ids[row]), int(questions[row])) for row in ready])
         if connection.life is _Life.OPEN:
-            self._row_phase[ready] = Phase.ANSWER
+            ledger.phase[ready] = Phase.ANSWER
             self._write(connection)
 
     def _write(self, connection: _Connection) -> None:
@@ -251,32 +230,6 @@ class Tcp:
         with contextlib.suppress(OSError):
             self._epoll.modify(connection.sock.fileno(), select.EPOLLIN | (select.EPOLLOUT if connection.out else 0))
 
-    def _settle(self) -> None:
-        """Give each row started since the last time its send instant, and enter it in the flight table."""
-        a, b = self._settled, self._cursor
-        if a == b:
-            return
-        sent = np.zeros(b - a, np.int64)
-        for i, j, began, ended in self._batches:
-            if j > i:
-                sent[i - a : j - a] = began + (np.arange(1, 2 * (j - i), 2) * (ended - began)) // (2 * (j - i))
-        rows = Due(*(column[a:b] for column in self._rows))
-        go = np.ones(b - a, np.bool_)
-        at = [row - a for row in self._kept_back]
-        go[at] = False
-        gone = Due(*(column[go] for column in rows))
-        self._flight.launch(
-            self._row_slot[a:b][go], gone, sent[go], self._row_socket[a:b][go], self._timeout[gone.channel],
-            self._row_phase[a:b][go],
-        )  # fmt: skip
-        self._started.append(Started(rows.series, rows.due, np.where(go, sent, 0)))
-        if at:
-            causes = np.array(list(self._kept_back.values()), np.int64)
-            self._finished.append(unsent(rows.due[at], rows.series[at], rows.question[at], causes))
-            self._kept_back.clear()
-        self._settled = b
-        self._batches.clear()
-
     # -- receiving
 
     def read(self, now: int) -> None:
@@ -286,7 +239,7 @@ class Tcp:
         self._read_at = now
         events = self._epoll.poll(0, len(self._by_fd) or 1)
         if events or self._events:
-            self._settle()
+            self._ledger.settle()
             self._offset = wall_offset_ns()
         for fd, event in events:
             connection = self._by_fd.get(fd)
@@ -310,11 +263,11 @@ class Tcp:
             return
         now = time.monotonic_ns()
         connection.life = _Life.OPEN
-        self._counters[connection.channel.index, Counter.CONNECTS] += 1
-        slots = self._flight.waiting(connection.place)
-        self._flight.column("connect")[slots[:1]] = now - connection.began
-        self._flight.column("sent")[slots] = now
-        self._flight.column("phase")[slots] = Phase.ANSWER
+        self._ledger.counters[connection.channel.index, Counter.CONNECTS] += 1
+        slots = self._ledger.flight.waiting(connection.place)
+        self._ledger.flight.column("connect")[slots[:1]] = now - connection.began
+        self._ledger.flight.column("sent")[slots] = now
+        self._ledger.flight.column("phase")[slots] = Phase.ANSWER
         self._write(connection)
 
     def _receive(self, connection: _Connection) -> None:
@@ -357,10 +310,10 @@ class Tcp:
         if connection.life is _Life.CLOSED:
             return
         self._judge_frames()
-        slots = self._flight.waiting(connection.place)
+        slots = self._ledger.flight.waiting(connection.place)
         if outcome is Outcome.CONNECTION_LOST and len(slots):
-            self._counters[connection.channel.index, Counter.CONNECTIONS_LOST] += 1
-        self._finished.append(self._flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code))
+            self._ledger.counters[connection.channel.index, Counter.CONNECTIONS_LOST] += 1
+        self._ledger.finished.append(self._ledger.flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code))
         self._close(connection)
 
     @property
@@ -369,7 +322,7 @@ class Tcp:
 
     @property
     def in_flight(self) -> int:
-        return self._flight.in_flight + self._cursor - self._settled
+        return self._ledger.in_flight
 
     def _judge_frames(self) -> None:
         """Settle the frames taken so far."""
@@ -383,45 +336,37 @@ class Tcp:
             np.array(stamps, np.int64), list(whole),
         )  # fmt: skip
         self._frames.clear()
-        self._finished.append(self._flight.settle(replies, self._counters))
+        self._ledger.finished.append(self._ledger.flight.settle(replies, self._ledger.counters))
 
     def harvest(self) -> Harvest:
-        self._settle()
+        self._ledger.settle()
         self._judge_frames()
-        expired = self._flight.expire(self._read_at)
-        np.add.at(self._counters, _phases(self._flight.channel_of[expired.socket], expired.phase), 1)
-        finished = joined([part for part in (*self._finished, expired) if len(part.due)])
-        self._finished.clear()
-        self._release(finished)
-        started = joined_starts(self._started)
-        self._started.clear()
-        counters = self._counters.copy()
-        self._counters[:] = 0
-        return Harvest(started, finished, counters)
+        expired = self._ledger.flight.expire(self._read_at)
+        connecting = expired.phase == Phase.CONNECT
+        channels = self._ledger.flight.channel_of[expired.socket]
+        count(self._ledger.counters, Counter.TIMEOUT_CONNECT, channels[connecting])
+        count(self._ledger.counters, Counter.TIMEOUT_ANSWER, channels[~connecting])
+        self._ledger.finished.append(expired)
+        harvest = self._ledger.harvest()
+        self._release(harvest.finished)
+        return harvest
 
     def _release(self, finished: Finished) -> None:
         """Close the connections of finished `fresh` rows, and attempts to reopen a `reused` one that took too long."""
         for place in finished.socket[finished.socket >= 0].tolist():
-            idle = self._idle.get(int(self._flight.channel_of[place]))
+            idle = self._idle.get(int(self._ledger.flight.channel_of[place]))
             if idle is not None:
                 self._close(self._connections[place])
                 idle.append(place)
         for place in self._reused[self._reused >= 0].tolist():
             connection = self._connections.get(place)
-            if connection and connection.life is _Life.CONNECTING:
-                if connection.began + connection.channel.timeout_ns <= self._read_at:
-                    self._close(connection)
+            connecting = connection is not None and connection.life is _Life.CONNECTING
+            if connection and connecting and connection.began + connection.channel.timeout_ns <= self._read_at:
+                self._close(connection)
 
     def drop(self, series: int | None) -> None:
-        self._settle()
-        keep = np.arange(self._cursor, len(self._dues))
-        keep = keep[self._rows.series[keep] != series] if series is not None else keep[:0]
-        self._rows = Due(*(column[keep] for column in self._rows))
-        self._row_slot, self._row_socket = self._row_slot[keep], self._row_socket[keep]
-        self._row_id, self._row_phase = self._row_id[keep], self._row_phase[keep]
-        self._dues = [self._dues[i] for i in keep.tolist()]
-        self._row_channel = [self._row_channel[i] for i in keep.tolist()]
-        self._cursor = self._settled = 0
+        self._ledger.settle()
+        self._ledger.drop(series)
 
 
 def _outcome_of(code: int) -> Outcome:
@@ -429,8 +374,3 @@ def _outcome_of(code: int) -> Outcome:
     if code in (errno.ECONNREFUSED, errno.ECONNRESET):
         return Outcome.CONNECTION_REFUSED
     return Outcome.TIMEOUT if code == errno.ETIMEDOUT else Outcome.NETWORK_ERROR
-
-
-def _phases(channels: Ints, phases: Ints) -> tuple[Ints, Ints]:
-    """Where a timeout is counted beside its outcome: by channel and by phase."""
-    return channels, np.where(phases == Phase.CONNECT, Counter.TIMEOUT_CONNECT, Counter.TIMEOUT_ANSWER)

@@ -12,16 +12,16 @@ import errno
 import select
 import socket
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
 import numpy as np
 
 from probe.errors import EnvironmentProblem
 from probe.linux import Receiver, error_queue, own_drops, receive_buffer, wall_offset_ns
-from probe.outcome import Counter, Outcome, UnsentCause
-from probe.transport import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts
-from probe.transport.flight import Flight, Ints, Replies, State, rank_within, unsent
+from probe.outcome import Outcome, UnsentCause
+from probe.transport import EMPTY, Channel, Due, Finished, Harvest
+from probe.transport.flight import Ints, Replies, State, rank_within
+from probe.transport.ledger import Ledger
 from probe.transport.ports import OURS, Door, FreshPorts, Unsent
 from probe.wire import Questions
 
@@ -35,12 +35,11 @@ class Udp:
         self.stall_ns = 50_000_000
         self.granted_buffer = 0
         self._questions = questions
-        self._flight = Flight(questions, random)
+        self._ledger = Ledger(questions, random)
         self._asked_buffer = buffer
         self._idbytes = [i.to_bytes(2, "big") for i in range(65_536)]
         # by channel index; a channel without a pool (count 0) has fresh ports
-        self._first, self._count, self._turn, self._timeout = (np.zeros(0, np.int64) for _ in range(4))
-        self._counters = np.zeros((0, len(Counter)), np.int64)
+        self._first = self._count = self._turn = EMPTY
         self._fresh: dict[int, FreshPorts] = {}
         # by socket index
         self._sockets: list[socket.socket] = []
@@ -48,40 +47,29 @@ class Udp:
         self._drops: dict[int, int] = {}
         self._socket_of: dict[int, int] = {}
         self._epoll = select.epoll()
-        # the loaded rows: what to call with what, when; [settled, cursor) are sent, but not in the table yet
-        self._rows = Due(EMPTY, EMPTY, EMPTY, EMPTY)
-        self._row_slot, self._row_socket = EMPTY, EMPTY
-        self._dues: list[int] = []
+        # by loaded row: what to call with what
         self._calls: list[Callable[[bytes], int]] = []
         self._packets: list[bytes] = []
-        self._cursor = self._settled = 0
-        self._batches: list[tuple[int, int, int, int]] = []
-        self._kept_back: dict[int, UnsentCause | int] = {}
-        self._errors: list[tuple[int, int, bytes]] = []
         # what came in
         self._receiver = Receiver()
         self._replies: list[Replies] = []
+        self._errors: list[tuple[int, int, bytes]] = []
         self._read_at = 0
-        self._started: list[Started] = []
-        self._finished: list[Finished] = []
 
     # -- sockets
 
     def open(self, channel: Channel) -> None:
-        grow = channel.index + 1 - len(self._turn)
-        if grow > 0:
-            new = np.zeros(grow, np.int64)
-            self._first, self._count, self._turn, self._timeout = (
-                np.concatenate([column, new]) for column in (self._first, self._count, self._turn, self._timeout)
-            )
-            self._counters = np.concatenate([self._counters, np.zeros((grow, len(Counter)), np.int64)])
-        self._timeout[channel.index] = channel.timeout_ns
+        self._ledger.admit(channel)
+        new = np.zeros(len(self._ledger.timeout) - len(self._turn), np.int64)
+        self._first, self._count, self._turn = (
+            np.concatenate([column, new]) for column in (self._first, self._count, self._turn)
+        )
         if channel.ports.policy == "fresh":
-            self._fresh[channel.index] = FreshPorts(channel, self._flight, self._watch, self._idbytes)
+            self._fresh[channel.index] = FreshPorts(channel, self._ledger.flight, self._watch, self._idbytes)
             return
         count = channel.ports.count
         rows_each = int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
-        self._first[channel.index] = self._flight.add_sockets(count, channel.index, rows_each)
+        self._first[channel.index] = self._ledger.flight.add_sockets(count, channel.index, rows_each)
         self._count[channel.index] = count
         door = Door(channel.target)
         for _ in range(count):
@@ -137,8 +125,8 @@ class Udp:
             turn = self._turn[channel] + rank_within(channel)
             sockets[pooled] = self._first[channel] + turn % count[pooled]
             self._turn += np.bincount(channel, minlength=len(self._turn))
-            slots[pooled], ids[pooled] = self._flight.reserve(
-                sockets[pooled], rank_within(sockets[pooled]), rows.due[pooled], self._timeout[channel]
+            slots[pooled], ids[pooled] = self._ledger.flight.reserve(
+                sockets[pooled], rank_within(sockets[pooled]), rows.due[pooled]
             )
         tails, idbytes = self._questions.tails, self._idbytes
         questions = rows.question.tolist()
@@ -159,43 +147,36 @@ class Udp:
                 else:
                     self._calls.append(self._sends[s] if slot >= 0 else _no_id)
                     self._packets.append(idbytes[i] + tails[q])
-        self._rows, self._row_slot, self._row_socket = rows, slots, sockets
-        self._dues = rows.due.tolist()
-        self._cursor = self._settled = 0
+        self._ledger.load(rows, slots, sockets, ids)
 
     @property
     def next_due(self) -> int:
-        return self._dues[self._cursor] if self._cursor < len(self._dues) else NEVER
+        return self._ledger.next_due
 
     def send(self, now: int) -> None:
-        i, dues = self._cursor, self._dues
-        if i >= len(dues) or dues[i] > now:
+        rows = self._ledger.due(now, self.stall_ns)
+        if not rows:
             return
-        j = bisect_right(dues, now, i)
-        if dues[i] < now - self.stall_ns:
-            missed = bisect_left(dues, now - self.stall_ns, i, j)
-            self._kept_back.update(dict.fromkeys(range(i, missed), UnsentCause.STALL))
-            i = missed
-        calls, packets, k = self._calls, self._packets, i
+        calls, packets, k, end = self._calls, self._packets, rows.start, rows.stop
         began = time.monotonic_ns()
-        while k < j:
+        while k < end:
             try:
-                while k < j:
+                while k < end:
                     calls[k](packets[k])
                     k += 1
             except (OSError, Unsent) as error:
                 self._trouble(k, error)
                 k += 1
-        self._batches.append((i, j, began, time.monotonic_ns()))
-        self._cursor = j
+        self._ledger.sent(rows, began, time.monotonic_ns())
 
     def _trouble(self, row: int, error: OSError | Unsent) -> None:
-        """A send failed: where the error is of an earlier query on that socket, take it from the queue and send again."""
+        """A send failed: where the error is an earlier query's, take it from the socket's queue and send again."""
         if isinstance(error, Unsent):
-            self._kept_back[row] = error.cause
+            self._ledger.keep_back(row, error.cause)
             return
-        fresh = self._fresh.get(int(self._rows.channel[row])) if self._row_socket[row] < 0 else None
-        socket = fresh.current if fresh else int(self._row_socket[row])
+        ledger = self._ledger
+        fresh = self._fresh.get(int(ledger.rows.channel[row])) if ledger.socket[row] < 0 else None
+        socket = fresh.current if fresh else int(ledger.socket[row])
         code = error.errno or 0
         for _ in range(_RESENDS):
             if code in OURS or code in (errno.EPERM, errno.EACCES) or not self._take_errors(socket):
@@ -208,7 +189,7 @@ class Udp:
                 return
         if fresh:
             fresh.give_up()
-        self._kept_back[row] = OURS.get(code, -code)
+        self._ledger.keep_back(row, OURS.get(code, -code))
 
     def _take_errors(self, socket: int) -> bool:
         """Keep what a socket's error queue holds for the next harvest; whether there was anything."""
@@ -217,45 +198,13 @@ class Udp:
         return bool(found)
 
     def _settle(self) -> None:
-        """Give each row sent since the last time its send instant, and enter it in the flight table."""
-        a, b = self._settled, self._cursor
-        if a == b:
-            return
-        sent = np.zeros(b - a, np.int64)
-        for i, j, began, ended in self._batches:
-            if j > i:
-                sent[i - a : j - a] = began + (np.arange(1, 2 * (j - i), 2) * (ended - began)) // (2 * (j - i))
-        rows = Due(*(column[a:b] for column in self._rows))
-        slots, sockets = self._row_slot[a:b].copy(), self._row_socket[a:b].copy()
-        kept = np.zeros(b - a, np.bool_)
-        kept[[row - a for row in self._kept_back]] = True
+        """Enter the rows sent since the last time in the flight table, those of fresh ports with their sockets."""
         for channel, ports in self._fresh.items():
             if ports.launched:
-                mine = (rows.channel == channel) & ~kept
-                slots[mine], sockets[mine] = np.array(ports.launched, np.int64).T
+                mine = self._ledger.started(channel)
+                self._ledger.slot[mine], self._ledger.socket[mine] = np.array(ports.launched, np.int64).T
                 ports.launched.clear()
-        go = ~kept
-        gone = Due(*(column[go] for column in rows))
-        self._flight.launch(slots[go], gone, sent[go], sockets[go], self._timeout[gone.channel])
-        self._started.append(Started(rows.series, rows.due, np.where(go, sent, 0)))
-        if self._kept_back:
-            self._give_up(rows, sent, a)
-        self._settled = b
-        self._batches.clear()
-
-    def _give_up(self, rows: Due, sent: Ints, first: int) -> None:
-        """Rows that were not put on the wire: unsent with their cause, or refused by this machine's own network."""
-        codes = np.array(list(self._kept_back.values()), np.int64)
-        at = np.array(list(self._kept_back), np.int64) - first
-        self._kept_back.clear()
-        finished = unsent(rows.due[at], rows.series[at], rows.question[at], np.maximum(codes, 0))
-        network = codes < 0
-        finished.outcome[network] = np.where(
-            codes[network] == -errno.ECONNREFUSED, Outcome.CONNECTION_REFUSED, Outcome.NETWORK_ERROR
-        )
-        finished.errno[network] = -codes[network]
-        finished.sent[network] = sent[at][network]
-        self._finished.append(finished)
+        self._ledger.settle()
 
     # -- receiving
 
@@ -275,7 +224,7 @@ class Udp:
 
     @property
     def in_flight(self) -> int:
-        return self._flight.in_flight + self._cursor - self._settled
+        return self._ledger.in_flight
 
     def _set_aside(self) -> None:
         """Copy the receive batch, to make room for more before the next harvest."""
@@ -298,52 +247,43 @@ class Udp:
         self._settle()
         replies = [*self._replies, *filter(None, [self._batch(copy=False)])]
         self._replies.clear()
-        parts = [*self._finished, *(self._flight.settle(batch, self._counters) for batch in replies)]
-        parts += [self._refused(*error) for error in self._errors]
-        parts.append(self._flight.expire(self._read_at))
-        self._finished.clear()
+        ledger = self._ledger
+        ledger.finished += [ledger.flight.settle(batch, ledger.counters) for batch in replies]
+        ledger.finished += [self._refused(*error) for error in self._errors]
+        ledger.finished.append(ledger.flight.expire(self._read_at))
         self._errors.clear()
-        finished = joined([part for part in parts if len(part.due)])
-        self._free(finished)
-        started = joined_starts(self._started)
-        self._started.clear()
-        counters = self._counters.copy()
-        self._counters[:] = 0
-        return Harvest(started, finished, counters)
+        harvest = ledger.harvest()
+        self._free(harvest.finished)
+        return harvest
 
     def _refused(self, socket: int, code: int, payload: bytes) -> Finished:
         """The row whose datagram an ICMP error answers: by its id, or the socket's oldest if none was quoted."""
         if len(payload) >= 2:
-            slots = self._flight.slots_of(np.array([socket]), np.array([payload[0] << 8 | payload[1]]))
-            slots = slots[[slot >= 0 and self._flight.is_pending(slot) for slot in slots.tolist()]]
+            slots = self._ledger.flight.slots_of(np.array([socket]), np.array([payload[0] << 8 | payload[1]]))
+            slots = slots[[slot >= 0 and self._ledger.flight.is_pending(slot) for slot in slots.tolist()]]
         else:
-            slots = self._flight.waiting(socket)[:1]
+            slots = self._ledger.flight.waiting(socket)[:1]
         outcome = Outcome.CONNECTION_REFUSED if code == errno.ECONNREFUSED else Outcome.NETWORK_ERROR
-        return self._flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code)
+        return self._ledger.flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code)
 
     def _free(self, finished: Finished) -> None:
         """Give the sockets of finished rows back to their channels' fresh ports."""
         if not self._fresh:
             return
         used = finished.socket >= 0
-        channels = self._flight.channel_of[finished.socket[used]]
+        channels = self._ledger.flight.channel_of[finished.socket[used]]
         timeouts = finished.outcome[used] == Outcome.TIMEOUT
         sockets, sent = finished.socket[used], finished.sent[used]
         for channel, ports in self._fresh.items():
             for i in np.flatnonzero(channels == channel).tolist():
-                rest_until = int(sent[i] + 2 * self._timeout[channel]) if timeouts[i] else 0
+                rest_until = int(sent[i] + 2 * self._ledger.timeout[channel]) if timeouts[i] else 0
                 ports.release(int(sockets[i]), rest_until)
 
     def drop(self, series: int | None) -> None:
         self._settle()
-        keep = np.arange(self._cursor, len(self._dues))
-        keep = keep[self._rows.series[keep] != series] if series is not None else keep[:0]
-        self._rows = Due(*(column[keep] for column in self._rows))
-        self._row_slot, self._row_socket = self._row_slot[keep], self._row_socket[keep]
-        self._dues = [self._dues[i] for i in keep.tolist()]
-        self._calls = [self._calls[i] for i in keep.tolist()]
-        self._packets = [self._packets[i] for i in keep.tolist()]
-        self._cursor = self._settled = 0
+        keep = self._ledger.drop(series)
+        self._calls = [self._calls[i] for i in keep]
+        self._packets = [self._packets[i] for i in keep]
 
 
 def _no_id(_packet: bytes) -> int:

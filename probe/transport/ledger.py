@@ -1,0 +1,151 @@
+"""A transport's rows from loaded to finished: which are due, which went out and when, what was kept back.
+
+In: rows that will be due. Out: what was started and finished since the last harvest. UDP and TCP put rows on the wire
+differently; what they owe the recorder is the same, and stands here.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_left, bisect_right
+
+import numpy as np
+
+from probe.model import Phase
+from probe.outcome import Counter, Outcome, UnsentCause
+from probe.transport import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts
+from probe.transport.flight import Flight, Ints, unsent
+from probe.wire import Questions
+
+
+class Ledger:
+    """Loaded rows stand in columns; [settled, cursor) have started, but are not in the flight table yet.
+
+    slot, socket, query_id, phase: int64 by loaded row, for the transport to fill in until settle().
+    """
+
+    def __init__(self, questions: Questions, random: np.random.Generator) -> None:
+        self.flight = Flight(questions, random)
+        self.timeout = EMPTY
+        """By channel index, in ns."""
+        self.counters = np.zeros((0, len(Counter)), np.int64)
+        """By channel index: what is counted beside the outcomes, since the last harvest."""
+        self.rows = Due(EMPTY, EMPTY, EMPTY, EMPTY)
+        self.slot = self.socket = self.query_id = self.phase = EMPTY
+        self.finished: list[Finished] = []
+        self._dues: list[int] = []
+        self._settled = self._cursor = 0
+        self._batches: list[tuple[int, int, int, int]] = []
+        self._kept_back: dict[int, UnsentCause | int] = {}
+        self._started: list[Started] = []
+
+    def admit(self, channel: Channel) -> None:
+        """Make room for a channel in the columns that go by channel."""
+        grow = channel.index + 1 - len(self.timeout)
+        if grow > 0:
+            self.timeout = np.concatenate([self.timeout, np.zeros(grow, np.int64)])
+            self.counters = np.concatenate([self.counters, np.zeros((grow, len(Counter)), np.int64)])
+        self.timeout[channel.index] = channel.timeout_ns
+
+    def load(self, rows: Due, slot: Ints, socket: Ints, query_id: Ints, phase: Phase = Phase.NONE) -> None:
+        """Take the next rows; all earlier ones must have been settled."""
+        self.rows, self.slot, self.socket, self.query_id = rows, slot, socket, query_id
+        self.phase = np.full(len(rows.due), phase, np.int64)
+        self._dues = rows.due.tolist()
+        self._settled = self._cursor = 0
+
+    @property
+    def next_due(self) -> int:
+        """When the next row that has not started is due; NEVER if there is none."""
+        return self._dues[self._cursor] if self._cursor < len(self._dues) else NEVER
+
+    @property
+    def unsettled(self) -> range:
+        """Rows that have started and are not in the table yet."""
+        return range(self._settled, self._cursor)
+
+    def due(self, now: int, stall_ns: int) -> range:
+        """The rows to send now. Those due longer than stall_ns ago are kept back: a missed slot is never sent late."""
+        i, dues = self._cursor, self._dues
+        if i >= len(dues) or dues[i] > now:
+            return range(0)
+        j = bisect_right(dues, now, i)
+        if dues[i] < now - stall_ns:
+            missed = bisect_left(dues, now - stall_ns, i, j)
+            self._kept_back.update(dict.fromkeys(range(i, missed), UnsentCause.STALL))
+            self._cursor = i = missed
+        return range(i, j)
+
+    def sent(self, rows: range, began: int, ended: int) -> None:
+        """These rows went out between two clock reads, evenly."""
+        self._batches.append((rows.start, rows.stop, began, ended))
+        self._cursor = rows.stop
+
+    def keep_back(self, row: int, why: UnsentCause | int) -> None:
+        """A row did not go out: through our own fault (a cause), or refused by this machine's network (-errno)."""
+        self._kept_back[row] = why
+
+    def started(self, channel: int) -> Ints:
+        """The unsettled rows of a channel that were not kept back."""
+        rows = np.arange(self._settled, self._cursor)
+        mine = self.rows.channel[self._settled : self._cursor] == channel
+        out: Ints = rows[mine & ~np.isin(rows, list(self._kept_back))]
+        return out
+
+    def settle(self) -> None:
+        """Give each row started since the last time its send instant, and enter it in the flight table."""
+        a, b = self._settled, self._cursor
+        if a == b:
+            return
+        sent = np.zeros(b - a, np.int64)
+        for i, j, began, ended in self._batches:
+            sent[i - a : j - a] = began + (np.arange(1, 2 * (j - i), 2) * (ended - began)) // max(2 * (j - i), 1)
+        go = np.ones(b - a, np.bool_)
+        go[[row - a for row in self._kept_back]] = False
+        rows = Due(*(column[a:b] for column in self.rows))
+        gone = Due(*(column[go] for column in rows))
+        columns = (column[a:b][go] for column in (self.slot, self.socket, self.phase))
+        slot, socket, phase = columns
+        self.flight.launch(slot, gone, sent[go], socket, self.timeout[gone.channel], phase)
+        self._started.append(Started(rows.series, rows.due, np.where(go, sent, 0)))
+        if self._kept_back:
+            self._give_up(rows, sent)
+        self._settled = b
+        self._batches.clear()
+
+    def _give_up(self, rows: Due, sent: Ints) -> None:
+        """Rows that did not go out: unsent with their cause, or refused by this machine's own network."""
+        codes = np.array(list(self._kept_back.values()), np.int64)
+        at = np.array(list(self._kept_back), np.int64) - self._settled
+        self._kept_back.clear()
+        finished = unsent(rows.due[at], rows.series[at], rows.question[at], np.maximum(codes, 0))
+        network = codes < 0
+        refused = codes[network] == -errno.ECONNREFUSED
+        finished.outcome[network] = np.where(refused, Outcome.CONNECTION_REFUSED, Outcome.NETWORK_ERROR)
+        finished.errno[network] = -codes[network]
+        finished.sent[network] = sent[at][network]
+        self.finished.append(finished)
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that have started and have no outcome yet."""
+        return self.flight.in_flight + self._cursor - self._settled
+
+    def harvest(self) -> Harvest:
+        """Everything since the last harvest; all that started is settled."""
+        finished = joined([part for part in self.finished if len(part.due)])
+        harvest = Harvest(joined_starts(self._started), finished, self.counters.copy())
+        self.finished.clear()
+        self._started.clear()
+        self.counters[:] = 0
+        return harvest
+
+    def drop(self, series: int | None) -> list[int]:
+        """Forget settled rows, and those of one series (None: of all) that have not started; the rows that stay."""
+        keep = np.arange(self._cursor, len(self._dues))
+        keep = keep[self.rows.series[keep] != series] if series is not None else keep[:0]
+        rows = Due(*(column[keep] for column in self.rows))
+        phase = self.phase[keep]
+        self.load(rows, self.slot[keep], self.socket[keep], self.query_id[keep])
+        self.phase = phase
+        return keep.tolist()
