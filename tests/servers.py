@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from probe.cluster.pods import find_coredns
-from tests.scripted import BY_FIRST_LABEL, REPLIES, Log, Reply, Rule
+from tests.replies import BY_FIRST_LABEL, REPLIES, Reply, Rule
+from tests.scripted import Log
 
 __all__ = [
     "BY_FIRST_LABEL",
