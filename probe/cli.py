@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -181,7 +182,8 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
         plan = read_scenario(scenario, settings)
         if not lab and plan.cluster_needs:
             raise EnvironmentProblem(
-                f"{scenario}: {plan.cluster_needs[0]} needs a cluster; this version cannot connect to one: add --lab"
+                f"{scenario}: {plan.cluster_needs[0]} needs a cluster, and a cluster connection is not in this version:"
+                " add --lab to run it in the lab"
             )
         return plan
     if lab or settings:
@@ -302,10 +304,10 @@ def _saved(before: Run, after: Run) -> str:
     )
 
 
-def main() -> None:
-    """The command `dnsprobe`."""
+def main(words: Sequence[str] | None = None) -> None:
+    """The command `dnsprobe`, with the words of the command line."""
     try:
-        app(prog_name="dnsprobe")
+        app(words, prog_name="dnsprobe")
     except DnsprobeError as problem:
         print(f"dnsprobe: {problem}", file=sys.stderr)
         sys.exit(problem.exit_code)

@@ -30,6 +30,8 @@ ROWS = 30
 FRAME_S = 0.25
 LINE_NS = 5 * NS
 
+_COLOURS = {"good": "green", "-": "", "ended": "dim"}
+
 Channel = tuple[str, str]
 Ints = NDArray[np.int64]
 
@@ -48,6 +50,7 @@ class Tally:
     """Counts per channel that follow the flushes: what is sealed is added up, what is not comes again."""
 
     channels: list[Channel] = field(default_factory=list)
+    _ended: dict[Channel, tuple[int, int]] = field(default_factory=dict)
     _of_series: list[int] = field(default_factory=list)
     _sealed: dict[Channel, Ints] = field(default_factory=dict)
     _open: dict[int, dict[Channel, _Second]] = field(default_factory=dict)
@@ -88,11 +91,26 @@ class Tally:
             )
         return made
 
-    def total(self, channel: Channel) -> Ints:
-        """Rows finished since the start: int64[outcome, good]."""
-        return self._sealed[channel] + sum(
-            (parts[channel].counts for parts in self._open.values() if channel in parts), np.zeros((), np.int64)
-        )
+    def end(self, target: str) -> None:
+        """What a target does from now on does not count."""
+        self._ended |= {channel: self.good_and_lost(channel) for channel in self.channels if channel[1] == target}
+
+    def good_and_lost(self, channel: Channel) -> tuple[int, int]:
+        """Rows that were good, and rows sent that were not, while the channel counted."""
+        if channel in self._ended:
+            return self._ended[channel]
+        unsealed = [parts[channel].counts for parts in self._open.values() if channel in parts]
+        counts = np.sum([self._sealed[channel], *unsealed], axis=0)
+        return int(counts[:, 1].sum()), int(counts[:, 0].sum() - counts[Outcome.UNSENT, 0])
+
+    def state(self, channel: Channel) -> str:
+        """What the rows of the last second say: `good`, or the commonest outcome of those that were not."""
+        if channel in self._ended:
+            return "ended"
+        _, counts = self.last(channel)
+        if counts[:, 0].any():
+            return Outcome(int(counts[:, 0].argmax())).label
+        return "good" if counts.any() else "-"
 
     def last(self, channel: Channel) -> tuple[int, Ints]:
         """The last whole second: planned rows, and those that ended by [outcome, good]; 0 rows if there was none."""
@@ -105,18 +123,6 @@ class Tally:
         parts = [parts[channel].latency for _, parts in self._recent if channel in parts]
         counts = np.sum(parts, axis=0) if parts else np.zeros(BINS, np.int64)
         return quantile_ns(counts, 0.5), quantile_ns(counts, 0.99)
-
-
-def good_and_lost(counts: Ints) -> tuple[int, int]:
-    """Rows that were good, and rows sent that were not, from int64[outcome, good]."""
-    return int(counts[:, 1].sum()), int(counts[:, 0].sum() - counts[Outcome.UNSENT, 0])
-
-
-def state(counts: Ints) -> str:
-    """What the rows of a second say: `good`, or the commonest outcome of those that were not."""
-    if counts[:, 0].any():
-        return Outcome(int(counts[:, 0].argmax())).label
-    return "good" if counts.any() else "-"
 
 
 def _milliseconds(ns: float) -> str:
@@ -155,6 +161,9 @@ class LiveTable:
         self._now_ns = now_ns
         self._draw()
 
+    def ended(self, pod: str) -> None:
+        self._tally.end(pod)
+
     def marked(self, mark: Mark) -> None:
         self._marks.append(mark)
         self._draw()
@@ -179,16 +188,16 @@ class LiveTable:
         for heading in ("asked/s", "good", "lost", "now", "p50", "p99"):
             table.add_column(heading, justify="left" if heading == "now" else "right", no_wrap=True)
         for channel in self._tally.channels[:ROWS]:
-            planned, counts = self._tally.last(channel)
-            good, lost = good_and_lost(self._tally.total(channel))
-            now = state(counts)
+            planned, _ = self._tally.last(channel)
+            good, lost = self._tally.good_and_lost(channel)
+            now = self._tally.state(channel)
             table.add_row(
                 Text(channel[0]),
                 Text(channel[1]),
                 f"{planned:,}",
                 f"{good:,}",
                 Text(f"{lost:,}", "red" if lost else ""),
-                Text(now, "green" if now == "good" else "" if now == "-" else "red"),
+                Text(now, _COLOURS.get(now, "red")),
                 *(_milliseconds(q) for q in self._tally.quantiles(channel)),
             )
         more = len(self._tally.channels) - ROWS
@@ -218,6 +227,9 @@ class Lines:
             self._next_ns = (now_ns // LINE_NS + 1) * LINE_NS
             self._say(self.line(self._plan, now_ns))
 
+    def ended(self, pod: str) -> None:
+        self._tally.end(pod)
+
     def marked(self, mark: Mark) -> None:
         if mark.kind == "step":
             self._say(_said(mark))
@@ -236,10 +248,10 @@ class Lines:
         asked = good = lost = 0
         bad = []
         for channel in self._tally.channels:
-            planned, counts = self._tally.last(channel)
-            channel_good, channel_lost = good_and_lost(self._tally.total(channel))
-            asked, good, lost = asked + planned, good + channel_good, lost + channel_lost
-            if (now := state(counts)) not in ("good", "-"):
+            asked += self._tally.last(channel)[0]
+            good += self._tally.good_and_lost(channel)[0]
+            lost += self._tally.good_and_lost(channel)[1]
+            if (now := self._tally.state(channel)) not in _COLOURS:
                 bad.append(f"{channel[0]} {channel[1]}: {now}")
         more = [f"and {len(bad) - 3} more"] if len(bad) > 3 else []
         text = f"{now_ns / NS:.0f} s of {plan.duration_ns / NS:.0f} s: {asked:,} asked/s, good {good:,}, lost {lost:,}"

@@ -75,7 +75,7 @@ def _read(option: str, text: str, read: Callable[[str], T]) -> T:
 def _ports(text: str, transport: str, rate: Fraction) -> tuple[Ports, str]:
     """The source ports and why these."""
     if text:
-        return _read("--ports", text, lambda given: Ports.parse(given, transport)), "as asked"
+        return Ports.parse(text, transport), "as asked"
     if rate <= FRESH_UP_TO:
         return Ports("fresh"), f"the default up to {FRESH_UP_TO:,} q/s"
     reused = "pool:64" if transport == "udp" else "reused"

@@ -17,12 +17,12 @@ MAX_RATE = 1_000_000
 
 def duration_ns(text: str, least: int = 0, most: int = DAY_NS) -> int:
     """`30s`, `500ms`, `1m30s`, or plain seconds -> ns, at least `least` and at most `most`."""
-    text = text.strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
-        text += "s"
-    if not re.fullmatch(f"({_PART})+", text):
+    with_unit = text.strip()
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", with_unit):
+        with_unit += "s"
+    if not re.fullmatch(f"({_PART})+", with_unit):
         raise UsageError(f"{text!r}: a duration is like 500ms, 30s, 1m30s, or plain seconds")
-    total = sum(int(Fraction(number) * _UNITS[unit]) for number, unit in re.findall(_PART, text))
+    total = sum(int(Fraction(number) * _UNITS[unit]) for number, unit in re.findall(_PART, with_unit))
     if not least <= total <= most:
         raise UsageError(f"{text!r}: a duration from {seconds_text(least)} to {seconds_text(most)} is allowed here")
     return total

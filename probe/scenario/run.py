@@ -38,6 +38,9 @@ class View(Protocol):
     def flushed(self, flush: Flush, now_ns: int) -> None:
         """A second's counts; now_ns since t0."""
 
+    def ended(self, pod: str) -> None:
+        """A pod was told to go: what it does from now on does not count."""
+
     def marked(self, mark: Mark) -> None:
         """Something happened."""
 
@@ -251,6 +254,7 @@ class _Going:
             self._ask_too(happened.up)
         if happened.down and happened.down.name in self.lives:
             self._life_ended(happened.down.name, self.lives.pop(happened.down.name), at_ns)
+            self.view.ended(happened.down.name)
         if happened.gone:
             gone = [s.index for s in self.series if s.target.name == happened.gone.name]
             for ended in self.engine.end(gone, self.engine.now_ns()):

@@ -1,0 +1,253 @@
+"""The command line: what each wrong word is answered with, and whole runs with their exit codes and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from probe.cli import main
+from probe.runfile import open_run
+from tests.conftest import Start
+from tests.servers import REPLIES, Rule, closed_port
+
+ROOT = Path(__file__).parents[1]
+ANSWER = [Rule(REPLIES["answer"])]
+
+
+def words(command: str) -> list[str]:
+    return shlex.split(command)
+
+
+def told(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command that starts nothing."""
+    with pytest.raises(SystemExit) as exited:
+        main(words(command))
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return int(exited.value.code or 0), out, err
+
+
+def start(command: str, folder: Path) -> subprocess.Popen[str]:
+    """A run in a process of its own: a run lowers its priority for good."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "probe.cli", *words(command)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def ran(command: str, folder: Path) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a run."""
+    process = start(command, folder)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("run", 2, "no server: say -s ADDRESS, or a scenario: dnsprobe run baseline --lab"),
+        ("run nope.yaml", 2, "nope.yaml: no such file or shipped scenario; `dnsprobe scenarios` lists them"),
+        ("run scale-dwn", 2, "scale-dwn: no such file or shipped scenario; nearest: scale-down;"),
+        ("run baseline", 4, "baseline: lane vip-udp-fresh (target: service) needs a cluster, and a cluster connection"),
+        ("run baseline", 4, "is not in this version: add --lab to run it in the lab"),
+        ("run baseline --lab -Q 5 -t 1", 2, "-Q, -t: not with a scenario; change it with --set"),
+        ("run baseline --lab --set lab.lameduk=0", 2, "lab.lameduk: unknown key; nearest: lameduck"),
+        ("run --lab", 2, "--lab and --set go with a scenario"),
+        ("run -s dns.example", 2, "-s 'dns.example': not an IP address"),
+        ("run -s ::1 -p 70000", 2, "-p '70000': a port is a whole number from 1 to 65535"),
+        ("run -s ::1 -Q -5", 2, "-Q '-5': a rate is a number of queries a second"),
+        ("run -s ::1 -m quic", 2, "-m 'quic': say udp or tcp"),
+        ("run -s ::1 --type HOST", 2, "type 'HOST': not a DNS type"),
+        ("run -s ::1 -d none.txt", 2, "none.txt: no such file; a data file (`name type` a line) is expected there"),
+        ("run -s ::1 --fail luck", 2, "unknown measure 'luck'"),
+        ("run -s ::1 --max-qps many", 2, "--max-qps 'many': a rate is a number"),
+        ("run -s 192.0.2.1 -Q 2000", 2, "1,000 q/s is the ceiling that protects them: lower the rate"),
+        ("run -s ::1 -Q 20000 --ports fixed", 2, "65,536 / (2 x timeout) = 16,384 q/s"),
+        ("run -s ::1 -Q 900000 --ports fresh", 4, "rate x timeout needs up to"),
+        ("run -s ::1 -o none/run.db", 2, "none/run.db: its folder does not exist"),
+        ("run -s ::1 --json none/x.json", 2, "--json none/x.json: its folder does not exist"),
+        ("report none.db", 2, "none.db: "),
+        ("run --bogus", 2, "No such option: --bogus"),
+        ("runn", 2, "No such command 'runn'"),
+    ],
+)
+def test_wrong_words_are_answered_before_anything_starts(
+    command: str,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, out, err = told(command, capsys)
+    assert (got, out) == (code, "")
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_run_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run.db").write_text("precious")
+    code, _, err = told(f"run -s ::1 -o {tmp_path}/run.db", capsys)
+    assert code == 2
+    assert "run.db: exists already; name another file with -o, or remove it" in err
+    assert (tmp_path / "run.db").read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", ["", "run", "report", "scenarios", "demo"])
+def test_every_help_ends_with_examples_a_line_each(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told(f"{command} --help", capsys)
+    examples = out[out.index("Examples:") :].splitlines()[1:]
+    assert code == 0
+    assert any(line.strip().startswith(f"dnsprobe {command}") for line in examples)
+    assert "<list" not in out
+
+
+def test_scenarios_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told("scenarios", capsys)
+    assert code == 0
+    for word in ("baseline", "scale-down", "scale-to-zero", "nothing", "scale to 2"):
+        assert word in out
+
+
+def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told("run scale-down --lab --dry-run", capsys)
+    assert code == 0
+    assert "scale-down: 6,560 queries in 16 s" in out
+    assert re.search(r"vip-udp-pool +kube-dns +udp pool:128 +A AAAA +100 +1,600", out)
+    assert re.search(r"pods +3 pods +udp fresh +A AAAA +20 +960", out)
+    assert "  wait 4 s\n  scale to 2\nUndo: scale back to the former number" in out
+
+
+def test_a_run_without_loss_passes(scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    command = f"run -s 127.0.0.1 -p {server.port} -n a.example --type A --type AAAA -Q 200 -l 1 -o run.db --json -"
+    code, out, err = ran(command, tmp_path)
+    report = json.loads(out)
+    assert code == 0, err
+    assert report["totals"]["planned"] == 200 == report["totals"]["good"]
+    assert len(server.received()) == 200
+    run = open_run(tmp_path / "run.db")
+    assert run.head.command == f"dnsprobe {command}"
+    assert run.head.facts["ports"] == "fresh (the default up to 5,000 q/s)"
+    again, text, _ = ran("report run.db", tmp_path)
+    assert again == 0
+    assert "PASS" in text
+
+
+def test_a_missed_objective_fails(tmp_path: Path) -> None:
+    command = f"run -s 127.0.0.1 -p {closed_port()} -Q 50 -l 1 -t 1 --fail 'loss > 0.1%' --json run.json"
+    code, out, _ = ran(command, tmp_path)
+    assert code == 1
+    assert "FAIL" in out
+    assert json.loads((tmp_path / "run.json").read_text())["totals"]["outcomes"]["connection_refused"] == 50
+    (file,) = tmp_path.glob("dnsprobe-adhoc-*Z.db")
+    assert open_run(file).head.objectives == ("loss <= 0.1%",)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_whole_and_reported(number: signal.Signals, scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 60 -o run.db", tmp_path)
+    until(lambda: len(server.received()) >= 120)
+    process.send_signal(number)
+    time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 130, err
+    assert "waiting for the last answers" in err
+    assert "cut" in out or "ended" in out
+    run = open_run(tmp_path / "run.db")
+    assert run.cut.startswith("ended after ")
+    assert not list(tmp_path.glob("run.db-*"))
+
+
+def test_a_run_file_that_cannot_be_written_for_a_while_loses_nothing(scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 4 -o run.db --json -", tmp_path)
+    until(lambda: len(server.received()) >= 50)
+    with sqlite3.connect(tmp_path / "run.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(2)
+        other.execute("ROLLBACK")
+    other.close()
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "the next flush tries again" in err
+    assert json.loads(out)["totals"]["good"] == 400
+
+
+def test_a_worker_that_dies_leaves_a_run_file_and_an_inconclusive_run(scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 30 -o run.db", tmp_path)
+    until(lambda: len(server.received()) >= 120)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = [int(pid) for pid in children if b"probe.engine" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 3, err
+    assert "the worker ended after" in err
+    assert open_run(tmp_path / "run.db").cut.startswith("the worker ended after")
+
+
+def test_a_scale_down_in_the_lab_is_seen_from_all_sides(tmp_path: Path) -> None:
+    settings = (
+        "duration=5s",
+        "steps=[{wait: 1s}, {scale: 2}, {delete_pod: }, {mark: done}]",
+        "lab.coredns=stand-in",
+        "lab.lameduck=0s",
+        "lab.propagation=1s",
+        "lab.readiness_period=200ms",
+    )
+    command = "run scale-down --lab -o run.db " + " ".join(f"--set '{setting}'" for setting in settings)
+    code, out, err = ran(command, tmp_path)
+    assert code == 1, err
+    assert "FAIL" in out
+    run = open_run(tmp_path / "run.db")
+    assert not run.cut
+    steps = [mark.text for mark in run.marks if mark.kind == "step"]
+    assert steps[0] == "scale to 2"
+    assert steps[1].startswith("delete pod coredns-")
+    assert steps[2] == "done"
+    pods = {s.target.name for s in run.series if s.lane == "pods"}
+    lives = {life.subject: life for life in run.intervals if life.kind == "life"}
+    assert len(pods) == len(lives) == 4, "three at the start, and the one that replaced the deleted"
+    assert sorted(life.to_ns < run.head.planned_ns for life in lives.values()) == [False, False, True, True]
+    assert "5 s of 5 s: " in err
+
+
+def test_kill_9_leaves_a_file_that_can_be_reported_without_its_wal(scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 60 -o run.db", tmp_path)
+    until(lambda: len(server.received()) >= 350)
+    process.kill()
+    process.communicate()
+    (tmp_path / "copy.db").write_bytes((tmp_path / "run.db").read_bytes())
+    code, out, _ = ran("report copy.db", tmp_path)
+    assert code == 3
+    assert "cut" in out
+
+
+def until(condition: object, seconds: float = 15.0) -> None:
+    """Wait until it holds."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
