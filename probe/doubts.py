@@ -42,11 +42,9 @@ def _unsent(run: Run) -> Iterable[Doubt]:
     if not lanes:
         return
     causes = run.unsent.sum(axis=0)
-    why = ", ".join(f"{causes[c]} {c.label} ({UNSENT_HELP[c]})" for c in UnsentCause if causes[c])
-    shares = ", ".join(
-        f"{lane} {unsent[lane]} of {planned[lane]} ({unsent[lane] / planned[lane]:.3%})" for lane in lanes
-    )
-    text = f"{sum(unsent.values())} rows were due but never sent, this prober's own fault: {shares}"
+    why = ", ".join(f"{causes[c]:,} {c.label} ({UNSENT_HELP[c]})" for c in UnsentCause if causes[c])
+    shares = ", ".join(f"{k} {unsent[k]:,} of {planned[k]:,} ({100 * unsent[k] / planned[k]:.3g} %)" for k in lanes)
+    text = f"{sum(unsent.values()):,} rows were due and never sent, this prober's own fault: {shares}"
     yield Doubt("unsent", f"{text}; by cause: {why}" if why else text, lanes)
 
 
@@ -54,7 +52,7 @@ def _own_drops(run: Run) -> Iterable[Doubt]:
     drops = run.counters[:, Counter.OWN_DROPS]
     if drops.any():
         lanes = _lanes(run, np.flatnonzero(drops).tolist())
-        text = f"{drops.sum()} replies were dropped because our own receive buffer was full; they count as timeouts"
+        text = f"{drops.sum():,} replies were dropped because our own receive buffer was full; they count as timeouts"
         yield Doubt("own_drops", f"{text}: up to that many were no loss", lanes, hides_loss=False)
 
 
@@ -72,8 +70,8 @@ def _stalls(run: Run) -> Iterable[Doubt]:
     if stalls:
         longest = max(stalls, key=lambda i: i.to_ns - i.from_ns)
         text = (
-            f"the prober stalled {len(stalls)} times, longest {(longest.to_ns - longest.from_ns) / NS:.3f} s"
-            f" from {longest.from_ns / NS:.3f} s: what was due then is unsent"
+            f"stalls of the prober itself: {len(stalls)}, the longest {(longest.to_ns - longest.from_ns) / NS:.3f} s"
+            f" from {longest.from_ns / NS:+.3f} s on: what was due then is unsent"
         )
         yield Doubt("stall", text, hides_loss=False)
 

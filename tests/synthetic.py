@@ -1,4 +1,4 @@
-"""Drawings, or a rule for every row -> a real run file, written second by second as the engine does."""
+"""Drawings, or a rule for every row -> a real run file, written minute by minute."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from probe.schedule import pacer_of
 MS = 1_000_000
 STARTED = 1_790_000_000 * NS
 """t0 of every synthetic run: 2026-09-21T14:13:20Z."""
+
+MINUTE = 60
+"""Seconds in a flush here: the engine flushes each one, the disk takes its time."""
 
 Fate = Callable[[Series, int], "Outcome | None"]
 """What becomes of the row of a series that is due at an instant; None: undecided."""
@@ -139,9 +142,10 @@ def written(
         writer.mark(mark)
     for interval in intervals:
         writer.interval(interval)
-    for i, c in enumerate(columns):
-        flush = flush_of(columns[: i + 1], len(series))
-        writer.flush(Flush([c], flush.unsent, flush.counters, flush.lag, flush.lag_max_ns, []), (i + 1) * NS)
+    for at in range(0, len(columns), MINUTE):
+        total = flush_of(columns[: at + MINUTE], len(series))
+        new = columns[at : at + MINUTE]
+        writer.flush(Flush(new, total.unsent, total.counters, total.lag, total.lag_max_ns, []), (at + len(new)) * NS)
     if finish:
         writer.finish(end_ns, cut)
         return open_run(path)

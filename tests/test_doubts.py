@@ -29,7 +29,7 @@ def test_unsent_rows_are_told_by_lane_and_cause(tmp_path: Path) -> None:
     run = written(tmp_path / "run.db", series, lambda s, due: fate(s, due) if s.lane == "b" else Outcome.ANSWER)
     (doubt,) = doubts_of(run)
     assert (doubt.id, doubt.lanes, doubt.hides_loss) == ("unsent", ("b",), True)
-    assert "b 3 of 100 (3.000%)" in doubt.text
+    assert "b 3 of 100 (3 %)" in doubt.text
     assert "3 stall (the prober was not scheduled in time" in doubt.text
 
 
@@ -62,6 +62,6 @@ def test_own_drops_lag_and_stalls(tmp_path: Path) -> None:
         ("lag", (), False),
     ]
     assert "7 replies were dropped" in found[0].text
-    assert "longest 1.000 s from 1.000 s" in found[1].text
+    assert "the longest 1.000 s from +1.000 s on" in found[1].text
     assert "(max 9.0 ms)" in found[2].text
     assert np.count_nonzero(flush.lag) == 1

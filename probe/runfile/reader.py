@@ -91,7 +91,7 @@ def _stretch(table: Ints, series: int, duration: Duration, spans: Spans | None) 
     return part[:, touched]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One run as it was written. Times in ns since t0 (head.started_unix_ns); S series.
 

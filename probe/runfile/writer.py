@@ -74,14 +74,8 @@ class RunWriter:
             db.close()
             path.unlink()
             raise EnvironmentProblem(f"{path}: cannot be written: {e}") from None
-        run = (
-            head.name,
-            head.command,
-            head.scenario,
-            head.started_unix_ns,
-            head.planned_ns,
-            json.dumps(head.objectives),
-        )
+        typed = (_storable(text) for text in (head.name, head.command, head.scenario))
+        run = (*typed, head.started_unix_ns, head.planned_ns, json.dumps(head.objectives))
         writer._later(
             "INSERT INTO run (version, name, command, scenario, started_unix_ns, planned_ns, objectives)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -217,6 +211,11 @@ class RunWriter:
 def _cells(table: Ints, names: type[UnsentCause | Counter]) -> list[tuple[object, ...]]:
     labels = [name.label for name in names]
     return [(int(s), labels[c], int(table[s, c])) for s, c in np.argwhere(table)]
+
+
+def _storable(text: str) -> str:
+    """A command line may hold bytes that are no text: SQLite refuses them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _failure_row(f: Failure) -> tuple[object, ...]:

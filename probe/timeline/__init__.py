@@ -10,10 +10,21 @@ from probe.model import NS
 from probe.recorder import Duration
 from probe.runfile import Run
 from probe.timeline.channel import Channel, Loss, channels_of
-from probe.timeline.spans import Spans, common, joined
+from probe.timeline.spans import Ints, Spans, common, joined
 from probe.timeline.windows import Window, stretches, windows_of
 
-__all__ = ["Channel", "Loss", "Spans", "Timeline", "Window", "common", "joined", "stretches", "windows_of"]
+__all__ = [
+    "Channel",
+    "Loss",
+    "Spans",
+    "Timeline",
+    "Window",
+    "common",
+    "joined",
+    "ranked_ns",
+    "stretches",
+    "windows_of",
+]
 
 
 @dataclass(frozen=True)
@@ -47,12 +58,21 @@ class Timeline:
         whole = within is None and not channel.mortal
         indices = [s.index for s in channel.series]
         counts, longest = self.run.histograms.total(indices, duration, None if whole else spans)
-        silent = 0
-        if duration is Duration.LATENCY:
-            loss, silent = channel.loss(within), max(0, channel.silent(spans) + more_lost)
-            if q * (loss.good + max(0, loss.lost + more_lost)) > loss.good + 1e-6:
-                return math.inf
-        return float(longest) if q == 1 and counts.any() else quantile_ns(counts, q, silent, longest)
+        if duration is not Duration.LATENCY:
+            return ranked_ns(counts, longest, q)
+        loss, silent = channel.loss(within), channel.silent(spans)
+        return ranked_ns(counts, longest, q, loss.good, loss.lost + more_lost, silent + more_lost)
+
+
+def ranked_ns(counts: Ints, longest: int, q: float, good: int = 0, lost: int = 0, silent: int = 0) -> float:
+    """The q-quantile of durations of replies, where `lost` of the rows count as infinite, `silent` of them unreplied.
+
+    longest: the exact maximum, which is q = 1 unless a row was lost; nan if there is nothing to rank.
+    """
+    lost, silent = max(0, lost), max(0, silent)
+    if lost and q * (good + lost) > good + 1e-6:
+        return math.inf
+    return float(longest) if q == 1 and counts.any() else quantile_ns(counts, q, silent, longest)
 
 
 def _horizon(run: Run) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from probe.doubts import WEIGHED, doubts_of
 from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
@@ -68,8 +69,9 @@ class Verdict:
     timeline: Timeline
 
 
+@lru_cache(maxsize=2)
 def verdict_of(run: Run) -> Verdict:
-    """By the run's own objectives, or the default ones if it has none."""
+    """By the run's own objectives, or the default ones if it has none. Worked out once for each Run."""
     objectives = run.head.objectives or default_objectives(run.series)
     return judge(Timeline.of(run), doubts_of(run), [parse_objective(text) for text in objectives])
 

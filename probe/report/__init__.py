@@ -1,0 +1,13 @@
+"""A Run -> a report: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from probe.report.json import json_report
+from probe.report.text import text_report
+from probe.runfile import Run
+
+__all__ = ["REPORTS", "json_report", "text_report"]
+
+REPORTS: dict[str, Callable[[Run], str]] = {"text": text_report, "json": json_report}

@@ -1,0 +1,181 @@
+"""A Run -> one JSON object, for programs: stable names and order, RFC 3339 in UTC, durations in seconds.
+
+    schema_version  1; it changes when a name goes or changes its meaning, not when one is added
+    verdict         PASS, FAIL or INCONCLUSIVE
+    objectives[]    text; verdict; met: as counted, null without a sample; measure, operator; limit and actual: a
+                    fraction of rows for loss, else seconds; lane, target: whose value `actual` is; why: reasons
+    totals          every row of the run, also of pods that were told to go:
+                    planned = sum of outcomes + in_flight; good; in_flight: undecided rows, 0 unless the run was cut;
+                    outcomes{}; unsent_by_cause{}; counters{}: what was seen beside the outcomes
+    series[]        what one lane asked one target for one type: lane, target, target_kind, transport, ports, qtype,
+                    planned, good, in_flight, outcomes{}; latency_seconds{}: from due to reply, lost rows as infinite;
+                    rtt_seconds{}: from send to reply, of replies; both p50, p90, p99, p999, max
+    windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
+                    target, class (an outcome); planned, lost: rows due inside; inferred: a refusal that only others
+                    heard; still_open: not yet good again at the end; others_fine[]: who was asked and lost nothing
+    marks[]         what happened: at, seconds (since the start), kind, text, source, subject
+    findings[]      causes and remedies: id, severity, text, evidence, remedy, source
+    doubts[]        what the prober did wrong itself: id, text, lanes[] (empty: all), hides_loss
+    cut             why the run ended early, null if it did not
+    environment{}   run (its name), command, file, started, ended, planned_seconds, schedule_lag_p99_seconds,
+                    schedule_lag_max_seconds (from due to sent), dnsprobe (its version); and as strings what the run
+                    was made with and against: tick, receive_buffer, gso, versions, the cluster's own description
+
+A number that is infinite (the quantile is a lost row) or has no sample is null: planned and outcomes tell them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.model import NS, Mark, Series
+from probe.outcome import REPLIED, Counter, Outcome, UnsentCause
+from probe.recorder import Duration
+from probe.report.units import rfc3339
+from probe.runfile import Run
+from probe.timeline import Window, ranked_ns
+from probe.verdict import Judged, verdict_of
+
+SCHEMA_VERSION = 1
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+
+Ints = NDArray[np.int64]
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+
+def json_report(run: Run) -> str:
+    """One object, two spaces of indentation, ASCII, ends with a newline."""
+    verdict = verdict_of(run)
+    outcomes, in_flight = _outcomes(run)
+    report: dict[str, Json] = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict.ruling.value,
+        "objectives": [_objective(judged) for judged in verdict.objectives],
+        "totals": {
+            **_rows(outcomes.sum(axis=0), int(in_flight.sum())),
+            "unsent_by_cause": _named((x.label for x in UnsentCause), run.unsent.sum(axis=0).tolist()),
+            "counters": _named((x.label for x in Counter), run.counters.sum(axis=0).tolist()),
+        },
+        "series": [_series(run, s, outcomes[s.index], int(in_flight[s.index])) for s in run.series],
+        "windows": [_window(run, window) for window in verdict.timeline.windows],
+        "marks": [_mark(run, mark) for mark in run.marks],
+        "findings": [],
+        "doubts": [
+            {"id": d.id, "text": d.text, "lanes": list(d.lanes), "hides_loss": d.hides_loss} for d in verdict.doubts
+        ],
+        "cut": run.cut or None,
+        "environment": _environment(run),
+    }
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"
+
+
+def _outcomes(
+    run: Run,
+) -> tuple[Ints, Ints]:
+    """Rows by series, outcome and good, int64[S, outcomes, 2]; and undecided ones, int64[S]."""
+    table = np.zeros((len(run.series), len(Outcome), 2), np.int64)
+    np.add.at(table, (run.counts.series, run.counts.outcome, run.counts.good), run.counts.n)
+    waiting = np.zeros(len(run.series), np.int64)
+    np.add.at(waiting, run.in_flight.series, run.in_flight.n)
+    return table, waiting
+
+
+def _rows(table: Ints, in_flight: int) -> dict[str, Json]:
+    return {
+        "planned": int(table.sum()) + in_flight,
+        "good": int(table[:, 1].sum()),
+        "in_flight": in_flight,
+        "outcomes": _named((x.label for x in Outcome), table.sum(axis=1).tolist()),
+    }
+
+
+def _series(run: Run, s: Series, table: Ints, in_flight: int) -> dict[str, Json]:
+    lost = table[:, 0].copy()
+    lost[Outcome.UNSENT] = 0
+    silent = sum(int(lost[o]) for o in Outcome if o not in REPLIED)
+    latency = run.histograms.total([s.index], Duration.LATENCY)
+    rtt = run.histograms.total([s.index], Duration.RTT)
+    fate = (int(table[:, 1].sum()), int(lost.sum()), silent)
+    return {
+        "lane": s.lane,
+        "target": s.target.name,
+        "target_kind": s.target.kind.value,
+        "transport": s.transport,
+        "ports": str(s.ports),
+        "qtype": s.qtype,
+        **_rows(table, in_flight),
+        "latency_seconds": {name: _seconds(ranked_ns(*latency, q, *fate)) for name, q in QUANTILES.items()},
+        "rtt_seconds": {name: _seconds(ranked_ns(*rtt, q)) for name, q in QUANTILES.items()},
+    }
+
+
+def _objective(judged: Judged) -> dict[str, Json]:
+    o = judged.objective
+    return {
+        "text": o.text,
+        "verdict": judged.ruling.value,
+        "met": judged.met,
+        "measure": o.measure,
+        "operator": o.operator,
+        "limit": o.limit,
+        "actual": judged.actual if math.isfinite(judged.actual) else None,
+        "lane": judged.lane,
+        "target": judged.target,
+        "why": judged.why,
+    }
+
+
+def _window(run: Run, w: Window) -> dict[str, Json]:
+    return {
+        "from": rfc3339(run.head.started_unix_ns + w.from_ns),
+        "to": rfc3339(run.head.started_unix_ns + w.to_ns),
+        "seconds": (w.to_ns - w.from_ns) / NS,
+        "resolution_seconds": w.resolution_ns / NS,
+        "lane": w.lane,
+        "target": w.target,
+        "class": w.outcome.label,
+        "planned": w.planned,
+        "lost": w.lost,
+        "inferred": w.inferred,
+        "still_open": w.still_open,
+        "others_fine": [{"lane": lane, "target": target} for lane, target in w.others_fine],
+    }
+
+
+def _mark(run: Run, mark: Mark) -> dict[str, Json]:
+    return {
+        "at": rfc3339(run.head.started_unix_ns + mark.at_ns),
+        "seconds": mark.at_ns / NS,
+        "kind": mark.kind,
+        "text": mark.text,
+        "source": mark.source,
+        "subject": mark.subject,
+    }
+
+
+def _environment(run: Run) -> dict[str, Json]:
+    own: dict[str, Json] = {
+        "run": run.head.name,
+        "command": run.head.command,
+        "file": str(run.path),
+        "started": rfc3339(run.head.started_unix_ns),
+        "ended": rfc3339(run.head.started_unix_ns + run.end_ns),
+        "planned_seconds": run.head.planned_ns / NS,
+        "schedule_lag_p99_seconds": _seconds(ranked_ns(run.lag, run.lag_max_ns, 0.99)),
+        "schedule_lag_max_seconds": run.lag_max_ns / NS,
+        "dnsprobe": run.version,
+    }
+    return own | {name: value for name, value in run.head.facts.items() if name not in own}
+
+
+def _named(labels: Iterable[str], values: Iterable[int]) -> dict[str, Json]:
+    return dict(zip(labels, values, strict=True))
+
+
+def _seconds(ns: float) -> float | None:
+    return ns / NS if math.isfinite(ns) else None

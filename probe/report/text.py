@@ -1,0 +1,232 @@
+"""A Run -> a page of plain text for people; its first line says whether it hurt, how much and when."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from probe.model import NS
+from probe.outcome import Counter, Outcome
+from probe.recorder import Duration
+from probe.report.units import clock, count, date, duration, plain, seconds, share, since_start
+from probe.runfile import Run
+from probe.timeline import Channel, Timeline, Window, ranked_ns
+from probe.verdict import MEASURES, Judged, Ruling, Verdict, verdict_of
+
+WIDTH = 110
+WINDOWS_SHOWN = 40
+"""More windows than this are shown by length; JSON has them all."""
+
+Row = Sequence[str]
+
+
+def text_report(run: Run) -> str:
+    """About 110 columns of printable characters, ends with a newline."""
+    verdict = verdict_of(run)
+    timeline = verdict.timeline
+    parts = [
+        [_headline(verdict), *_about(run)],
+        ["OBJECTIVES", *_objectives(verdict.objectives)],
+        ["LANES", *_lanes(timeline)],
+        ["DISRUPTIONS", *_windows(timeline)],
+        ["WHAT HAPPENED", *_marks(run)],
+        ["WHAT TO DOUBT", *_doubts(verdict)],
+        ["MADE WITH", *_facts(run)],
+    ]
+    return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts) + "\n"
+
+
+def _headline(verdict: Verdict) -> str:
+    """One line however long it is: the first thing people read, and what a search finds."""
+    timeline = verdict.timeline
+    judged = [c for c in timeline.channels if any(j.objective.covers(c.lane) for j in verdict.objectives)]
+    channels = judged or list(timeline.channels)
+    losses = [c.loss() for c in channels]
+    lost, asked = sum(loss.lost for loss in losses), sum(loss.asked for loss in losses)
+    text = f"none of {count(asked)} queries was lost in {timeline.run.end_ns / NS:g} s"
+    if lost:
+        text = f"{count(lost)} of {count(asked)} queries lost ({share(lost / asked)}), {_worst(timeline, channels)}"
+    if verdict.ruling is Ruling.INCONCLUSIVE:
+        return f"{verdict.ruling}: {text}, but {_reason(verdict)}"
+    if verdict.ruling is Ruling.FAIL and not lost:
+        missed = next(j for j in verdict.objectives if j.ruling is Ruling.FAIL)
+        return f"{verdict.ruling}: {text}, but {plain(missed.objective.text)} was missed: {_actual(missed)}"
+    return f"{verdict.ruling}: {'it hurt: ' if lost and verdict.ruling is Ruling.FAIL else ''}{text}"
+
+
+def _worst(timeline: Timeline, channels: Sequence[Channel]) -> str:
+    """The longest window of some channels."""
+    names = {c.name for c in channels}
+    windows = [w for w in timeline.windows if (w.lane, w.target) in names]
+    w = max(windows, key=lambda w: (w.to_ns - w.from_ns, not w.inferred))
+    at = f"{clock(timeline.run.head.started_unix_ns + w.from_ns)} UTC ({since_start(w.from_ns)})"
+    return f"at worst for {seconds(w.to_ns - w.from_ns)} from {at}: {_channel(w)}, {w.outcome.label}"
+
+
+def _reason(verdict: Verdict) -> str:
+    """The gravest doubt in a few words, or why an objective has no answer."""
+    grave = [d.text for d in verdict.doubts if d.hides_loss] or [j.why for j in verdict.objectives if j.why]
+    return plain(re.split("[:;]", (grave or ["there was no objective"])[0])[0])
+
+
+def _about(run: Run) -> list[str]:
+    head = run.head
+    lines = [f"{plain(head.name)}: {run.end_ns / NS:g} s from {date(head.started_unix_ns)}"]
+    if run.cut:
+        lines += _wrapped(f"CUT SHORT: {plain(run.cut)} (planned: {head.planned_ns / NS:g} s)")
+    if head.command:
+        lines.append(plain(head.command))
+    return lines
+
+
+def _objectives(objectives: Sequence[Judged]) -> list[str]:
+    """A line each; a reason that several in a row share is said once, after the last of them."""
+    rows: list[Row] = []
+    for j in objectives:
+        state = {Ruling.PASS: "met", Ruling.FAIL: "MISSED", Ruling.INCONCLUSIVE: "UNKNOWN"}[j.ruling]
+        who = f"{j.lane} -> {j.target}" if j.lane else ""
+        rows.append((state, plain(j.objective.text), _actual(j), plain(who)))
+    found: list[str] = []
+    for i, line in enumerate(_table(rows, "<<><")):
+        why, after = objectives[i].why, objectives[i + 1].why if i + 1 < len(objectives) else ""
+        found += [line, *(_wrapped(plain(why), 11) if why != after else [])]
+    return found or ["  none"]
+
+
+def _actual(judged: Judged) -> str:
+    if MEASURES[judged.objective.measure].unit == "%":
+        return share(judged.actual)
+    return duration(judged.actual * NS)
+
+
+def _lanes(timeline: Timeline) -> list[str]:
+    head = ("lane -> target", "", "planned", "good", "lost", "share", "p50", "p99", "max")
+    rows: list[Row] = [head]
+    for c in timeline.channels:
+        loss = c.loss()
+        quantiles = (timeline.quantile_ns(c, Duration.LATENCY, q) for q in (0.5, 0.99, 1))
+        numbers = (count(loss.planned), count(loss.good), count(loss.lost), share(loss.share))
+        rows.append((_channel(c), f"{c.transport} {c.ports}", *numbers, *map(duration, quantiles)))
+    lines = _table(rows, "<<>>>>>>>")
+    lines.append("  p50, p99, max: from when a query was due to its reply; never: that row was lost")
+    for c in timeline.channels:
+        if c.own_drops and (lost := c.loss().lost):
+            fewest = count(max(0, lost - c.own_drops))
+            drops = f"our own receive buffer dropped {count(c.own_drops)} replies"
+            lines.append(f"  {_channel(c)}: {fewest} to {count(lost)} lost, because {drops}")
+    planned = sum(c.whole.planned for c in timeline.channels)
+    beside = planned - sum(c.loss().planned for c in timeline.channels)
+    if beside > 0:
+        lines.append(f"  pods count from Ready to deletion: {count(beside)} rows outside of that are not shown here")
+    return [*lines, *_wrapped(_totals(timeline, planned), 2)]
+
+
+def _totals(timeline: Timeline, planned: int) -> str:
+    run, rows = timeline.run, timeline.run.counts
+    outcomes = {o: int(rows.n[rows.outcome == o].sum()) for o in Outcome}
+    said = [f"{count(n)} {o.label}" for o, n in outcomes.items() if n]
+    undecided = int(run.in_flight.n.sum())
+    said += [f"{count(undecided)} in flight"] if undecided else []
+    text = f"all rows: {count(planned)} planned = {' + '.join(said) or '0'}"
+    counters = [f"{count(int(n))} {Counter(i).label}" for i, n in enumerate(run.counters.sum(axis=0)) if n]
+    return f"{text}; beside these: {', '.join(counters)}" if counters else text
+
+
+def _windows(timeline: Timeline) -> list[str]:
+    windows = timeline.windows
+    if not windows:
+        return ["  none"]
+    shown = sorted(windows, key=lambda w: w.from_ns - w.to_ns)[:WINDOWS_SHOWN]
+    start = timeline.run.head.started_unix_ns
+    rows: list[Row] = [("from", "(UTC)", "to (UTC)", "length", "lost of planned", "class", "lane -> target")]
+    kept = [w for w in windows if w in shown]
+    for w in kept:
+        length = f"{seconds(w.to_ns - w.from_ns)} (to {duration(w.resolution_ns)})"
+        lost = f"{count(w.lost)} of {count(w.planned)}"
+        times = (since_start(w.from_ns), clock(start + w.from_ns), clock(start + w.to_ns))
+        rows.append((*times, length, lost, w.outcome.label, _channel(w)))
+    head, *lines = _table(rows, ">>>>><<")
+    found = [head]
+    for w, line in zip(kept, lines, strict=True):
+        found += [line, *_wrapped(_beside(w), 13)]
+    if len(windows) > len(shown):
+        found.append(f"  ... and {count(len(windows) - len(shown))} shorter ones: the JSON report has them all")
+    return found
+
+
+def _beside(w: Window) -> str:
+    """What else is known about a window."""
+    said = []
+    if w.inferred:
+        said.append("refused, by what other lanes heard: this one got no refusal itself (the kernel limits them)")
+    if w.still_open:
+        said.append("still going on when the run ended")
+    if w.others_fine and not w.others_hit:
+        said.append("every other lane was fine")
+    elif w.others_fine:
+        said.append(f"fine meanwhile: {_listed(w.others_fine)}")
+    elif w.others_hit:
+        said.append("no other lane was fine")
+    return "; ".join(said)
+
+
+def _marks(run: Run) -> list[str]:
+    if not run.marks:
+        return ["  nothing was marked"]
+    start = run.head.started_unix_ns
+    rows: list[Row] = []
+    for m in run.marks:
+        text = plain(_of(m.subject, m.text))
+        rows.append((since_start(m.at_ns), clock(start + m.at_ns), plain(m.kind), text, f"[{plain(m.source)}]"))
+    return _table(rows, ">><<<")
+
+
+def _of(subject: str, text: str) -> str:
+    return f"{subject}: {text}" if subject and subject not in text else text
+
+
+def _doubts(verdict: Verdict) -> list[str]:
+    if not verdict.doubts:
+        return ["  nothing: every query was sent on time and decided"]
+    return [line for d in verdict.doubts for line in _wrapped(f"- {plain(d.text)}", 2, 4)]
+
+
+def _facts(run: Run) -> list[str]:
+    facts = {"run file": str(run.path), "dnsprobe": run.version, **run.head.facts}
+    if run.lag.any():
+        p99, longest = ranked_ns(run.lag, run.lag_max_ns, 0.99), run.lag_max_ns
+        facts["schedule lag"] = f"p99 {duration(p99)}, max {duration(longest)} (from due to sent)"
+    if run.failures or run.failures_left_out:
+        left_out = f", {count(run.failures_left_out)} more only counted" if run.failures_left_out else ""
+        facts["failures"] = f"{count(len(run.failures))} rows kept exactly in the run file{left_out}"
+    width = max(len(plain(name)) for name in facts)
+    return [
+        line
+        for name, value in facts.items()
+        for line in _wrapped(f"{plain(name):{width}}  {plain(value)}", 2, width + 4)
+    ]
+
+
+def _channel(of: Channel | Window) -> str:
+    target = of.target if isinstance(of, Window) else of.target.name
+    return plain(f"{of.lane} -> {target}")
+
+
+def _listed(names: Sequence[tuple[str, str]], most: int = 4) -> str:
+    text = ", ".join(plain(f"{lane} -> {target}") for lane, target in names[:most])
+    return f"{text} and {len(names) - most} more" if len(names) > most else text
+
+
+def _table(rows: Sequence[Row], aligned: str) -> list[str]:
+    """Columns as wide as their widest cell, two spaces apart; `aligned` has < or > for each."""
+    widths = [max((len(cell) for cell in column), default=0) for column in zip(*rows, strict=True)]
+    cells = [[f"{cell:{a}{w}}" for cell, a, w in zip(row, aligned, widths, strict=True) if w] for row in rows]
+    return ["  " + "  ".join(row).rstrip() for row in cells]
+
+
+def _wrapped(text: str, indent: int = 0, later: int | None = None) -> Iterable[str]:
+    rest = " " * (indent if later is None else later)
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=" " * indent, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,162 @@
+"""Reports of runs that tell a story, against golden files; `python -m tests.test_report` writes these anew."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from probe.model import NS, Mark
+from probe.outcome import Outcome
+from probe.report import REPORTS, json_report, text_report
+from probe.report.units import clock, count, duration, plain, rfc3339, seconds, share, since_start
+from probe.runfile import Head, Run, RunWriter, open_run
+from tests.stories import STORIES
+from tests.synthetic import STARTED, drawn, series_of, written
+
+GOLDEN = Path(__file__).parent / "data" / "report"
+IN_JSON = ("a_third", "refusals", "cut")
+KEYS = {
+    "": "schema_version verdict objectives totals series windows marks findings doubts cut environment",
+    "objectives": "text verdict met measure operator limit actual lane target why",
+    "totals": "planned good in_flight outcomes unsent_by_cause counters",
+    "series": "lane target target_kind transport ports qtype planned good in_flight outcomes latency_seconds"
+    " rtt_seconds",
+    "windows": "from to seconds resolution_seconds lane target class planned lost inferred still_open others_fine",
+    "marks": "at seconds kind text source subject",
+    "doubts": "id text lanes hides_loss",
+}
+
+
+def rendered(kind: str, run: Run) -> str:
+    """A report that does not say where the run file of this test is."""
+    shown = json.dumps(str(run.path))[1:-1] if kind == "json" else str(run.path)
+    return REPORTS[kind](run).replace(shown, "run.db")
+
+
+def golden(kind: str, story: str) -> Path:
+    return GOLDEN / f"{story}.{'txt' if kind == 'text' else kind}"
+
+
+@pytest.mark.parametrize(("kind", "story"), [*(("text", s) for s in STORIES), *(("json", s) for s in IN_JSON)])
+def test_reports_are_as_agreed(tmp_path: Path, kind: str, story: str) -> None:
+    assert rendered(kind, STORIES[story](tmp_path / "run.db")) == golden(kind, story).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("story", "begins"),
+    [
+        ("clean", "PASS: none of 2,000 queries was lost in 20 s"),
+        ("blackout", "FAIL: it hurt: 3,000 of 8,000 queries lost (37.5 %), at worst for 3.000 s from 14:13:22.345 UTC"),
+        ("a_third", "FAIL: it hurt: 100 of 1,500 queries lost (6.67 %), at worst for 2.980 s"),
+        ("stalled", "INCONCLUSIVE: none of 800 queries was lost in 10 s, but 200 rows were due and never sent"),
+        ("cut", "INCONCLUSIVE: none of 45 queries was lost in 5 s, but the run was cut"),
+    ],
+)
+def test_first_line_says_whether_it_hurt_how_much_and_when(tmp_path: Path, story: str, begins: str) -> None:
+    assert text_report(STORIES[story](tmp_path / "run.db")).startswith(begins)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_json_is_stable_and_adds_up(tmp_path: Path, story: str) -> None:
+    report = json.loads(json_report(STORIES[story](tmp_path / "run.db")))
+    for place, keys in KEYS.items():
+        part = report[place] if place else report
+        for one in part if isinstance(part, list) else [part]:
+            assert " ".join(one) == keys
+    for rows in (report["totals"], *report["series"]):
+        assert rows["planned"] == sum(rows["outcomes"].values()) + rows["in_flight"]
+        assert tuple(rows["outcomes"]) == tuple(o.label for o in Outcome)
+    for name in ("planned", "good", "in_flight"):
+        assert report["totals"][name] == sum(s[name] for s in report["series"])
+    assert report["totals"]["outcomes"]["unsent"] == sum(report["totals"]["unsent_by_cause"].values())
+    for w in report["windows"]:
+        length = datetime.fromisoformat(w["to"]) - datetime.fromisoformat(w["from"])
+        assert length.total_seconds() == pytest.approx(w["seconds"], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_reports_are_safe_to_print(tmp_path: Path, kind: str) -> None:
+    report = rendered(kind, STORIES["foreign"](tmp_path / "run.db"))
+    assert all(line.isprintable() for line in report.split("\n"))
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_run_that_was_killed_before_its_first_query(tmp_path: Path, kind: str) -> None:
+    writer = RunWriter.create(tmp_path / "run.db", Head("x", STARTED, NS, command="dnsprobe \udcff"))
+    run = open_run(tmp_path / "run.db")
+    assert "INCONCLUSIVE" in REPORTS[kind](run)
+    assert run.head.command == "dnsprobe \\udcff"
+    writer.finish(0)
+
+
+def test_missed_without_a_loss_names_what_was_missed(tmp_path: Path) -> None:
+    run = written(tmp_path / "run.db", [series_of(rate=10)], drawn(""), latency_ns=NS // 5)
+    assert text_report(run).startswith(
+        "FAIL: none of 100 queries was lost in 10 s, but p99(vip-*, nodelocal-*) <= 100ms was missed: 199 ms\n"
+    )
+
+
+def test_many_windows_are_shown_longest_first(tmp_path: Path) -> None:
+    lossy = ("x" + "." * 7) * 50 + "xx" + "." * 8
+    text = text_report(written(tmp_path / "run.db", [series_of(seconds=410)], drawn(lossy)))
+    assert "... and 11 shorter ones: the JSON report has them all" in text
+    assert "2.000 s (to 1.000 s)" in text
+
+
+def test_marks_are_told_in_order(tmp_path: Path) -> None:
+    marks = [Mark(2 * NS, "step", "second", "scenario"), Mark(NS, "mark", "first", "scenario")]
+    text = text_report(written(tmp_path / "run.db", [series_of()], drawn(""), marks=marks))
+    assert text.index("first") < text.index("second")
+
+
+@pytest.mark.parametrize(
+    ("formatted", "expected"),
+    [
+        (duration(0), "0 s"),
+        (duration(800), "800 ns"),
+        (duration(1024), "1.02 us"),
+        (duration(827_392), "827 us"),
+        (duration(1_000_000), "1 ms"),
+        (duration(48_230_000), "48.2 ms"),
+        (duration(200_000_000), "200 ms"),
+        (duration(3 * NS), "3.000 s"),
+        (duration(math.inf), "never"),
+        (duration(math.nan), "-"),
+        (seconds(2_980_000_000), "2.980 s"),
+        (seconds(850_000), "850 us"),
+        (share(0), "0 %"),
+        (share(1), "100 %"),
+        (share(0.375), "37.5 %"),
+        (share(0.00001), "0.001 %"),
+        (share(0.000001), "<0.001 %"),
+        (share(0.999999), "99.999 %"),
+        (share(math.nan), "-"),
+        (count(1_234_567), "1,234,567"),
+        (since_start(-5_000_000), "-0.005 s"),
+        (clock(STARTED + 5), "14:13:20.000"),
+        (rfc3339(STARTED + 5), "2026-09-21T14:13:20.000000005Z"),
+        (plain("a\tb\x9bc\u2028d é"), "a\\tb\\x9bc\\u2028d é"),
+    ],
+)
+def test_units(formatted: str, expected: str) -> None:
+    assert formatted == expected
+
+
+def _write_golden() -> None:
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    stories: list[tuple[str, str]] = [*(("text", s) for s in STORIES), *(("json", s) for s in IN_JSON)]
+    make: Callable[[Path], Run]
+    for kind, story in stories:
+        make = STORIES[story]
+        with tempfile.TemporaryDirectory() as folder:
+            golden(kind, story).write_text(rendered(kind, make(Path(folder) / "run.db")), "utf-8")
+
+
+if __name__ == "__main__":
+    _write_golden()
