@@ -214,6 +214,22 @@ def test_pre_stop_is_paid_out_of_the_grace_period_but_two_seconds_are_left() -> 
     play(story, settings(replicas=1, lameduck=10.0, pre_stop=0.5, grace_period=1.0))
 
 
+def test_a_pod_whose_process_is_killed_is_restarted_in_place() -> None:
+    async def story(lab: Running) -> None:
+        assert lab._process
+        standins = (pid for pid, words in offspring(lab._process.pid).items() if "probe.cluster.standin" in words)
+        killed = time.monotonic_ns()
+        os.kill(next(standins), signal.SIGKILL)
+        exited = await lab.at("pod_exited")
+        assert exited.text == "exit code 137"
+        ready = await lab.at("pod_ready", exited.subject, after=killed)
+        assert ready.up is None  # the target was never deleted
+        await lab.at("endpoints_programmed", after=ready.at)
+        assert lost(await draw(lab.service, 20, 0.005)) == []
+
+    play(story, settings(replicas=2))
+
+
 # --- The Service while pods go ---
 
 
@@ -253,6 +269,7 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
         created = [e.subject for e in lab.events if e.kind == "pod_created"]
         deleted = await lab.delete_pod()
         assert deleted in before
+        assert deleted not in [target.name for target in lab.targets("pods")]
         assert not created or deleted == created[0]
         event = await lab.at("pod_deleted", deleted)
         assert event.down

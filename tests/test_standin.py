@@ -61,7 +61,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("needs the real CoreDNS: run `make coredns`")
     address = f"{BLOCK}.2"
     corefile = write_corefile(tmp_path_factory.mktemp("coredns"), address, PORT, 0)
-    process = subprocess.Popen([coredns, "-conf", corefile], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [coredns, "-conf", corefile], cwd=corefile.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     until_ready(address)
     yield address
     process.terminate()

@@ -225,3 +225,16 @@ def test_a_tcp_connection_to_a_dead_pod_is_reset_and_to_a_vanished_one_left_unan
         assert not scene.vip._relays  # the client gave up, and so has the proxy
 
     play(story)
+
+
+def test_datagrams_the_proxy_was_too_slow_for_are_counted() -> None:
+    async def story(scene: Scene) -> None:
+        client, sent = scene.client(), 20_000
+        assert scene.vip.drops() == 0
+        for i in range(sent):  # without a moment for the proxy
+            client.sock.send(i.to_bytes(2) + b"?")
+        dropped = scene.vip.drops()
+        assert 0 < dropped < sent
+        assert dropped == scene.vip.drops()
+
+    play(story)

@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from probe.cluster import Happened
@@ -96,9 +97,9 @@ def find_block(port: int) -> Block:
 
 
 class Deployment:
-    """CoreDNS's Deployment on one node, with its Service. Each thing that happens is put into `happened`."""
+    """CoreDNS's Deployment on one node, with its Service. `happened` is told of each thing as it happens."""
 
-    def __init__(self, build: Build, folder: Path, happened: asyncio.Queue[Happened]) -> None:
+    def __init__(self, build: Build, folder: Path, happened: Callable[[Happened], None]) -> None:
         self.settings = build.settings
         self.block = find_block(build.settings.port)
         self.vip = Vip(self.block.service, build.settings.port, sessions_of(build.settings))
@@ -118,6 +119,7 @@ class Deployment:
         """Build, then live until cancelled. `built` gets the Service once all is Ready, or what is missing."""
         async with self._tasks:
             self._tasks.create_task(self._program())
+            self._tasks.create_task(self._watch_drops())
             self.scale(self.settings.replicas)
             try:
                 async with asyncio.timeout(_START_TIMEOUT + self.settings.start_delay):
@@ -184,7 +186,7 @@ class Deployment:
             pod.delete()
 
     def _emit(self, kind: str, text: str, subject: str, **counts: Target) -> None:
-        self._happened.put_nowait(Happened(time.monotonic_ns(), kind, text, _SOURCE, subject, **counts))
+        self._happened(Happened(time.monotonic_ns(), kind, text, _SOURCE, subject, **counts))
 
     def _tell(self, pod: Pod, kind: str, text: str) -> None:
         """A pod's event; its target is up once, at its first Ready, and ends only if it ever was; then the slice."""
@@ -213,6 +215,16 @@ class Deployment:
             await asyncio.sleep(due - time.monotonic())
             self.vip.program(endpoints)
             self._emit("endpoints_programmed", _shown(endpoints), SERVICE)
+
+    async def _watch_drops(self) -> None:
+        """Say it each second in which the lab itself lost datagrams, so that nobody blames DNS for them."""
+        before = 0
+        while True:
+            await asyncio.sleep(1)
+            now = self.vip.drops()
+            if now > before:
+                self._emit("lab_dropped", f"{now - before} datagrams: more than the lab's Service can carry", SERVICE)
+            before = now
 
 
 def _shown(endpoints: tuple[Endpoint, ...]) -> str:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 
 from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
@@ -26,6 +27,7 @@ from probe.model import Target
 MAX_REPLICAS = 100
 """A lab has 235 addresses, and pods that terminate keep theirs."""
 
+_STAND_IN = {"auto": "stand-in (no coredns found; `make coredns` builds it)", "stand-in": "stand-in"}
 _SHORTEST_PERIOD = 0.05
 _STOP_TIMEOUT = 10.0
 
@@ -60,7 +62,7 @@ class Lab:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._errors: IO[bytes] | None = None
         self._service: Target | None = None
         self._pods: dict[str, Target] = {}
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
@@ -70,7 +72,8 @@ class Lab:
     async def start(self) -> None:
         """Build; returns once all replicas are Ready and the Service answers. EnvironmentProblem says why not."""
         self._coredns = choose_coredns(self._settings.coredns)
-        self._version = await _version(self._coredns)
+        self._version = await _version(self._coredns) if self._coredns else _STAND_IN[self._settings.coredns]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         near, far = socket.socketpair()
         with far:
             self._process = await asyncio.create_subprocess_exec(
@@ -79,6 +82,7 @@ class Lab:
                 "probe.cluster.lab_process",
                 str(far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
                 stderr=self._errors,
                 pass_fds=[far.fileno()],
                 start_new_session=True,
@@ -108,7 +112,8 @@ class Lab:
                 await process.wait()
         if self._listening:
             await self._listening
-        self._errors.close()
+        if self._errors:
+            self._errors.close()
 
     def targets(self, selector: str) -> list[Target]:
         """`service`, `pods` (Ready once and not deleted, in that order of time), or one target's name."""
@@ -173,17 +178,17 @@ class Lab:
 
     def _died(self) -> None:
         """Nobody asked it to: say so on the timeline, and to whoever waits for an answer."""
-        self._errors.seek(0)
-        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        text = f"the lab's process has died{': ' if last else ''}{''.join(last)}"
+        text = "the lab's process has died"
+        if self._errors:
+            self._errors.seek(0)
+            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            text = ": ".join([text, *last])
         self._happened.put_nowait(Happened(time.monotonic_ns(), "lab_died", text, "lab"))
         self._answers.put_nowait(Refused(text))
 
 
-async def _version(coredns: Path | None) -> str:
-    """`CoreDNS-1.15.0 (/path)`, as the program itself says, or that it is the stand-in."""
-    if coredns is None:
-        return "stand-in (no CoreDNS installed, or not asked for)"
+async def _version(coredns: Path) -> str:
+    """`CoreDNS-1.15.0 (/path)`, as the program itself says."""
     try:
         process = await asyncio.create_subprocess_exec(
             coredns, "-version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL

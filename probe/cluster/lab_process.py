@@ -41,9 +41,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fol
     build = await control.read(reader)
     if not isinstance(build, Build):
         return
-    happened: asyncio.Queue[Happened] = asyncio.Queue()
     try:
-        deployment = Deployment(build, folder, happened)
+        deployment = Deployment(build, folder, lambda event: control.write(writer, event))
     except DnsprobeError as problem:
         control.write(writer, _refused(problem))
         return
@@ -53,17 +52,13 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fol
             problem = built.exception()
             control.write(writer, _refused(problem) if problem else built.result())
 
-    async def report() -> None:
-        while True:
-            control.write(writer, await happened.get())
-
     async def obey() -> None:
         while (request := await control.read(reader)) is not None:
             control.write(writer, _carry_out(deployment, request))
 
     built: asyncio.Future[Built] = asyncio.get_running_loop().create_future()
     built.add_done_callback(say_built)
-    tasks = {asyncio.create_task(job) for job in (deployment.run(built), report(), obey())}
+    tasks = {asyncio.create_task(job) for job in (deployment.run(built), obey())}
     done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in rest:
         task.cancel()

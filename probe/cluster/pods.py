@@ -67,19 +67,19 @@ class Image:
         """The pod's process, with its output in the pod's log."""
         home = self.folder / pod.name
         home.mkdir(exist_ok=True)
-        settings = pod.settings
+        port, lameduck = pod.settings.port, pod.settings.lameduck
         if self.coredns:
-            corefile = write_corefile(home, pod.address, settings.port, settings.lameduck)
-            command = [str(self.coredns), "-conf", str(corefile)]
+            write_corefile(home, pod.address, port, lameduck)
+            command = [str(self.coredns), "-conf", "Corefile"]
         else:
-            command = [sys.executable, "-m", "probe.cluster.standin", pod.address]
-            command += [str(settings.port), str(settings.lameduck)]
+            command = [sys.executable, "-m", "probe.cluster.standin", pod.address, str(port), str(lameduck)]
         with self.log(pod).open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=home if self.coredns else None,
                 env=os.environ | {BADGE: str(self.folder)},
                 start_new_session=True,
             )

@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable
 
+from probe import linux
 from probe.cluster.sessions import Client, Endpoint, Sessions
 from probe.model import NS
 
@@ -33,10 +34,10 @@ _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 s: close() sends a RST (socket(7))."""
 
 
-def _udp_socket(receive_buffer: int) -> socket.socket:
+def _udp_socket(size: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    linux.receive_buffer(sock, size)
     return sock
 
 
@@ -77,6 +78,9 @@ class _Upstream:
             if waiting is not None and now - waiting[2] < _PENDING_NS:
                 self._deliver(waiting[1] + reply[2:], waiting[0], now)
 
+    def drops(self) -> int:
+        return linux.own_drops(self._sock)
+
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
@@ -104,6 +108,11 @@ class Vip:
         del self._pods[pod]
         for upstream in self._upstreams.pop(pod, []):
             upstream.close()
+
+    def drops(self) -> int:
+        """Datagrams lost because this proxy was too slow, on the sockets that are open now: no pod's fault."""
+        upstreams = (upstream for sockets in self._upstreams.values() for upstream in sockets)
+        return sum(upstream.drops() for upstream in upstreams) + (linux.own_drops(self._udp) if self._udp else 0)
 
     def program(self, endpoints: tuple[Endpoint, ...]) -> None:
         """New flows go by these endpoints from now on; without any the Service refuses. OSError: address in use."""

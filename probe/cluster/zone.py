@@ -48,7 +48,7 @@ def _zone_file(origin: str, records: dict[str, dict[str, tuple[str, ...]]]) -> s
 
 
 def write_corefile(folder: Path, address: str, port: int, lameduck: float) -> Path:
-    """The Corefile of one pod with its zone files, in `folder`. Lameduck in seconds; 0 leaves the line out.
+    """The Corefile of one pod with its zone files, to be run in `folder`. Lameduck in seconds; 0 leaves the line out.
 
     The root zone is served too, and empty: nothing is forwarded, a name outside the cluster is NXDOMAIN.
     """
@@ -63,8 +63,8 @@ def write_corefile(folder: Path, address: str, port: int, lameduck: float) -> Pa
         f"    health {address}:{HEALTH_PORT}{lameduck_block}\n"
         f"    ready {address}:{READY_PORT}\n"
         f"    prometheus {address}:{METRICS_PORT}\n"
-        f"    file {folder / 'cluster.zone'} {DOMAIN}\n"
-        f"    file {folder / 'root.zone'} .\n"
+        f"    file cluster.zone {DOMAIN}\n"
+        f"    file root.zone .\n"
         f"}}\n"
     )
     return corefile
