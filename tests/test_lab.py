@@ -366,6 +366,8 @@ def test_two_labs_at_once_and_what_they_say_they_are() -> None:
     async def story(first: Running) -> None:
         async with lab(settings(replicas=1, proxy_mode="ipvs")) as second:
             assert first.service.address != second.service.address
+            assert first._process
+            first._process.send_signal(signal.SIGINT)  # Ctrl-C is the run's, which then stops its lab in order
             assert [await ask_fresh(lab.service) for lab in (first, second)] == [".", "."]
             assert "stand-in" in first.facts()["coredns"]
             assert [lab.facts()["lab.proxy_mode"] for lab in (first, second)] == ["iptables", "ipvs"]
@@ -488,6 +490,18 @@ def test_a_lab_that_is_killed_leaves_nothing_behind_and_says_so() -> None:
             await lab.scale(1)
 
     play_each(story)
+
+
+def test_a_lab_whose_keeper_was_killed_cleans_up_itself() -> None:
+    async def run() -> None:
+        async with lab(settings(replicas=1)) as running:
+            assert running._process
+            pids = offspring(running._process.pid)
+            os.kill(next(pid for pid, words in pids.items() if "probe.cluster.keeper" in words), signal.SIGKILL)
+        assert await asyncio.to_thread(gone_within, 1, pids)
+        assert not await asyncio.to_thread(folder_of(pids).exists)
+
+    asyncio.run(run())
 
 
 def test_a_program_that_is_killed_takes_its_lab_with_it() -> None:

@@ -36,17 +36,22 @@ def _kill_all(folder: str) -> int:
     return found
 
 
-def main() -> None:
-    """`python -m probe.cluster.keeper FOLDER`, with a pipe from the lab as standard input."""
-    folder = sys.argv[1]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stdin.buffer.read()
+def sweep(folder: str) -> None:
+    """End the lab's processes and remove its folder."""
     # A pod that was being started when the lab died shows its badge a moment later: two empty looks in a row.
     empty = 0
     while empty < 2:
         empty = 0 if _kill_all(folder) else empty + 1
         time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    """`python -m probe.cluster.keeper FOLDER`, with a pipe from the lab as standard input."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    sweep(sys.argv[1])
 
 
 if __name__ == "__main__":

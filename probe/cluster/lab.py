@@ -52,7 +52,12 @@ def _check(settings: LabSettings) -> None:
 
 
 class Lab:
-    """The loopback lab, a Cluster. Start it before lowering this process's priority: its children inherit it."""
+    """The loopback lab, a Cluster. Start it before lowering this process's priority: its children inherit it.
+
+    Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
+    failed), sigkill, pod_exited, pod_gone; of the Service: endpoints_changed, endpoints_programmed (the change has
+    reached the proxy), lab_dropped (the lab lost datagrams itself); lab_died (it ended unasked, and so do the events).
+    """
 
     def __init__(self, settings: LabSettings | None = None) -> None:
         self._settings = settings or LabSettings()

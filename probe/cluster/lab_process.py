@@ -16,6 +16,7 @@ from pathlib import Path
 from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
 from probe.cluster.deployment import Deployment
+from probe.cluster.keeper import sweep
 from probe.errors import DnsprobeError, UsageError
 
 
@@ -74,6 +75,8 @@ async def _main(sock: socket.socket, keeper: subprocess.Popen[bytes], folder: Pa
         await _serve(reader, writer, folder)
     finally:
         await asyncio.to_thread(keeper.communicate)
+        if keeper.returncode:
+            sweep(str(folder))
         writer.close()
 
 

@@ -198,10 +198,11 @@ class Pod:
             self._tell(self, "pre_stop", f"sleep {pre_stop:g} s")
             await asyncio.wait([running], timeout=pre_stop)
         if self._process:
-            self._tell(self, "sigterm", "")
+            left = max(_LEAST_GRACE, grace - pre_stop)
+            self._tell(self, "sigterm", f"{left:g} s until SIGKILL")
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
-            await asyncio.wait([running], timeout=max(_LEAST_GRACE, grace - pre_stop))
+            await asyncio.wait([running], timeout=left)
         if self._process:
             self._tell(self, "sigkill", f"grace period {grace:g} s used up")
             with contextlib.suppress(ProcessLookupError):
