@@ -195,8 +195,9 @@ class Process:
         """Serve until the test closes its end."""
         try:
             while True:
+                due = self.script.due()
                 waiting = self._flush()
-                for key, _ in self.selector.select(0.002 if waiting else self.script.due()):
+                for key, _ in self.selector.select(0.002 if waiting else due):
                     key.data()
         except EOFError:
             return
