@@ -28,11 +28,11 @@ def doubts_of(run: Run) -> list[Doubt]:
 
 def _cut(run: Run) -> Iterable[Doubt]:
     undecided = int(run.in_flight.n.sum())
-    left = f"; {undecided} rows were still in flight and are undecided" if undecided else ""
+    left = f"; {undecided:,} rows were still in flight and are undecided" if undecided else ""
     if run.cut:
         yield Doubt("cut", f"{run.cut}{left}: what came after was not seen")
     elif undecided:
-        yield Doubt("undecided", f"{undecided} rows never got an outcome", _lanes(run, run.in_flight.series.tolist()))
+        yield Doubt("undecided", f"{undecided:,} rows never got an outcome", _lanes(run, run.in_flight.series.tolist()))
 
 
 def _unsent(run: Run) -> Iterable[Doubt]:

@@ -27,7 +27,7 @@ KEYS = {
     "totals": "planned good in_flight outcomes unsent_by_cause counters",
     "series": "lane target target_kind transport ports qtype planned good in_flight outcomes latency_seconds"
     " rtt_seconds",
-    "windows": "from to seconds resolution_seconds lane target class planned lost inferred still_open others_fine",
+    "windows": "from to seconds resolution_seconds lane target class planned lost inferred still_open others",
     "marks": "at seconds kind text source subject",
     "doubts": "id text lanes hides_loss",
 }

@@ -105,8 +105,7 @@ def test_window_that_the_run_s_end_cuts_is_still_open(path: Path) -> None:
 
 def test_others_are_said_to_be_fine_or_hit(path: Path) -> None:
     t = timeline(path, "..xxx" + STAYS, "..." + STAYS, "...x" + STAYS, "..uuu" + STAYS)
-    assert t.windows[0].others_fine == (("lane-1", "target-1"),)
-    assert t.windows[0].others_hit == (("lane-2", "target-2"),)
+    assert t.windows[0].others == (("lane-1", 1, 1), ("lane-2", 1, 0), ("lane-3", 1, 0))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@
                     rtt_seconds{}: from send to reply, of replies; both p50, p90, p99, p999, max
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
                     target, class (an outcome); planned, lost: rows due inside; inferred: a refusal that only others
-                    heard; still_open: not yet good again at the end; others_fine[]: who was asked and lost nothing
+                    heard; still_open: not yet good again at the end; others[]: lane, and how many other targets of
+                    it were asked meanwhile, and how many of these lost nothing: targets, fine
     marks[]         what happened: at, seconds (since the start), kind, text, source, subject
     findings[]      causes and remedies: id, severity, text, evidence, remedy, source
     doubts[]        what the prober did wrong itself: id, text, lanes[] (empty: all), hides_loss
@@ -143,7 +144,7 @@ def _window(run: Run, w: Window) -> dict[str, Json]:
         "lost": w.lost,
         "inferred": w.inferred,
         "still_open": w.still_open,
-        "others_fine": [{"lane": lane, "target": target} for lane, target in w.others_fine],
+        "others": [{"lane": o.lane, "targets": o.asked, "fine": o.fine} for o in w.others],
     }
 
 

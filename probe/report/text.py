@@ -11,7 +11,7 @@ from probe.outcome import Counter, Outcome
 from probe.recorder import Duration
 from probe.report.units import clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
-from probe.timeline import Channel, Timeline, Window, ranked_ns
+from probe.timeline import Channel, Elsewhere, Timeline, Window, ranked_ns
 from probe.verdict import MEASURES, Judged, Ruling, Verdict, verdict_of
 
 WIDTH = 110
@@ -162,11 +162,12 @@ def _beside(w: Window) -> str:
         said.append("refused, by what other lanes heard: this one got no refusal itself (the kernel limits them)")
     if w.still_open:
         said.append("still going on when the run ended")
-    if w.others_fine and not w.others_hit:
+    fine = [o for o in w.others if o.fine]
+    if fine and all(o.fine == o.asked for o in w.others):
         said.append("every other lane was fine")
-    elif w.others_fine:
-        said.append(f"fine meanwhile: {_listed(w.others_fine)}")
-    elif w.others_hit:
+    elif fine:
+        said.append("fine meanwhile: " + ", ".join(_fine(o) for o in fine))
+    elif w.others:
         said.append("no other lane was fine")
     return "; ".join(said)
 
@@ -213,9 +214,9 @@ def _channel(of: Channel | Window) -> str:
     return plain(f"{of.lane} -> {target}")
 
 
-def _listed(names: Sequence[tuple[str, str]], most: int = 4) -> str:
-    text = ", ".join(plain(f"{lane} -> {target}") for lane, target in names[:most])
-    return f"{text} and {len(names) - most} more" if len(names) > most else text
+def _fine(of: Elsewhere) -> str:
+    lane = plain(of.lane)
+    return lane if of.fine == of.asked else f"{lane} ({count(of.fine)} of {count(of.asked)} targets)"
 
 
 def _table(rows: Sequence[Row], aligned: str) -> list[str]:

@@ -11,10 +11,11 @@ from probe.recorder import Duration
 from probe.runfile import Run
 from probe.timeline.channel import Channel, Loss, channels_of
 from probe.timeline.spans import Ints, Spans, common, joined
-from probe.timeline.windows import Window, stretches, windows_of
+from probe.timeline.windows import Elsewhere, Window, stretches, windows_of
 
 __all__ = [
     "Channel",
+    "Elsewhere",
     "Loss",
     "Spans",
     "Timeline",
@@ -23,7 +24,6 @@ __all__ = [
     "joined",
     "ranked_ns",
     "stretches",
-    "windows_of",
 ]
 
 
@@ -42,10 +42,8 @@ class Timeline:
         """Everything is worked out here, once."""
         horizon = _horizon(run)
         channels = channels_of(run, horizon)
-        windows = [w for c in channels for w in windows_of(c, channels, horizon)]
-        windows.sort(key=lambda w: (w.from_ns, w.lane, w.target))
         steps = tuple(m.at_ns for m in run.marks if m.kind in ("step", "rollout"))
-        return cls(run, horizon, channels, tuple(windows), steps)
+        return cls(run, horizon, channels, tuple(windows_of(channels, horizon)), steps)
 
     def quantile_ns(
         self, channel: Channel, duration: Duration, q: float, within: Spans | None = None, *, more_lost: int = 0

@@ -100,7 +100,9 @@ class Channel:
         lost = int(self.lost[inside(self.first_ns, spans)].sum())
         unsent = int(self.unsent[inside(self.unsent_ns, spans)].sum())
         waiting = int(self.waiting[inside(self.waiting_ns, spans)].sum())
-        return Loss(planned, planned - lost - unsent - waiting, lost, unsent, waiting)
+        return Loss(
+            max(planned, lost + unsent + waiting), max(0, planned - lost - unsent - waiting), lost, unsent, waiting
+        )
 
     def silent(self, spans: Spans) -> int:
         """Lost rows that count and never got any reply: the ones without a latency."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from probe.model import BUCKET_NS, NS
 from probe.outcome import Outcome
 from probe.timeline.channel import Channel
-from probe.timeline.spans import inside
+from probe.timeline.spans import Spans, common, inside, joined
 
 GOOD_AGAIN_NS, GOOD_AGAIN_ROWS = NS, 5
 """A window closes after this long, and this many queries, of good ones in a row."""
@@ -19,13 +20,56 @@ REFUSAL_REACH_NS, REFUSAL_REACH_ROWS = 2 * NS, 2
 """A kernel sends one ICMP refusal a second: silence this close to a refusal is a refusal that was not sent."""
 
 
+class Elsewhere(NamedTuple):
+    """Other channels of a lane during a window: how many should have been asked, and how many of these were, and lost nothing."""
+
+    lane: str
+    asked: int
+    fine: int
+
+
+class Elsewheres:
+    """All channels of a run side by side, so that a window is compared with hundreds of them at once."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._lanes = list(dict.fromkeys(c.lane for c in channels))
+        self._lane = np.array([self._lanes.index(c.lane) for c in channels], np.int64)
+        spans = [(k, *span, c.interval_ns) for k, c in enumerate(channels) for span in asked_spans(c)]
+        self._asked = np.array(spans, np.int64).reshape(-1, 4).T
+        mine = [inside(c.first_ns, c.counted) for c in channels]
+        firsts = [np.concatenate([c.first_ns[m], c.unsent_ns]) for c, m in zip(channels, mine, strict=True)]
+        lasts = [np.concatenate([c.last_ns[m], c.unsent_ns]) for c, m in zip(channels, mine, strict=True)]
+        who = np.repeat(np.arange(len(channels)), [len(f) for f in firsts])
+        none = np.empty(0, np.int64)
+        first, last = np.concatenate([none, *firsts]), np.concatenate([none, *lasts])
+        order = np.argsort(first, kind="stable")
+        self._who, self._first, self._last = who[order], first[order], last[order]
+
+    def during(self, channel: int, from_ns: int, to_ns: int) -> tuple[Elsewhere, ...]:
+        """Every lane with other channels that had a query due in [from_ns, to_ns)."""
+        who, begin, end, interval = self._asked
+        asked = np.zeros(len(self._lane), bool)
+        asked[who[np.minimum(end, to_ns) - np.maximum(begin, from_ns) >= interval]] = True
+        near = slice(*np.searchsorted(self._first, [from_ns - BUCKET_NS, to_ns]))
+        hit = np.zeros(len(self._lane), bool)
+        hit[self._who[near][self._last[near] >= from_ns]] = True
+        asked[channel] = False
+        of_lane = np.bincount(self._lane[asked], minlength=len(self._lanes)).tolist()
+        fine = np.bincount(self._lane[asked & ~hit], minlength=len(self._lanes)).tolist()
+        return tuple(Elsewhere(lane, n, k) for lane, n, k in zip(self._lanes, of_lane, fine, strict=True) if n)
+
+
+def asked_spans(channel: Channel) -> Spans:
+    """When a channel's rows were due and counted."""
+    return common(joined((s.start_ns, s.stop_ns) for s in channel.series), channel.counted)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A disruption of one channel: from its first lost row's due instant to one query interval after its last one's.
 
     outcome: its class, what most of its lost rows became; inferred: a refusal that only others heard.
-    still_open: not yet good again when the run ended. others_fine: channels that were asked meanwhile and lost nothing;
-    others_hit: those that lost something.
+    still_open: not yet good again when the run ended. others: how the other channels fared meanwhile, by lane.
     """
 
     lane: str
@@ -38,8 +82,7 @@ class Window:
     lost: int
     inferred: bool = False
     still_open: bool = False
-    others_fine: tuple[tuple[str, str], ...] = ()
-    others_hit: tuple[tuple[str, str], ...] = ()
+    others: tuple[Elsewhere, ...] = ()
 
 
 def stretches(channel: Channel, *, unsent_too: bool = False) -> list[tuple[int, int]]:
@@ -71,33 +114,34 @@ def _good_ns(channel: Channel, from_ns: int, to_ns: int) -> int:
     return to_ns - from_ns - int(missed) * channel.interval_ns
 
 
-def windows_of(channel: Channel, channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
-    """The windows of one channel, in order; `channels` are all of the run, this one among them."""
-    found: list[Window] = []
+def windows_of(channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
+    """The windows of all channels of a run, in the order in which they began."""
+    elsewhere = Elsewheres(channels)
+    windows = [w for k in range(len(channels)) for w in _windows(k, channels, elsewhere, horizon_ns)]
+    return sorted(windows, key=lambda w: (w.from_ns, w.lane, w.target))
+
+
+def _windows(k: int, channels: Sequence[Channel], elsewhere: Elsewheres, horizon_ns: int) -> Iterable[Window]:
+    channel = channels[k]
     good_again = max(GOOD_AGAIN_NS, GOOD_AGAIN_ROWS * channel.interval_ns)
-    end_ns = min(horizon_ns, max(s.stop_ns for s in channel.series), channel.counted[-1][1] if channel.counted else 0)
+    ends_ns = max((to_ns for _, to_ns in asked_spans(channel)), default=0)
     for first, last in stretches(channel):
-        span = ((first, last + channel.interval_ns),)
-        loss = channel.loss(span)
+        from_ns, to_ns = first, last + channel.interval_ns
+        loss = channel.loss(((from_ns, to_ns),))
         outcome, inferred = _class(channel, channels, (first, last), answered=loss.good > 0)
-        others = [(c.name, c.loss(span)) for c in channels if c is not channel]
-        found.append(
-            Window(
-                lane=channel.lane,
-                target=channel.target.name,
-                from_ns=first,
-                to_ns=span[0][1],
-                resolution_ns=channel.interval_ns,
-                outcome=outcome,
-                planned=loss.planned,
-                lost=loss.lost,
-                inferred=inferred,
-                still_open=last + good_again >= end_ns >= horizon_ns,
-                others_fine=tuple(name for name, other in others if other.good and not other.lost),
-                others_hit=tuple(name for name, other in others if other.lost),
-            )
+        yield Window(
+            lane=channel.lane,
+            target=channel.target.name,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            resolution_ns=channel.interval_ns,
+            outcome=outcome,
+            planned=loss.planned,
+            lost=loss.lost,
+            inferred=inferred,
+            still_open=last + good_again >= ends_ns >= horizon_ns,
+            others=elsewhere.during(k, from_ns, to_ns),
         )
-    return found
 
 
 def _class(
@@ -111,6 +155,8 @@ def _class(
     mine = (channel.first_ns >= stretch[0]) & (channel.first_ns <= stretch[1])
     mine &= inside(channel.first_ns, channel.counted)
     by_outcome = channel.lost[mine].sum(axis=0)
+    if not by_outcome[Outcome.TIMEOUT]:
+        return Outcome(int(by_outcome.argmax())), False
     refusals = int(by_outcome[Outcome.CONNECTION_REFUSED])
     side = channel.target.refusing_side
     heard = [c for c in channels if c is channel or (not answered and c.target.refusing_side == side)]
