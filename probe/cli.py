@@ -284,23 +284,23 @@ def demo() -> None:
             raise typer.Exit(code)
         runs.append(open_run(path))
     print(_saved(*runs))
-    print(f"Run files: {folder}")
+    print(f"CoreDNS: {runs[1].head.facts['coredns']}\nRun files: {folder}")
 
 
 def _saved(before: Run, after: Run) -> str:
     """One sentence: what the second setting saved, through the Service."""
-    lost = []
+    lost, lasted, planned = [], [], 0
     for one in (before, after):
         told = json.loads(REPORTS["json"](one))
         service = [s for s in told["series"] if s["target_kind"] == "service"]
-        planned, good = sum(s["planned"] for s in service), sum(s["good"] for s in service)
-        longest = max((w["seconds"] for w in told["windows"] if w["lane"].startswith("vip-")), default=0.0)
-        lost.append((planned - good, planned, longest))
-    (lost_before, of_before, longest_before), (lost_after, of_after, longest_after) = lost
+        planned = sum(s["planned"] for s in service)
+        lost.append(planned - sum(s["good"] for s in service))
+        lanes = {s["lane"] for s in service}
+        lasted.append(max((w["seconds"] for w in told["windows"] if w["lane"] in lanes), default=0.0))
     return (
-        f"Removing one pod of three lost {lost_before:,} of {of_before:,} queries to the Service with lameduck 0 s"
-        f" (longest disruption {longest_before:.1f} s), and {lost_after:,} of {of_after:,} ({longest_after:.1f} s) with"
-        f" 5 s, which outlasts the propagation of 3 s: that setting saved {lost_before - lost_after:,} queries."
+        f"Lameduck 5 s, which outlasts the propagation of 3 s, saved {lost[0] - lost[1]:,} queries as one pod of three"
+        f" went: {lost[0]:,} of {planned:,} to the Service were lost without it (longest disruption {lasted[0]:.1f} s),"
+        f" {lost[1]:,} with it ({lasted[1]:.1f} s)."
     )
 
 

@@ -24,7 +24,8 @@ from probe.recorder import Columns, Duration, Flush
 from probe.scenario.plan import Plan
 
 RECENT = 5
-"""Seconds that the percentiles look back."""
+"""Seconds that state and percentiles look back: long enough for the timeouts of a silent server."""
+LATELY = f"last {RECENT} s"
 MARKS = 6
 ROWS = 30
 FRAME_S = 0.25
@@ -104,19 +105,19 @@ class Tally:
         return int(counts[:, 1].sum()), int(counts[:, 0].sum() - counts[Outcome.UNSENT, 0])
 
     def state(self, channel: Channel) -> str:
-        """What the rows of the last second say: `good`, or the commonest outcome of those that were not."""
+        """What the rows of the last seconds say: `good`, or the commonest outcome of those that were not."""
         if channel in self._ended:
             return "ended"
-        _, counts = self.last(channel)
+        parts = [parts[channel].counts for _, parts in self._recent if channel in parts]
+        counts = np.sum(parts, axis=0) if parts else np.zeros((len(Outcome), 2), np.int64)
         if counts[:, 0].any():
             return Outcome(int(counts[:, 0].argmax())).label
         return "good" if counts.any() else "-"
 
-    def last(self, channel: Channel) -> tuple[int, Ints]:
-        """The last whole second: planned rows, and those that ended by [outcome, good]; 0 rows if there was none."""
-        whole = self._recent[-2] if len(self._recent) > 1 else self._recent[-1] if self._recent else (0, {})
-        part = whole[1].get(channel)
-        return (part.planned, part.counts) if part else (0, np.zeros((len(Outcome), 2), np.int64))
+    def asked(self, channel: Channel) -> int:
+        """Rows due in the last whole second."""
+        parts = self._recent[max(-2, -len(self._recent))][1] if self._recent else {}
+        return parts[channel].planned if channel in parts else 0
 
     def quantiles(self, channel: Channel) -> tuple[float, float]:
         """p50 and p99 of the latency in ns among rows answered in the last seconds; nan if there were none."""
@@ -185,16 +186,16 @@ class LiveTable:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title, "bold"), title_justify="left")
         for heading in ("lane", "target"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("asked/s", "good", "lost", "now", "p50", "p99"):
-            table.add_column(heading, justify="left" if heading == "now" else "right", no_wrap=True)
+        for heading in ("asked/s", "good", "lost", LATELY, "p50", "p99"):
+            table.add_column(heading, justify="left" if heading == LATELY else "right", no_wrap=True)
         for channel in self._tally.channels[:ROWS]:
-            planned, _ = self._tally.last(channel)
+            asked = self._tally.asked(channel)
             good, lost = self._tally.good_and_lost(channel)
             now = self._tally.state(channel)
             table.add_row(
                 Text(channel[0]),
                 Text(channel[1]),
-                f"{planned:,}",
+                f"{asked:,}",
                 f"{good:,}",
                 Text(f"{lost:,}", "red" if lost else ""),
                 Text(now, _COLOURS.get(now, "red")),
@@ -248,7 +249,7 @@ class Lines:
         asked = good = lost = 0
         bad = []
         for channel in self._tally.channels:
-            asked += self._tally.last(channel)[0]
+            asked += self._tally.asked(channel)
             good += self._tally.good_and_lost(channel)[0]
             lost += self._tally.good_and_lost(channel)[1]
             if (now := self._tally.state(channel)) not in _COLOURS:

@@ -166,7 +166,7 @@ def test_what_is_wrong_is_said_with_file_line_key_and_remedy(old: str, new: str,
         ("? [a]\n: 1", "x.yaml:1: a key must be a plain word"),
         ("name: \x07", "x.yaml:1: not valid YAML: special characters are not allowed"),
         ("a: &a [*a]", "x.yaml:1: nested too deeply; 20 levels are allowed"),
-        ("[" * 50_000, "nested too deeply"),
+        ("[" * 1_000, "nested too deeply"),
         (
             "a0: &a0 [1,1,1,1,1,1,1,1]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 8}]\n" for i in range(1, 9)),
             "20,000",
