@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from probe.histogram import quantile_ns
 from probe.model import NS
@@ -44,6 +45,14 @@ class Timeline:
         channels = channels_of(run, horizon)
         steps = tuple(m.at_ns for m in run.marks if m.kind in ("step", "rollout"))
         return cls(run, horizon, channels, tuple(windows_of(channels, horizon)), steps)
+
+    @cached_property
+    def by_channel(self) -> dict[tuple[str, str], list[Window]]:
+        """The windows of each channel that has any, by its name."""
+        found: dict[tuple[str, str], list[Window]] = {}
+        for w in self.windows:
+            found.setdefault((w.lane, w.target), []).append(w)
+        return found
 
     def quantile_ns(
         self, channel: Channel, duration: Duration, q: float, within: Spans | None = None, *, more_lost: int = 0

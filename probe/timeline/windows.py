@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from probe.model import BUCKET_NS, NS
 from probe.outcome import Outcome
 from probe.timeline.channel import Channel
-from probe.timeline.spans import Spans, common, inside, joined
+from probe.timeline.spans import Ints, Spans, common, inside, joined
 
 GOOD_AGAIN_NS, GOOD_AGAIN_ROWS = NS, 5
 """A window closes after this long, and this many queries, of good ones in a row."""
@@ -21,7 +21,7 @@ REFUSAL_REACH_NS, REFUSAL_REACH_ROWS = 2 * NS, 2
 
 
 class Elsewhere(NamedTuple):
-    """Other channels of a lane during a window: how many should have been asked, and how many of these were, and lost nothing."""
+    """Other channels of a lane meanwhile: how many were due to be asked, how many of them were and lost nothing."""
 
     lane: str
     asked: int
@@ -117,18 +117,24 @@ def _good_ns(channel: Channel, from_ns: int, to_ns: int) -> int:
 def windows_of(channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
     """The windows of all channels of a run, in the order in which they began."""
     elsewhere = Elsewheres(channels)
-    windows = [w for k in range(len(channels)) for w in _windows(k, channels, elsewhere, horizon_ns)]
-    return sorted(windows, key=lambda w: (w.from_ns, w.lane, w.target))
+    sides: dict[str, list[Channel]] = {}
+    for c in channels:
+        sides.setdefault(c.target.refusing_side, []).append(c)
+    heard = {side: refusals_of(members) for side, members in sides.items()}
+    found: list[Window] = []
+    for k, channel in enumerate(channels):
+        classes = _Classes(channel, heard[channel.target.refusing_side])
+        found += _windows(k, channel, classes, elsewhere, horizon_ns)
+    return sorted(found, key=lambda w: (w.from_ns, w.lane, w.target))
 
 
-def _windows(k: int, channels: Sequence[Channel], elsewhere: Elsewheres, horizon_ns: int) -> Iterable[Window]:
-    channel = channels[k]
+def _windows(k: int, channel: Channel, classes: _Classes, elsewhere: Elsewheres, horizon_ns: int) -> Iterable[Window]:
     good_again = max(GOOD_AGAIN_NS, GOOD_AGAIN_ROWS * channel.interval_ns)
     ends_ns = max((to_ns for _, to_ns in asked_spans(channel)), default=0)
     for first, last in stretches(channel):
         from_ns, to_ns = first, last + channel.interval_ns
         loss = channel.loss(((from_ns, to_ns),))
-        outcome, inferred = _class(channel, channels, (first, last), answered=loss.good > 0)
+        outcome, inferred = classes.of(first, last, answered=loss.good > 0)
         yield Window(
             lane=channel.lane,
             target=channel.target.name,
@@ -144,38 +150,46 @@ def _windows(k: int, channels: Sequence[Channel], elsewhere: Elsewheres, horizon
         )
 
 
-def _class(
-    channel: Channel, channels: Sequence[Channel], stretch: tuple[int, int], *, answered: bool
-) -> tuple[Outcome, bool]:
-    """What most rows lost in a window became, and whether that is a refusal only others heard.
+class _Classes:
+    """What the lost rows of a channel's windows became, silence near a refusal being a refusal.
 
     Refusals are pooled over the refusing side (a TCP RST is one that is not rate-limited); but where the target still
-    answered some rows (`answered`), silence is explained by the channel's own refusals only.
+    answered some rows, silence is explained by the channel's own refusals only.
     """
-    mine = (channel.first_ns >= stretch[0]) & (channel.first_ns <= stretch[1])
-    mine &= inside(channel.first_ns, channel.counted)
-    by_outcome = channel.lost[mine].sum(axis=0)
-    if not by_outcome[Outcome.TIMEOUT]:
-        return Outcome(int(by_outcome.argmax())), False
-    refusals = int(by_outcome[Outcome.CONNECTION_REFUSED])
-    side = channel.target.refusing_side
-    heard = [c for c in channels if c is channel or (not answered and c.target.refusing_side == side)]
-    reach = max(REFUSAL_REACH_NS, REFUSAL_REACH_ROWS * channel.interval_ns)
-    near = mine & _near_refusal(channel, heard, reach)
-    silent = int(channel.lost[near, Outcome.TIMEOUT].sum())
-    by_outcome[Outcome.TIMEOUT] -= silent
-    by_outcome[Outcome.CONNECTION_REFUSED] += silent
-    outcome = Outcome(int(by_outcome.argmax()))
-    return outcome, outcome is Outcome.CONNECTION_REFUSED and not refusals
+
+    def __init__(self, channel: Channel, side: tuple[Ints, Ints]) -> None:
+        self._channel = channel
+        self._counts = inside(channel.first_ns, channel.counted)
+        self._near_own = _near(channel, refusals_of([channel]))
+        self._near_side = _near(channel, side)
+
+    def of(self, first_ns: int, last_ns: int, *, answered: bool) -> tuple[Outcome, bool]:
+        """The class of a window, and whether it is a refusal that only others heard."""
+        pick = slice(*np.searchsorted(self._channel.first_ns, [first_ns, last_ns + 1]))
+        lost = self._channel.lost[pick] * self._counts[pick, None]
+        by_outcome = lost.sum(axis=0)
+        refused = int(by_outcome[Outcome.CONNECTION_REFUSED])
+        near = (self._near_own if answered else self._near_side)[pick]
+        silent = int(lost[near, Outcome.TIMEOUT].sum())
+        by_outcome[Outcome.TIMEOUT] -= silent
+        by_outcome[Outcome.CONNECTION_REFUSED] += silent
+        outcome = Outcome(int(by_outcome.argmax()))
+        return outcome, outcome is Outcome.CONNECTION_REFUSED and not refused
 
 
-def _near_refusal(channel: Channel, heard: Sequence[Channel], reach_ns: int) -> NDArray[np.bool_]:
-    """Which of a channel's lossy 100 ms lie within reach of a refusal that any of `heard` got."""
-    refused = [c.lost[:, Outcome.CONNECTION_REFUSED] > 0 for c in heard]
-    begins = np.concatenate([c.first_ns[r] for c, r in zip(heard, refused, strict=True)])
-    ends = np.concatenate([c.last_ns[r] for c, r in zip(heard, refused, strict=True)])
+def refusals_of(channels: Sequence[Channel]) -> tuple[Ints, Ints]:
+    """When refusals came, to 100 ms: beginnings, ascending, and the latest end up to each."""
+    refused = [c.lost[:, Outcome.CONNECTION_REFUSED] > 0 for c in channels]
+    begins = np.concatenate([c.first_ns[r] for c, r in zip(channels, refused, strict=True)])
+    ends = np.concatenate([c.last_ns[r] for c, r in zip(channels, refused, strict=True)])
     order = np.argsort(begins, kind="stable")
-    begins, ends = begins[order], np.maximum.accumulate(ends[order])
-    before = np.searchsorted(begins, channel.last_ns + reach_ns, side="right")
+    return begins[order], np.maximum.accumulate(ends[order])
+
+
+def _near(channel: Channel, refusals: tuple[Ints, Ints]) -> NDArray[np.bool_]:
+    """Which of a channel's lossy 100 ms lie within reach of any of the refusals."""
+    begins, ends = refusals
+    reach = max(REFUSAL_REACH_NS, REFUSAL_REACH_ROWS * channel.interval_ns)
+    before = np.searchsorted(begins, channel.last_ns + reach, side="right")
     latest = np.concatenate([[np.iinfo(np.int64).min // 2], ends])[before]
-    return np.asarray(latest >= channel.first_ns - reach_ns, bool)
+    return np.asarray(latest >= channel.first_ns - reach, bool)

@@ -50,8 +50,7 @@ def _longest(timeline: Timeline, channel: Channel, within: Spans | None, reading
         ends = [(first, last + channel.interval_ns) for first, last in stretches(channel, unsent_too=True)]
     else:
         spared = channel.own_drops if reading is Reading.BEST else 0
-        mine = [w for w in timeline.windows if (w.lane, w.target) == channel.name]
-        ends = [(w.from_ns, w.to_ns) for w in mine if w.lost > spared]
+        ends = [(w.from_ns, w.to_ns) for w in timeline.by_channel.get(channel.name, ()) if w.lost > spared]
     if within is not None:
         ends = [(a, b) for a, b in ends if any(a < to_ns and b > from_ns for from_ns, to_ns in within)]
     return max((b - a for a, b in ends), default=0) / NS
