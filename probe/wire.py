@@ -1,6 +1,6 @@
-"""Questions -> template bytes, once; batches of reply bytes -> outcomes. The only door to dnspython.
+"""Questions -> template bytes, once; batches of reply bytes -> outcomes.
 
-A reply counts only if socket, id, QR bit and question match; the caller checks socket and id, this module the rest.
+The only door to dnspython. A reply counts only if socket, id, QR bit and question match; the caller checks socket and id, this module the rest.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Questions:
         self._sections = sections
         self._ends = np.concatenate([self._ends, ends])
         self._qtypes = np.concatenate([self._qtypes, np.array([qtype_number(q.qtype) for q in questions], np.int64)])
-        self._careful = np.concatenate([self._careful, np.array([bool(q.expect.addresses) for q in questions])])
+        self._careful = np.concatenate([self._careful, np.array([bool(q.expect.addresses) for q in questions], np.bool_)])
         good = np.zeros((len(questions), len(Outcome)), np.bool_)
         for row, question in zip(good, questions, strict=True):
             row[[int(o) for o in question.expect.outcomes]] = True

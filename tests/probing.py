@@ -51,9 +51,10 @@ class Recorded:
     def good(self, series: int | None = None) -> int:
         return int(self._sum(lambda c: c.counts[..., 1].sum((1, 2)), series))
 
-    def counters(self) -> dict[str, int]:
+    def counters(self, series: int | None = None) -> dict[str, int]:
         assert self.last is not None
-        return {c.label: int(n) for c in Counter if (n := self.last.counters[:, c].sum())}
+        counters = self.last.counters if series is None else self.last.counters[series : series + 1]
+        return {c.label: int(n) for c in Counter if (n := counters[:, c].sum())}
 
     def unsent(self) -> dict[str, int]:
         assert self.last is not None

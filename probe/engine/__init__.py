@@ -151,6 +151,11 @@ class Engine:
         return self._reader is not None and self._reader.done
 
     @property
+    def worker_pid(self) -> int:
+        """The worker's process id, 0 before start()."""
+        return self._process.pid if self._process else 0
+
+    @property
     def died(self) -> str:
         """Why the worker is gone, if it is and should not be; else nothing."""
         code = self._process.poll() if self._process else None

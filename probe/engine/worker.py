@@ -1,6 +1,6 @@
-"""The one loop: schedule -> transport -> recorder, in a process of its own. Run as `python -m probe.engine.worker`.
+"""The one loop: schedule -> transport -> recorder, in a process of its own.
 
-In: orders on an inherited connection, and the recorder's memfd. Out: columns in shared memory. Nothing else happens
+Run as `python -m probe.engine.worker`. In: orders on an inherited connection, and the recorder's memfd. Out: columns in shared memory. Nothing else happens
 here, because whatever else happened would delay queries.
 """
 
