@@ -1,6 +1,7 @@
 """Questions -> template bytes, once; batches of reply bytes -> outcomes.
 
-The only door to dnspython. A reply counts only if socket, id, QR bit and question match; the caller checks socket and id, this module the rest.
+The only door to dnspython. A reply counts only if socket, id, QR bit and question match: the caller checks socket and
+id, this module the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one loop: schedule -> transport -> recorder, in a process of its own.
 
-Run as `python -m probe.engine.worker`. In: orders on an inherited connection, and the recorder's memfd. Out: columns in shared memory. Nothing else happens
-here, because whatever else happened would delay queries.
+Run as `python -m probe.engine.worker`. In: orders on an inherited connection, and the recorder's memfd. Out: columns in
+shared memory. Nothing else happens here, because whatever else happened would delay queries.
 """
 
 from __future__ import annotations
