@@ -51,11 +51,11 @@ def test_reports_are_as_agreed(tmp_path: Path, kind: str, story: str) -> None:
 @pytest.mark.parametrize(
     ("story", "begins"),
     [
-        ("clean", "PASS: none of 2,000 queries was lost in 20 s"),
+        ("clean", "PASS: none of 2,000 queries was lost in 20.0 s"),
         ("blackout", "FAIL: it hurt: 3,000 of 8,000 queries lost (37.5 %), at worst for 3.000 s from 14:13:22.345 UTC"),
         ("a_third", "FAIL: it hurt: 100 of 1,500 queries lost (6.67 %), at worst for 2.980 s"),
-        ("stalled", "INCONCLUSIVE: none of 800 queries was lost in 10 s, but 200 rows were due and never sent"),
-        ("cut", "INCONCLUSIVE: none of 45 queries was lost in 5 s, but the run was cut"),
+        ("stalled", "INCONCLUSIVE: none of 800 queries was lost in 10.0 s, but 200 rows were due and never sent"),
+        ("cut", "INCONCLUSIVE: none of 45 queries was lost in 5.0 s, but the run was cut"),
     ],
 )
 def test_first_line_says_whether_it_hurt_how_much_and_when(tmp_path: Path, story: str, begins: str) -> None:
@@ -98,7 +98,7 @@ def test_run_that_was_killed_before_its_first_query(tmp_path: Path, kind: str) -
 def test_missed_without_a_loss_names_what_was_missed(tmp_path: Path) -> None:
     run = written(tmp_path / "run.db", [series_of(rate=10)], drawn(""), latency_ns=NS // 5)
     assert text_report(run).startswith(
-        "FAIL: none of 100 queries was lost in 10 s, but p99(vip-*, nodelocal-*) <= 100ms was missed: 199 ms\n"
+        "FAIL: none of 100 queries was lost in 10.0 s, but p99(vip-*, nodelocal-*) <= 100ms was missed: 199 ms\n"
     )
 
 

@@ -136,6 +136,19 @@ def test_lane_on_the_refusing_side_that_hears_nothing_is_inferred(path: Path) ->
         assert (answered.outcome, answered.inferred) == (Outcome.TIMEOUT, False)
 
 
+@pytest.mark.parametrize(
+    ("transport", "drawing", "outcome"),
+    [
+        ("tcp", "." * 10 + "rrrr" + "t" * 12 + "." * 20, Outcome.CONNECTION_REFUSED),  # a REJECT rule: ICMP
+        ("tcp", "." * 10 + "r..r.." + "t..t..t..t.." + "." * 20, Outcome.TIMEOUT),  # a pod died, then was gone
+        ("udp", "." * 10 + "r..r.." + "t..t..t..t.." + "." * 20, Outcome.CONNECTION_REFUSED),
+    ],
+)
+def test_tcp_is_the_tie_breaker(path: Path, transport: str, drawing: str, outcome: Outcome) -> None:
+    (window,) = timeline(path, drawing, rate=10, transport=transport).windows
+    assert window.outcome is outcome
+
+
 def test_pods_count_from_ready_to_deletion(path: Path) -> None:
     life = Interval(2 * NS, 6 * NS, "life", "counts", "lab", "target-0")
     t = timeline(path, "xx..x.xxxx", intervals=[life], kind=TargetKind.POD)

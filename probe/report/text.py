@@ -18,6 +18,8 @@ WIDTH = 110
 WINDOWS_SHOWN = 40
 """More windows than this are shown by length; JSON has them all."""
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 Row = Sequence[str]
 
 
@@ -44,7 +46,7 @@ def _headline(verdict: Verdict) -> str:
     channels = judged or list(timeline.channels)
     losses = [c.loss() for c in channels]
     lost, asked = sum(loss.lost for loss in losses), sum(loss.asked for loss in losses)
-    text = f"none of {count(asked)} queries was lost in {timeline.run.end_ns / NS:g} s"
+    text = f"none of {count(asked)} queries was lost in {timeline.run.end_ns / NS:,.1f} s"
     if lost:
         text = f"{count(lost)} of {count(asked)} queries lost ({share(lost / asked)}), {_worst(timeline, channels)}"
     if verdict.ruling is Ruling.INCONCLUSIVE:
@@ -72,9 +74,9 @@ def _reason(verdict: Verdict) -> str:
 
 def _about(run: Run) -> list[str]:
     head = run.head
-    lines = [f"{plain(head.name)}: {run.end_ns / NS:g} s from {date(head.started_unix_ns)}"]
+    lines = [f"{plain(head.name)}: {run.end_ns / NS:,.1f} s from {date(head.started_unix_ns)}"]
     if run.cut:
-        lines += _wrapped(f"CUT SHORT: {plain(run.cut)} (planned: {head.planned_ns / NS:g} s)")
+        lines += _wrapped(f"CUT SHORT: {plain(run.cut)} (planned: {head.planned_ns / NS:,.1f} s)")
     if head.command:
         lines.append(plain(head.command))
     return lines
@@ -119,17 +121,18 @@ def _lanes(timeline: Timeline) -> list[str]:
     beside = planned - sum(c.loss().planned for c in timeline.channels)
     if beside > 0:
         lines.append(f"  pods count from Ready to deletion: {count(beside)} rows outside of that are not shown here")
-    return [*lines, *_wrapped(_totals(timeline, planned), 2)]
+    totals = _wrapped(_totals(timeline, planned), 2)
+    return [*lines, *(line.replace(NO_BREAK, " ") for line in totals)]
 
 
 def _totals(timeline: Timeline, planned: int) -> str:
     run, rows = timeline.run, timeline.run.counts
     outcomes = {o: int(rows.n[rows.outcome == o].sum()) for o in Outcome}
-    said = [f"{count(n)} {o.label}" for o, n in outcomes.items() if n]
+    said = [f"{count(n)}{NO_BREAK}{o.label}" for o, n in outcomes.items() if n]
     undecided = int(run.in_flight.n.sum())
     said += [f"{count(undecided)} in flight"] if undecided else []
     text = f"all rows: {count(planned)} planned = {' + '.join(said) or '0'}"
-    counters = [f"{count(int(n))} {Counter(i).label}" for i, n in enumerate(run.counters.sum(axis=0)) if n]
+    counters = [f"{count(int(n))}{NO_BREAK}{Counter(i).label}" for i, n in enumerate(run.counters.sum(axis=0)) if n]
     return f"{text}; beside these: {', '.join(counters)}" if counters else text
 
 
@@ -179,7 +182,7 @@ def _marks(run: Run) -> list[str]:
     rows: list[Row] = []
     for m in run.marks:
         text = plain(_of(m.subject, m.text))
-        rows.append((since_start(m.at_ns), clock(start + m.at_ns), plain(m.kind), text, f"[{plain(m.source)}]"))
+        rows.append((since_start(m.at_ns), clock(start + m.at_ns), plain(m.source), plain(m.kind), text))
     return _table(rows, ">><<<")
 
 

@@ -153,14 +153,15 @@ def _windows(k: int, channel: Channel, classes: _Classes, elsewhere: Elsewheres,
 class _Classes:
     """What the lost rows of a channel's windows became, silence near a refusal being a refusal.
 
-    Refusals are pooled over the refusing side (a TCP RST is one that is not rate-limited); but where the target still
-    answered some rows, silence is explained by the channel's own refusals only.
+    Refusals are pooled over the refusing side. But where the target still answered some rows, silence is explained by
+    the channel's own refusals only; and TCP's is silence: what refuses there is a process that died, whose RSTs nobody
+    limits, not a REJECT rule in front of everything, whose ICMP is limited for TCP as well.
     """
 
     def __init__(self, channel: Channel, side: tuple[Ints, Ints]) -> None:
         self._channel = channel
         self._counts = inside(channel.first_ns, channel.counted)
-        self._near_own = _near(channel, refusals_of([channel]))
+        self._near_own = _near(channel, refusals_of([channel] if channel.transport == "udp" else []))
         self._near_side = _near(channel, side)
 
     def of(self, first_ns: int, last_ns: int, *, answered: bool) -> tuple[Outcome, bool]:
@@ -180,8 +181,9 @@ class _Classes:
 def refusals_of(channels: Sequence[Channel]) -> tuple[Ints, Ints]:
     """When refusals came, to 100 ms: beginnings, ascending, and the latest end up to each."""
     refused = [c.lost[:, Outcome.CONNECTION_REFUSED] > 0 for c in channels]
-    begins = np.concatenate([c.first_ns[r] for c, r in zip(channels, refused, strict=True)])
-    ends = np.concatenate([c.last_ns[r] for c, r in zip(channels, refused, strict=True)])
+    none = np.empty(0, np.int64)
+    begins = np.concatenate([none, *(c.first_ns[r] for c, r in zip(channels, refused, strict=True))])
+    ends = np.concatenate([none, *(c.last_ns[r] for c, r in zip(channels, refused, strict=True))])
     order = np.argsort(begins, kind="stable")
     return begins[order], np.maximum.accumulate(ends[order])
 
