@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,6 +14,7 @@ from probe.model import NS, Interval, Series, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.runfile import Run
+from probe.schedule import pacer_of
 from probe.timeline import Loss, Timeline, Window
 from tests.synthetic import MS, Fate, drawn, series_of, written
 
@@ -179,6 +181,35 @@ def test_undecided_rows_are_neither_good_nor_lost(path: Path) -> None:
     t = Timeline.of(run)
     assert t.channels[0].loss() == Loss(30, 20, 0, 0, 10)
     assert t.horizon_ns == 3 * NS
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_windows_of_rows_at_random(path: Path, seed: int) -> None:
+    """Through the file's 100 ms buckets, windows come out as from the rows themselves."""
+    random = Random(seed)
+    rate = random.choice([1, 3, 37, 400])
+    series = [
+        series_of(i, rate=Fraction(rate), seconds=30, qtype=qtype, offset_ns=i * NS // (3 * rate))
+        for i, qtype in enumerate(("A", "AAAA"))
+    ]
+    troubled = [random.random() < 0.2 for _ in range(300)]
+    dues = {s.index: pacer_of(s).take(30 * NS, 10**6).tolist() for s in series}
+    lost = {(i, due) for i in dues for due in dues[i] if troubled[due * 10 // NS] and random.random() < 0.3}
+    interval, good_again = NS // (2 * rate), max(NS, 5 * (NS // (2 * rate)))
+    expected: list[list[int]] = []
+    for due in sorted(due for _, due in lost):
+        if expected and due - expected[-1][-1] <= good_again:
+            expected[-1].append(due)
+        else:
+            expected.append([due])
+
+    def fate(s: Series, due_ns: int) -> Outcome:
+        return Outcome.SERVFAIL if (s.index, due_ns) in lost else Outcome.ANSWER
+
+    windows = Timeline.of(written(path, series, fate)).windows
+    assert [(w.from_ns, w.to_ns, w.lost) for w in windows] == [(e[0], e[-1] + interval, len(e)) for e in expected]
+    for w in windows:
+        assert w.planned == sum(w.from_ns <= due < w.to_ns for i in dues for due in dues[i])
 
 
 def test_slow_rates_are_fractions(path: Path) -> None:

@@ -179,6 +179,9 @@ def _read(path: Path, db: sqlite3.Connection) -> Run:
     facts = dict(db.execute("SELECT name, value FROM facts ORDER BY name"))
     head = Head(name, started, planned, command, scenario, tuple(json.loads(objectives)), facts)
     series = tuple(_series(r) for r in db.execute("SELECT * FROM series ORDER BY series"))
+    counts = _counts(db)
+    if [s.index for s in series] != list(range(len(series))) or counts.series.max(initial=-1) >= len(series):
+        raise ValueError("rows of a series that it does not describe")
     if end is None:
         cut = f"the run was cut: the file was last written {flushed / NS:.1f} s after its start"
     lag = np.zeros(BINS, np.int64)
@@ -198,7 +201,7 @@ def _read(path: Path, db: sqlite3.Connection) -> Run:
         ),
         failures=tuple(_failure(r) for r in db.execute("SELECT * FROM failures ORDER BY due_ns")),
         failures_left_out=left_out,
-        counts=_counts(db),
+        counts=counts,
         bad=Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad", 4)),
         in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight", 3)),
         histograms=_histograms(db),
