@@ -163,7 +163,7 @@ def run(
         return
     path = Path(out or f"dnsprobe-{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
-    _check_json(json_file)
+    _check_json(json_file, path)
     cluster = Lab(plan.lab) if lab else None
     engine = Engine(EngineOptions())
     command = shlex.join(["dnsprobe", *sys.argv[1:]])
@@ -224,9 +224,13 @@ def _show(plan: Plan) -> None:
         console.print(Text(f"Undo: {undo}; in the lab nothing, for it ends with the run."))
 
 
-def _check_json(json_file: str) -> None:
-    if json_file not in ("", "-") and not Path(json_file).parent.is_dir():
+def _check_json(json_file: str, run_file: Path) -> None:
+    if json_file in ("", "-"):
+        return
+    if not Path(json_file).parent.is_dir():
         raise UsageError(f"--json {json_file}: its folder does not exist")
+    if Path(json_file).resolve() == run_file.resolve() or Path(json_file).is_dir():
+        raise UsageError(f"--json {json_file}: is the run file, or a folder; name another file")
 
 
 def _report(run: Run, json_file: str) -> int:
@@ -311,7 +315,7 @@ def main(words: Sequence[str] | None = None) -> None:
     except DnsprobeError as problem:
         print(f"dnsprobe: {problem}", file=sys.stderr)
         sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone: nothing is left to say, not even at exit.

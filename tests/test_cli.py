@@ -178,6 +178,16 @@ def test_an_interrupted_run_is_whole_and_reported(number: signal.Signals, script
     assert not list(tmp_path.glob("run.db-*"))
 
 
+def test_ctrl_c_before_the_first_query_leaves_nothing(tmp_path: Path) -> None:
+    process = start("run baseline --lab --set lab.coredns=stand-in --set lab.start_delay=5s", tmp_path)
+    assert process.stderr
+    assert process.stderr.readline() == "starting the cluster\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_file_that_cannot_be_written_for_a_while_loses_nothing(scripted: Start, tmp_path: Path) -> None:
     server = scripted(ANSWER)
     process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 4 -o run.db --json -", tmp_path)

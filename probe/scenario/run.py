@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -20,10 +19,10 @@ from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.plan import Plan, first_series, series_of
+from probe.scenario.signals import Signals, cancelling
 from probe.scenario.steps import STEPS
 
 POLL_S = 0.1
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class View(Protocol):
@@ -66,11 +65,13 @@ async def run(
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C or SIGTERM, or to the worker's death.
 
-    DnsprobeError only before the first query; from then on the run file is finished and kept whatever happens.
+    DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
+    kept whatever happens.
     """
     check_path(path)
     async with AsyncExitStack() as stack:
-        stack.callback(_deaf)
+        signals = Signals(cancelling())
+        stack.callback(signals.close)
         if cluster:
             view.noted("starting the cluster")
             stack.push_async_callback(cluster.stop)
@@ -91,6 +92,7 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         going = _Going(plan, engine, writer, view, cluster)
+        signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
         going.add(series)
@@ -111,12 +113,6 @@ def _yield_the_cores() -> None:
     """Idle priority for everything but queries. Children would inherit it: lab and worker must be running already."""
     with suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-def _deaf() -> None:
-    """Signals mean what they meant before the run; only once all is closed, so that a second Ctrl-C breaks nothing."""
-    for number in _ENDING_SIGNALS:
-        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 def _versions() -> Mapping[str, str]:
@@ -145,9 +141,6 @@ class _Going:
         self.view.added(series)
 
     async def to_the_end(self) -> Ending:
-        loop = asyncio.get_running_loop()
-        for number in _ENDING_SIGNALS:
-            loop.add_signal_handler(number, self._interrupt, number.name)
         self.lives = {s.target.name: 0 for s in self.series if s.target.kind == TargetKind.POD}
         beside = [asyncio.create_task(self._take_steps())]
         if self.cluster:
@@ -164,7 +157,8 @@ class _Going:
                 raise end
         return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died))
 
-    def _interrupt(self, name: str) -> None:
+    def interrupt(self, name: str) -> None:
+        """Ctrl-C or SIGTERM: the first ends the run in order, later ones change nothing."""
         self.interrupted = True
         if self.stopped_ns is None:
             self._stop("Ctrl-C" if name == "SIGINT" else name)
@@ -176,7 +170,7 @@ class _Going:
         if self.stopped_ns is not None:
             return
         self.engine.stop()
-        self.stopped_ns = self.engine.now_ns()
+        self.stopped_ns = max(0, self.engine.now_ns())
         for series in self.series:
             if series.stop_ns > self.stopped_ns:
                 self.writer.end_series(series.index, self.stopped_ns)

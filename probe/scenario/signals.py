@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM in, what they mean at that point of a run out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """Ctrl-C and SIGTERM: what they mean just now, by `meaning`, and whether one came."""
+
+    def __init__(self, meaning: Callable[[str], object]) -> None:
+        self.meaning = meaning
+        self.came = False
+        for number in _ENDING_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._hear, number.name)
+
+    def _hear(self, name: str) -> None:
+        self.came = True
+        self.meaning(name)
+
+    def close(self) -> None:
+        """Once all is closed. After a first signal a second one must not break the report either."""
+        for number in _ENDING_SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            if self.came:
+                signal.signal(number, signal.SIG_IGN)
+
+
+def cancelling() -> Callable[[str], object]:
+    """Before the first query there is nothing to keep: the task that runs now ends, and lets go of what it started."""
+    task = asyncio.current_task()
+    return lambda _: task and not task.cancelling() and task.cancel()
