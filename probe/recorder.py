@@ -230,11 +230,14 @@ class Recorder:
             (Duration.CONNECT, rows.connect),
         ):
             have = values >= 0
+            if not have.any():
+                continue
             at = by_series[have] * len(Duration) + kind
             np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values[have]), 1)
             np.maximum.at(room.maxima.reshape(-1), at, values[have])
         missed = rows.outcome == Outcome.UNSENT
-        np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], 1)
+        if missed.any():
+            np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], 1)
         room.version[places] += 1
 
     def _base(self, second: Ints, series: Ints, due: Ints) -> Ints:

@@ -112,14 +112,17 @@ class Agenda:
         """The rows due before until_ns, and at most about `limit` of them: the horizon is drawn in for that."""
         until_ns = min(until_ns, self.reached + max(1, int(limit / max(self._rate, 1e-3) * NS)))
         parts = [(index, pacer.take(until_ns, limit * 64)) for index, pacer in self._pacers.items()]
+        parts = [(index, due) for index, due in parts if len(due)]
         self.reached = max(self.reached, until_ns)
-        dues = np.concatenate([np.empty(0, np.int64), *(due for _, due in parts)])
+        if not parts:
+            return Batch(*(np.empty(0, np.int64) for _ in Batch._fields))
         series = np.repeat(np.array([i for i, _ in parts], np.int64), [len(due) for _, due in parts])
-        nth = np.concatenate(
-            [np.empty(0, np.int64), *(np.arange(len(due), dtype=np.int64) + self._taken[i] for i, due in parts)]
-        )
+        nth = np.concatenate([np.arange(self._taken[i], self._taken[i] + len(due)) for i, due in parts])
+        dues = np.concatenate([due for _, due in parts])
         for index, due in parts:
             self._taken[index] += len(due)
+        if len(parts) == 1:
+            return Batch(dues, series, nth)
         order = np.argsort(dues, kind="stable")
         return Batch(dues[order], series[order], nth[order])
 

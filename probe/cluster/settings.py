@@ -31,4 +31,4 @@ class LabSettings:
     coredns: str = "auto"
     start_delay: float = 0.0
     teardown: float = 0.5
-    port: int = 5353
+    port: int = 10053

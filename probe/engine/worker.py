@@ -11,11 +11,11 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders
 from probe.errors import DnsprobeError
@@ -24,13 +24,13 @@ from probe.model import Series
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Recorder, Room, Rows
 from probe.schedule import Agenda
-from probe.transport import NEVER, Due, Finished, Transport
+from probe.transport import EMPTY, NEVER, Due, Finished, Harvest, Transport
 from probe.transport.tcp import Tcp
 from probe.transport.udp import Udp
 from probe.wire import Questions
 
-CHUNK_ROWS = 512
-"""Rows prepared ahead at a time; more would make the preparation itself a stall."""
+CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 10_000_000, 64, 512
+"""Rows are prepared ahead for this long, within these bounds: a larger chunk would itself be a stall."""
 HORIZON_NS = 100_000_000
 """How far ahead rows are prepared at the most."""
 READ_NS = 5_000_000
@@ -65,8 +65,9 @@ class Worker:
             "udp": _Path(Udp(self._questions, random, options.receive_buffer), Agenda()),
             "tcp": _Path(Tcp(self._questions, random), Agenda()),
         }
-        self._exact = True
-        self._asked: list[NDArray[np.int64]] = []
+        self._exact, self._chunk = True, CHUNK_LEAST
+        # what series s asks: _asked[_first_asked[s]:][:_count_asked[s]], in turn
+        self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._channel_of = np.zeros(0, np.int64)
         self._first_of_channel: dict[int, int] = {}
         self._t0 = 0
@@ -79,7 +80,10 @@ class Worker:
         self._channel_of = grown
         for each in series:
             self._questions.add(self._catalogue.add(each))
-            self._asked.append(np.array(self._catalogue.numbers(each), np.int64))
+            numbers = self._catalogue.numbers(each)
+            self._first_asked = np.append(self._first_asked, len(self._asked))
+            self._count_asked = np.append(self._count_asked, len(numbers))
+            self._asked = np.append(self._asked, np.array(numbers, np.int64))
         for channel, mine in self._channels.of(series):
             self._first_of_channel[channel.index] = mine[0].index
             self._channel_of[[s.index for s in mine]] = channel.index
@@ -87,9 +91,10 @@ class Worker:
             path.transport.open(channel)
             for each in mine:
                 path.agenda.add(each)
-        self._recorder.series = len(self._asked)
+        self._recorder.series = len(self._count_asked)
         rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
         self._exact = rate < EXACT_BELOW
+        self._chunk = int(min(max(rate * CHUNK_NS / 1e9, CHUNK_LEAST), CHUNK_MOST))
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
 
@@ -104,7 +109,8 @@ class Worker:
         """Do once what the first rows would otherwise wait for."""
         for path in self._paths.values():
             path.transport.read(time.monotonic_ns())
-            self._record(path.transport)
+        for _ in self._judge(list(self._paths.values())):
+            pass
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -118,19 +124,15 @@ class Worker:
         tick = self._options.tick_ns
         paths = list(self._paths.values())
         while True:
-            for path in paths:
-                path.transport.send(time.monotonic_ns())
-            for path in paths:
-                if path.transport.next_due == NEVER:
-                    self._load(path)
+            self._send(paths)
             now = time.monotonic_ns()
             if now >= read_at:
                 for path in paths:
                     path.transport.read(now)
                 read_at = now + READ_NS
             if now >= judge_at or sum(p.transport.pending for p in paths) >= JUDGE_ROWS:
-                for path in paths:
-                    self._record(path.transport)
+                for _ in self._judge(paths):
+                    self._send(paths)
                 judge_at = now + JUDGE_NS
                 if self._tell_progress(now):
                     return
@@ -142,6 +144,23 @@ class Worker:
             if not self._exact and due != NEVER:
                 due = -(-due // tick) * tick
             self._wait(paths, min(due, read_at, judge_at, orders_at) - time.monotonic_ns())
+
+    def _send(self, paths: list[_Path]) -> None:
+        """Send what is due, and prepare what comes next."""
+        for path in paths:
+            path.transport.send(time.monotonic_ns())
+            if path.transport.next_due == NEVER:
+                self._load(path)
+
+    def _judge(self, paths: list[_Path]) -> Iterator[None]:
+        """Harvest and record, in steps between which rows can be sent."""
+        for path in paths:
+            path.transport.settle()
+            yield
+            harvest = path.transport.harvest()
+            yield
+            self._record(harvest, path.transport)
+            yield
 
     def _wait(self, paths: list[_Path], nanoseconds: int) -> None:
         if nanoseconds <= 0:
@@ -155,27 +174,24 @@ class Worker:
                     path.transport.read(now)
 
     def _load(self, path: _Path) -> None:
-        until = time.monotonic_ns() - self._t0 + HORIZON_NS
-        if until <= path.agenda.reached:
+        now = time.monotonic_ns() - self._t0
+        if path.agenda.reached >= now + HORIZON_NS // 2:
             return
-        batch = path.agenda.take(until, CHUNK_ROWS)
+        batch = path.agenda.take(now + HORIZON_NS, self._chunk)
         if not len(batch.due):
             return
-        questions = np.empty(len(batch.due), np.int64)
-        for series in np.unique(batch.series).tolist():
-            mine = batch.series == series
-            asked = self._asked[series]
-            questions[mine] = asked[batch.nth[mine] % len(asked)]
+        questions = self._asked[self._first_asked[batch.series] + batch.nth % self._count_asked[batch.series]]
         path.transport.load(Due(batch.due + self._t0, batch.series, questions, self._channel_of[batch.series]))
 
-    def _record(self, transport: Transport) -> None:
-        harvest = transport.harvest()
+    def _record(self, harvest: Harvest, transport: Transport) -> None:
         started, finished = harvest.started, harvest.finished
         if len(started.due) or len(finished.due):
             rows = self._rows(finished)
             self._recorder.record(started.series, started.due - self._t0, rows, transport.source_port)
             sent = started.sent > 0
             self._recorder.lag(started.sent[sent] - started.due[sent])
+        if not harvest.counters.any():
+            return
         for channel in np.flatnonzero(harvest.counters.any(axis=1)).tolist():
             self._recorder.count(self._first_of_channel[channel], harvest.counters[channel])
 

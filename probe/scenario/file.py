@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -19,7 +18,7 @@ from probe.model import NS, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.datafile import checked_question
 from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan
-from probe.scenario.quantity import DAY_NS, duration_ns, rate_of, seconds_text, whole
+from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, rate_of, seconds_text, timeout_of, whole
 from probe.scenario.steps import Step, read_step, waited_ns
 from probe.scenario.textfile import read_text
 from probe.verdict import parse_objective
@@ -28,7 +27,6 @@ from probe.wire import qtype_number
 MOST_OCTETS = 256 * 1024
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 TIMEOUT_NS = 2 * NS
-LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS = NS // 1000, 60 * NS
 
 T = TypeVar("T")
 
@@ -69,31 +67,8 @@ def _truth(text: str) -> bool:
     raise UsageError(f"{text!r}: say true or false")
 
 
-def address_of(text: str) -> str:
-    """An IP address as it is; `localhost` is 127.0.0.1; UsageError for a host name."""
-    bare = text.strip().removeprefix("[").removesuffix("]")
-    if bare == "localhost":
-        return "127.0.0.1"
-    try:
-        return str(ipaddress.ip_address(bare))
-    except ValueError:
-        raise UsageError(
-            f"{text!r}: not an IP address; a server is given by address, for finding it by name is what is being tested"
-        ) from None
-
-
-def port_of(text: str) -> int:
-    """A port number, 1 to 65535."""
-    return whole(text, 1, 65535, "a port")
-
-
 def _seconds(text: str) -> float:
     return duration_ns(text, most=3600 * NS) / NS
-
-
-def timeout_of(text: str) -> int:
-    """How long a query stays open, in ns: 1 ms to 60 s."""
-    return duration_ns(text, LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS)
 
 
 Name = Annotated[str, _field(_name)]
@@ -138,7 +113,7 @@ class _Lab(_Part):
     coredns: Literal["auto", "real", "stand-in"] = "auto"
     start_delay: Seconds = 0.0
     teardown: Seconds = 0.5
-    port: Port = 5353
+    port: Port = 10053
 
 
 class _Server(_Part):

@@ -98,6 +98,9 @@ class Transport(Protocol):
     def in_flight(self) -> int:
         """Rows sent and without an outcome at the last harvest."""
 
+    def settle(self) -> None:
+        """Enter the rows sent so far in the table: harvest()'s first part, apart so that no single step takes long."""
+
     def harvest(self) -> Harvest:
         """Judge replies, expire rows, hand over everything since the last harvest. Call after read()."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.outcome import Counter, Outcome
-from probe.transport import EMPTY, Due, Finished
+from probe.transport import EMPTY, Due, Finished, no_rows
 from probe.wire import Questions
 
 IDS = 65_536
@@ -130,8 +130,8 @@ class Flight:
         self._columns["connect"][slots] = 0
         self._columns["phase"][slots] = phase
         self.in_flight += n
-        timeouts = np.unique(timeout)
-        for each in timeouts.tolist():
+        timeouts = set(timeout.tolist())
+        for each in timeouts:
             mine = slice(None) if len(timeouts) == 1 else timeout == each
             self._queues.setdefault(each, deque()).append((sent[mine] + each, slots[mine], numbers[mine]))
 
@@ -155,8 +155,8 @@ class Flight:
         verdicts = self._questions.classify(head, lengths, question, replies.reply)
         channels = self.channel_of[sockets]
         fits = (slots >= 0) & verdicts.matched & (lengths >= 12)
-        count(counters, Counter.UNMATCHED, channels[~fits])
-
+        if not fits.all():
+            count(counters, Counter.UNMATCHED, channels[~fits])
         index = np.flatnonzero(fits)
         slots, channels, received = slots[index], channels[index], replies.received[index]
         first = np.zeros(len(index), np.bool_)
@@ -165,16 +165,18 @@ class Flight:
         expired = self._columns["sent"][slots] + self._columns["timeout"][slots]
         late = (state == State.EXPIRED) | ((state == State.PENDING) & (received > expired))
         good = first & (state == State.PENDING) & ~late
-        count(counters, Counter.LATE, channels[late])
-        count(counters, Counter.DUPLICATE, channels[~late & ~good])
-        count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[good & verdicts.truncated_with_answer[index]])
+        if not good.all():
+            count(counters, Counter.LATE, channels[late])
+            count(counters, Counter.DUPLICATE, channels[~late & ~good])
+        if verdicts.truncated_with_answer.any():
+            count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[good & verdicts.truncated_with_answer[index]])
         return self.finish(
             slots[good], verdicts.outcome[index][good].astype(np.int64), received[good], state=State.ANSWERED
         )
 
     def expire(self, cutoff: int) -> Finished:
         """Rows whose timeout had passed at `cutoff` are timeouts. All replies that came before it must be settled."""
-        slots = [EMPTY]
+        slots = []
         for queue in self._queues.values():
             while queue and queue[0][0][0] <= cutoff:
                 until, each, rows = queue.popleft()
@@ -183,8 +185,7 @@ class Flight:
                     queue.appendleft((until[n:], each[n:], rows[n:]))
                 mine = (self._columns["row"][each[:n]] == rows[:n]) & (self._state[each[:n]] == State.PENDING)
                 slots.append(each[:n][mine])
-        found = np.concatenate(slots)
-        return self.finish(found, Outcome.TIMEOUT, 0)
+        return self.finish(np.concatenate(slots), Outcome.TIMEOUT, 0) if slots else no_rows()
 
     def waiting(self, socket: int) -> Ints:
         """The slots of the socket's rows that still wait, oldest first."""
@@ -205,8 +206,8 @@ class Flight:
             question=columns["question"][slots],
             due=columns["due"][slots],
             sent=columns["sent"][slots],
-            received=np.broadcast_to(np.asarray(received, np.int64), n),
-            outcome=np.broadcast_to(np.asarray(outcome, np.int64), n),
+            received=np.full(n, received, np.int64),
+            outcome=np.full(n, outcome, np.int64),
             cause=np.zeros(n, np.int64),
             errno=np.full(n, errno, np.int64),
             phase=columns["phase"][slots],
@@ -218,9 +219,11 @@ class Flight:
 
 def rank_within(groups: Ints) -> Ints:
     """For each element, how many equal ones stand before it: [7, 7, 3, 7] -> [0, 1, 0, 2]."""
+    if not len(groups) or (groups == groups[0]).all():
+        return np.arange(len(groups), dtype=np.int64)
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(groups) else EMPTY
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     ranks = np.empty(len(groups), np.int64)
     ranks[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
     return ranks

@@ -147,7 +147,7 @@ class Tcp:
     # -- sending
 
     def load(self, rows: Due) -> None:
-        self._ledger.settle()
+        self.settle()
         n = len(rows.due)
         slots, ids, sockets = np.full(n, -1, np.int64), np.zeros(n, np.int64), self._reused[rows.channel]
         at = np.flatnonzero(sockets >= 0)
@@ -239,7 +239,7 @@ class Tcp:
         self._read_at = now
         events = self._epoll.poll(0, len(self._by_fd) or 1)
         if events or self._events:
-            self._ledger.settle()
+            self.settle()
             self._offset = wall_offset_ns()
         for fd, event in events:
             connection = self._by_fd.get(fd)
@@ -305,6 +305,9 @@ class Tcp:
                 return int(seconds * 1_000_000_000 + nanoseconds - self._offset)
         return time.monotonic_ns()
 
+    def settle(self) -> None:
+        self._ledger.settle()
+
     def _failed(self, connection: _Connection, outcome: Outcome, code: int) -> None:
         """A connection could not be made, or ended: its rows that still wait share that outcome."""
         if connection.life is _Life.CLOSED:
@@ -339,7 +342,7 @@ class Tcp:
         self._ledger.finished.append(self._ledger.flight.settle(replies, self._ledger.counters))
 
     def harvest(self) -> Harvest:
-        self._ledger.settle()
+        self.settle()
         self._judge_frames()
         expired = self._ledger.flight.expire(self._read_at)
         connecting = expired.phase == Phase.CONNECT
@@ -365,7 +368,7 @@ class Tcp:
                 self._close(connection)
 
     def drop(self, series: int | None) -> None:
-        self._ledger.settle()
+        self.settle()
         self._ledger.drop(series)
 
 

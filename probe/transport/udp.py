@@ -115,18 +115,19 @@ class Udp:
     # -- sending
 
     def load(self, rows: Due) -> None:
-        self._settle()
+        self.settle()
         n = len(rows.due)
         slots, sockets, ids = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.zeros(n, np.int64)
         count = self._count[rows.channel]
         pooled = np.flatnonzero(count)
         if len(pooled):
             channel = rows.channel[pooled]
-            turn = self._turn[channel] + rank_within(channel)
+            rank = rank_within(channel)
+            turn = self._turn[channel] + rank
             sockets[pooled] = self._first[channel] + turn % count[pooled]
             self._turn += np.bincount(channel, minlength=len(self._turn))
             slots[pooled], ids[pooled] = self._ledger.flight.reserve(
-                sockets[pooled], rank_within(sockets[pooled]), rows.due[pooled]
+                sockets[pooled], rank // count[pooled], rows.due[pooled]
             )
         tails, idbytes = self._questions.tails, self._idbytes
         questions = rows.question.tolist()
@@ -197,7 +198,7 @@ class Udp:
         self._errors += found
         return bool(found)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Enter the rows sent since the last time in the flight table, those of fresh ports with their sockets."""
         for channel, ports in self._fresh.items():
             if ports.launched:
@@ -244,7 +245,7 @@ class Udp:
         return Replies(data, lengths, sockets, received, data)
 
     def harvest(self) -> Harvest:
-        self._settle()
+        self.settle()
         replies = [*self._replies, *filter(None, [self._batch(copy=False)])]
         self._replies.clear()
         ledger = self._ledger
@@ -280,7 +281,7 @@ class Udp:
                 ports.release(int(sockets[i]), rest_until)
 
     def drop(self, series: int | None) -> None:
-        self._settle()
+        self.settle()
         keep = self._ledger.drop(series)
         self._calls = [self._calls[i] for i in keep]
         self._packets = [self._packets[i] for i in keep]
