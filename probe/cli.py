@@ -69,6 +69,12 @@ JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines (default {CEILING})."
 
+LETTERS = {
+    "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
+    "rate": "-Q", "length": "-l", "timeout": "-t", "transport": "-m", "ports": "--ports",
+}  # fmt: skip
+"""adhoc.Options' fields as they are typed."""
+
 OneText = str | None
 Texts = list[str] | None
 
@@ -97,7 +103,9 @@ def _version(asked: bool) -> None:
     )
 )
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """What becomes of DNS queries while a cluster changes.
 
@@ -143,8 +151,8 @@ def run(
     A scenario, or a server with dnsperf's letters. There is no limit on outstanding queries.
     """
     options = {
-        "-s": server, "-p": port, "-d": data, "-n": name, "--type": qtype, "--expect": expect, "-Q": rate,
-        "-l": length, "-t": timeout, "-m": transport, "--ports": ports,
+        "servers": server, "port": port, "datafile": data, "names": name, "types": qtype, "expect": expect,
+        "rate": rate, "length": length, "timeout": timeout, "transport": transport, "ports": ports,
     }  # fmt: skip
     given = {option: value for option, value in options.items() if value is not None}
     plan = _plan(scenario, given, setting or [], lab)
@@ -177,7 +185,8 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     if scenario:
         if given:
             raise UsageError(
-                f"{', '.join(given)}: not with a scenario; change it with --set, e.g. --set lanes[0].rate=50"
+                f"{', '.join(LETTERS[option] for option in given)}: not with a scenario;"
+                " change it with --set, e.g. --set lanes[0].rate=50"
             )
         plan = read_scenario(scenario, settings)
         if not lab and plan.cluster_needs:
@@ -188,11 +197,9 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
         return plan
     if lab or settings:
         raise UsageError("--lab and --set go with a scenario: dnsprobe run baseline --lab")
-    if "-s" not in given:
+    if "servers" not in given:
         raise UsageError("no server: say -s ADDRESS, or a scenario: dnsprobe run baseline --lab")
-    words = {"-s": "servers", "-p": "port", "-d": "datafile", "-n": "names", "--type": "types", "--expect": "expect",
-             "-Q": "rate", "-l": "length", "-t": "timeout", "-m": "transport", "--ports": "ports"}  # fmt: skip
-    return plan_of(Options(**{words[option]: value for option, value in given.items()}))
+    return plan_of(Options(**given))
 
 
 def _show(plan: Plan) -> None:
@@ -235,14 +242,14 @@ def _check_json(json_file: str, run_file: Path) -> None:
 
 def _report(run: Run, json_file: str) -> int:
     """Print the report, and write it as JSON if asked; the verdict's exit code."""
-    try:
-        if json_file and json_file != "-":
-            Path(json_file).write_text(REPORTS["json"](run), encoding="utf-8")
-    except OSError as problem:
-        raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}") from None
     print(REPORTS["text"](run), file=sys.stderr if json_file == "-" else sys.stdout)
     if json_file == "-":
         print(REPORTS["json"](run))
+    elif json_file:
+        try:
+            Path(json_file).write_text(REPORTS["json"](run), encoding="utf-8")
+        except OSError as problem:
+            raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}") from None
     return verdict_of(run).ruling.exit_code
 
 
@@ -254,6 +261,7 @@ def report(
     json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
 ) -> None:
     """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive."""
+    _check_json(json_file, Path(file))
     raise typer.Exit(_report(open_run(file), json_file))
 
 

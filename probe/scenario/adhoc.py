@@ -10,9 +10,8 @@ from typing import TypeVar
 from probe.errors import UsageError
 from probe.model import NS, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.datafile import checked_question, read_questions
-from probe.scenario.file import address_of, port_of, timeout_of
 from probe.scenario.plan import ALL_SERVERS, Plan
-from probe.scenario.quantity import DAY_NS, duration_ns, rate_of
+from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, rate_of, timeout_of
 
 T = TypeVar("T")
 

@@ -97,23 +97,30 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+_LAB = LabSettings()
+
+
 class _Lab(_Part):
-    replicas: Annotated[int, _field(lambda text: whole(text, 1, 50, "the number of replicas"))] = 3
-    lameduck: Seconds = 5.0
-    grace_period: Seconds = 30.0
-    pre_stop: Seconds = 0.0
-    readiness_period: Annotated[float, _field(lambda text: duration_ns(text, NS // 10, 3600 * NS) / NS)] = 10.0
-    readiness_failures: Annotated[int, _field(lambda text: whole(text, 1, 100, "the number of failures"))] = 3
-    propagation: Seconds = 1.0
+    replicas: Annotated[int, _field(lambda text: whole(text, 1, 50, "the number of replicas"))] = _LAB.replicas
+    lameduck: Seconds = _LAB.lameduck
+    grace_period: Seconds = _LAB.grace_period
+    pre_stop: Seconds = _LAB.pre_stop
+    readiness_period: Annotated[float, _field(lambda text: duration_ns(text, NS // 10, 3600 * NS) / NS)] = (
+        _LAB.readiness_period
+    )
+    readiness_failures: Annotated[int, _field(lambda text: whole(text, 1, 100, "the number of failures"))] = (
+        _LAB.readiness_failures
+    )
+    propagation: Seconds = _LAB.propagation
     proxy_mode: Literal["iptables", "ipvs"] = "iptables"
-    udp_timeout: Seconds | None = None
-    expire_nodest_conn: Truth = True
-    kubernetes: Version = "1.33"
-    kernel: Version = "6.1"
+    udp_timeout: Seconds | None = _LAB.udp_timeout
+    expire_nodest_conn: Truth = _LAB.expire_nodest_conn
+    kubernetes: Version = _LAB.kubernetes
+    kernel: Version = _LAB.kernel
     coredns: Literal["auto", "real", "stand-in"] = "auto"
-    start_delay: Seconds = 0.0
-    teardown: Seconds = 0.5
-    port: Port = 10053
+    start_delay: Seconds = _LAB.start_delay
+    teardown: Seconds = _LAB.teardown
+    port: Port = _LAB.port
 
 
 class _Server(_Part):

@@ -1,7 +1,8 @@
-"""Text as people type it -> nanoseconds, rates and whole numbers, or a UsageError that says what is allowed."""
+"""Text as people type it -> nanoseconds, rates, numbers and addresses, or a UsageError that says what is allowed."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ from probe.model import NS
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 3600 * NS}
 _PART = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)"
 DAY_NS = 24 * 3600 * NS
+LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS = NS // 1000, 60 * NS
 MAX_RATE = 1_000_000
 """Queries a second of one lane: above what one machine can send."""
 
@@ -44,6 +46,29 @@ def whole(text: str, least: int, most: int, what: str) -> int:
     if re.fullmatch(r"[0-9]{1,12}", text.strip()) and least <= int(text) <= most:
         return int(text)
     raise UsageError(f"{text!r}: {what} is a whole number from {least} to {most}")
+
+
+def address_of(text: str) -> str:
+    """An IP address as it is; `localhost` is 127.0.0.1; UsageError for a host name."""
+    bare = text.strip().removeprefix("[").removesuffix("]")
+    if bare == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        raise UsageError(
+            f"{text!r}: not an IP address; a server is given by address, for finding it by name is what is being tested"
+        ) from None
+
+
+def port_of(text: str) -> int:
+    """A port number, 1 to 65535."""
+    return whole(text, 1, 65535, "a port")
+
+
+def timeout_of(text: str) -> int:
+    """How long a query stays open, in ns: 1 ms to 60 s."""
+    return duration_ns(text, LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS)
 
 
 def seconds_text(ns: int) -> str:
