@@ -41,6 +41,8 @@ class Expect:
         if all(w in _EXPECT_WORDS for w in words):
             return cls(frozenset(_EXPECT_WORDS[w] for w in words))
         try:
+            if "%" in text:
+                raise ValueError("a zone is never in a record")
             addresses = frozenset(str(ipaddress.ip_address(a.strip())) for a in text.split(","))
         except ValueError:
             raise UsageError(
@@ -132,8 +134,8 @@ class Ports:
             raise UsageError(f"ports {text!r}: for tcp say fresh (a connection per query) or reused (one connection)")
         if text in ("fresh", "fixed"):
             return cls(text)
-        if match := re.fullmatch(r"pool:(\d+)", text):
-            count = int(match[1])
+        if match := re.fullmatch(r"pool:0*([0-9]+)", text):
+            count = int(match[1][:6])
             if 1 <= count <= 28_000:
                 return cls("pool", count)
             raise UsageError(f"ports {text!r}: a pool has 1 to 28000 source ports")

@@ -50,9 +50,10 @@ class Constant:
         if n <= 0:
             return np.empty(0, np.int64)
         base, rest = divmod(self._next * self._step, self._num)
-        dues = (np.arange(n, dtype=np.int64) * self._step + rest) // self._num
+        whole, part = divmod(self._step, self._num)
+        nth = np.arange(n, dtype=np.int64)
         self._next = end
-        return dues + (self._first + base)
+        return nth * whole + (nth * part + rest) // self._num + (self._first + base)
 
     def peek(self) -> int | None:
         due = self._due(self._next)
@@ -79,15 +80,18 @@ class Agenda:
     def __init__(self) -> None:
         self._pacers: dict[int, Pacer] = {}
         self._taken: dict[int, int] = {}
+        self._rates: dict[int, float] = {}
         self._rate = 0.0
         self.reached = 0
         """Every row due before this instant (ns since t0) has been taken."""
 
     def add(self, series: Series) -> None:
-        """From now on; its rows must be due at or after `reached`."""
+        """From now on; its rows must be due at or after `reached`. Series that are over are forgotten."""
+        self._pacers = {index: pacer for index, pacer in self._pacers.items() if pacer.peek() is not None}
         self._pacers[series.index] = pacer_of(series)
         self._taken[series.index] = 0
-        self._rate += float(series.rate)
+        self._rates[series.index] = float(series.rate)
+        self._rate = sum(self._rates[index] for index in self._pacers)
 
     def end(self, series: Series) -> None:
         """The series stops earlier: at series.stop_ns, which must not be before `reached`."""
@@ -98,10 +102,11 @@ class Agenda:
     def clear(self) -> None:
         """No more rows."""
         self._pacers.clear()
+        self._rate = 0.0
 
     @property
     def rate(self) -> float:
-        """Queries a second of all series together."""
+        """Queries a second of all series together, those that ended since the last add() included."""
         return self._rate
 
     def peek(self) -> int | None:
