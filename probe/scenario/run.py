@@ -79,7 +79,9 @@ async def run(
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns)
-        _yield_the_cores()
+        # Children inherit the priority: lab and worker are running already.
+        _schedule("SCHED_IDLE")
+        stack.callback(_schedule, "SCHED_OTHER")
         engine.begin()
         head = Head(
             name=plan.name,
@@ -109,10 +111,10 @@ def check_path(path: Path) -> None:
         raise UsageError(f"{path}: no permission to write in its folder; name another with -o")
 
 
-def _yield_the_cores() -> None:
-    """Idle priority for everything but queries. Children would inherit it: lab and worker must be running already."""
+def _schedule(policy: str) -> None:
+    """Idle priority while queries go, so that nothing else delays them; back to normal for the report, if permitted."""
     with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))
 
 
 def _versions() -> Mapping[str, str]:
