@@ -6,6 +6,7 @@ id, this module the rest.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import numpy as np
@@ -26,11 +28,14 @@ from probe.outcome import Outcome
 HEADER = 12
 _FIXED_RR = 12
 """A record's octets before its data when its owner is a compression pointer: 2 + type, class, TTL, length."""
-_QR, _TC = 0x80, 0x02
+_FORESEEN = np.array([0, 1, 2, 3, 4, 5, 10, 11])
+"""Offsets in a record of what a plain one holds in owner, type, class and length; the TTL may be any."""
+_DATA_OCTETS = {1: 4, 28: 16}
+"""Types, A and AAAA, whose data any octets of that number are."""
+_QR, _OPCODE, _TC = 0x80, 0x78, 0x02
 _OUTCOME_OF_RCODE = np.full(16, Outcome.OTHER_RCODE, np.int8)
 _OUTCOME_OF_RCODE[[0, 2, 3, 5]] = (Outcome.ANSWER, Outcome.SERVFAIL, Outcome.NXDOMAIN, Outcome.REFUSED)
 _MEMO_LIMIT = 8192
-_BYTE_WEIGHTS = np.array([256, 1], np.int64)
 
 
 class Verdicts(NamedTuple):
@@ -70,12 +75,17 @@ def _why_not_a_name(name: str, error: dns.exception.DNSException) -> str:
     """A sentence that names the limit which a name breaks."""
     if isinstance(error, dns.name.LabelTooLong):
         label = max(name.split("."), key=len)
-        return f"label {_shorten(label)!r} has {len(label)} octets, 63 are allowed (RFC 1035, 2.3.4)"
+        return f"label {_shorten(label)!r} has {_octets(label, 0, 63)} octets, 63 are allowed (RFC 1035, 2.3.4)"
     if isinstance(error, dns.name.NameTooLong):
-        return f"{len(name) + 2} octets on the wire, 255 are allowed (RFC 1035, 2.3.4)"
+        return f"{_octets(name.removesuffix('.'), 2, 255)} octets on the wire, 255 are allowed (RFC 1035, 2.3.4)"
     if isinstance(error, dns.name.EmptyLabel):
         return "an empty label (two dots in a row, or a dot at the start)"
     return f"not a domain name: {error}"
+
+
+def _octets(text: str, more: int, limit: int) -> str:
+    """How many octets a text and `more` are, as far as they are its characters: not so with escapes and IDNA."""
+    return str(len(text) + more) if text.isascii() and "\\" not in text else f"more than {limit}"
 
 
 class Questions:
@@ -89,8 +99,8 @@ class Questions:
         self._asked: list[Question] = []
         self._sections = np.zeros((0, 0), np.uint8)
         self._ends = np.zeros(0, np.int64)
-        self._qtypes = np.zeros(0, np.int64)
-        self._careful = np.zeros(0, np.bool_)
+        self._octets = np.zeros(0, np.int64)
+        self._records = np.zeros((0, len(_FORESEEN)), np.uint8)
         self.good = np.zeros((0, len(Outcome)), np.bool_)
         self._memo: dict[tuple[int, bytes], Outcome] = {}
 
@@ -114,8 +124,11 @@ class Questions:
             row[: len(wire) - HEADER] = np.frombuffer(wire, np.uint8)[HEADER:]
         self._sections = sections
         self._ends = np.concatenate([self._ends, ends])
-        self._qtypes = np.concatenate([self._qtypes, np.array([qtype_number(q.qtype) for q in questions], np.int64)])
-        self._careful = np.concatenate([self._careful, np.array([bool(q.expect.addresses) for q in questions], np.bool_)])
+        qtypes = [qtype_number(q.qtype) for q in questions]
+        octets = [0 if q.expect.addresses else _DATA_OCTETS.get(t, 0) for q, t in zip(questions, qtypes, strict=True)]
+        records = [(0xC0, HEADER, t >> 8, t & 0xFF, 0, 1, 0, n) for t, n in zip(qtypes, octets, strict=True)]
+        self._octets = np.concatenate([self._octets, np.array(octets, np.int64)])
+        self._records = np.concatenate([self._records, np.array(records, np.uint8).reshape(-1, len(_FORESEEN))])
         good = np.zeros((len(questions), len(Outcome)), np.bool_)
         for row, question in zip(good, questions, strict=True):
             row[[int(o) for o in question.expect.outcomes]] = True
@@ -138,7 +151,6 @@ class Questions:
 
         Truncated wins over any RCODE. A header alone with an error RCODE counts as a reply (RFC 1035, 4.1.1: FORMERR).
         """
-        n = len(lengths)
         ends = self._ends[question]
         section = self._sections[question]
         same = head[:, HEADER : HEADER + section.shape[1]] == section
@@ -149,15 +161,16 @@ class Questions:
         matched = same.all(axis=1) & (asked == 1) & (lengths >= ends)
         for i in np.flatnonzero(~matched & (lengths >= ends) & (asked == 1)):
             matched[i] = _same_but_for_case(head[i], section[i], int(ends[i]))
-        matched |= (lengths == HEADER) & (asked == 0) & (rcode != 0)
+        alone = (lengths == HEADER) & (asked == 0) & (rcode != 0)
+        matched |= alone
         matched &= (head[:, 2] & _QR) != 0
 
         truncated = (head[:, 2] & _TC) != 0
         outcome = np.where(truncated, np.int8(Outcome.TRUNCATED), _OUTCOME_OF_RCODE[rcode])
-        plain = self._plain(head, lengths, question, ends) | (lengths == HEADER)
+        plain = self._plain(head, lengths, question, np.where(alone, HEADER, ends))
         for i in np.flatnonzero(matched & ~truncated & ~plain):
             outcome[i] = self._examine(int(question[i]), reply(int(i)))
-        return Verdicts(matched, outcome.astype(np.int8), (truncated & (answers > 0))[:n])
+        return Verdicts(matched, outcome.astype(np.int8), truncated & (answers > 0))
 
     def _plain(
         self,
@@ -166,22 +179,16 @@ class Questions:
         question: NDArray[np.int64],
         ends: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        """Replies that need no parser: no records and an error RCODE, or one record of the type asked for, whole."""
-        rows = np.arange(len(lengths))
+        """Replies that need no parser: no records and an error RCODE, or a single address of the type asked for."""
         counts = head[:, 6:HEADER]
         rcode = head[:, 3] & 0x0F
         bare = (rcode != 0) & ~counts.any(axis=1) & (lengths == ends)
-        single = (counts[:, 1] == 1) & ~counts[:, [0, 2, 3, 4, 5]].any(axis=1) & (rcode == 0) & ~self._careful[question]
-        at = np.where(single, ends, 0)
-
-        def word(offset: int) -> NDArray[np.int64]:
-            octets = head[rows[:, None], at[:, None] + np.array([offset, offset + 1])].astype(np.int64)
-            words: NDArray[np.int64] = octets @ _BYTE_WEIGHTS
-            return words
-
-        single &= (word(0) == 0xC000 | HEADER) & (word(2) == self._qtypes[question])
-        single &= lengths == ends + _FIXED_RR + word(10)
-        plain: NDArray[np.bool_] = bare | single
+        octets = self._octets[question]
+        single = (counts[:, 1] == 1) & ~counts[:, [0, 2, 3, 4, 5]].any(axis=1) & (rcode == 0) & (octets > 0)
+        single &= lengths == ends + _FIXED_RR + octets
+        record = head[np.arange(len(lengths))[:, None], ends[:, None] + _FORESEEN]
+        single &= (record == self._records[question]).all(axis=1)
+        plain: NDArray[np.bool_] = (bare | single) & (head[:, 2] & _OPCODE == 0)
         return plain
 
     def _examine(self, question: int, reply: bytes) -> Outcome:
@@ -199,10 +206,12 @@ def judge(question: Question, reply: bytes) -> Outcome:
     """The outcome of one whole reply to the question, TC not set: rcode, CNAME chain, addresses (RFC 1034, 3.6.2)."""
     try:
         message = dns.message.from_wire(reply)
+        if not isinstance(message, dns.message.QueryMessage):
+            return Outcome.MALFORMED
         rcode = message.rcode()
         if rcode == dns.rcode.NOERROR:
             qtype = dns.rdatatype.RdataType(qtype_number(question.qtype))
-            rrset = message.resolve_chaining().answer if isinstance(message, dns.message.QueryMessage) else None
+            rrset = message.resolve_chaining().answer
             records = list(rrset) if rrset is not None else []
             if qtype == dns.rdatatype.ANY:
                 records = [r for s in message.answer for r in s]
@@ -212,11 +221,18 @@ def judge(question: Question, reply: bytes) -> Outcome:
         return Outcome(int(_OUTCOME_OF_RCODE[rcode])) if rcode < 16 else Outcome.OTHER_RCODE
     if not records:
         return Outcome.NODATA
-    if question.expect.addresses and {r.to_text() for r in records} != question.expect.addresses:
+    if question.expect.addresses and _addresses(records) != question.expect.addresses:
         return Outcome.WRONG_ANSWER
     return Outcome.ANSWER
 
 
 def _same_but_for_case(head: NDArray[np.uint8], section: NDArray[np.uint8], end: int) -> bool:
     """Question sections that differ only in ASCII case: names compare so (RFC 4343), and some servers fold them."""
-    return bytes(head[HEADER:end]).lower() == bytes(section[: end - HEADER]).lower()
+    got, asked = bytes(head[HEADER:end]), bytes(section[: end - HEADER])
+    return got[:-4].lower() == asked[:-4].lower() and got[-4:] == asked[-4:]
+
+
+def _addresses(records: list[dns.rdata.Rdata]) -> frozenset[str]:
+    """The addresses of A and AAAA records, spelt as Expect spells them."""
+    kinds = (dns.rdatatype.A, dns.rdatatype.AAAA)
+    return frozenset(str(ipaddress.ip_address(r.to_text())) for r in records if r.rdtype in kinds)
