@@ -143,7 +143,8 @@ class _Going:
         self.view.added(series)
 
     async def to_the_end(self) -> Ending:
-        self.lives = {s.target.name: 0 for s in self.series if s.target.kind == TargetKind.POD}
+        for pod in {s.target.name for s in self.series if s.target.kind == TargetKind.POD}:
+            self._life_begins(pod, 0)
         beside = [asyncio.create_task(self._take_steps())]
         if self.cluster:
             beside.append(asyncio.create_task(self._watch(self.cluster)))
@@ -203,14 +204,14 @@ class _Going:
         try:
             self.writer.flush(flush, now_ns)
         except RunFileProblem as problem:
-            self.view.noted(f"{problem}; the next flush tries again")
+            self.view.noted(str(problem))
         self.view.flushed(flush, now_ns)
 
     def _finish(self) -> None:
         now_ns = self.engine.now_ns() if self.stopped_ns is None else self.stopped_ns
         end_ns = min(now_ns, self.plan.duration_ns)
-        for pod, from_ns in self.lives.items():
-            self._life_ended(pod, from_ns, end_ns)
+        for pod in list(self.lives):
+            self._life_ends(pod, end_ns)
         self._flush()
         try:
             self.writer.finish(end_ns, self.cut)
@@ -246,10 +247,10 @@ class _Going:
     def _follow(self, happened: Happened, at_ns: int) -> None:
         """Ask pods that came up, count them while they live, and ask them no more once they are gone."""
         if happened.up and happened.up.name not in self.lives:
-            self.lives[happened.up.name] = at_ns
+            self._life_begins(happened.up.name, at_ns)
             self._ask_too(happened.up)
         if happened.down and happened.down.name in self.lives:
-            self._life_ended(happened.down.name, self.lives.pop(happened.down.name), at_ns)
+            self._life_ends(happened.down.name, at_ns)
             self.view.ended(happened.down.name)
         if happened.gone:
             gone = [s.index for s in self.series if s.target.name == happened.gone.name]
@@ -269,8 +270,16 @@ class _Going:
         except DnsprobeError as problem:
             self.view.noted(f"{pod} is not asked: {problem}")
 
-    def _life_ended(self, pod: str, from_ns: int, to_ns: int) -> None:
-        self.writer.interval(Interval(from_ns, to_ns, "life", f"{pod} counts", "cluster", pod))
+    def _life_begins(self, pod: str, from_ns: int) -> None:
+        """Until its end is known a pod counts to the end of the run: what a killed run leaves behind is right, too."""
+        self.lives[pod] = from_ns
+        self._life(pod, from_ns, self.plan.duration_ns)
+
+    def _life_ends(self, pod: str, to_ns: int) -> None:
+        self._life(pod, self.lives.pop(pod), to_ns)
+
+    def _life(self, pod: str, from_ns: int, to_ns: int) -> None:
+        self.writer.interval(Interval(from_ns, max(from_ns, to_ns), "life", f"{pod} counts", "cluster", pod))
 
     def _mark(self, mark: Mark) -> None:
         self.writer.mark(mark)
