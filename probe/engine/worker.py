@@ -131,10 +131,13 @@ class Worker:
                     path.transport.read(now)
                 read_at = now + READ_NS
             if now >= judge_at or sum(p.transport.pending for p in paths) >= JUDGE_ROWS:
+                reached = self._reached(paths)
                 for _ in self._judge(paths):
                     self._send(paths)
                 judge_at = now + JUDGE_NS
-                if self._tell_progress(now):
+                done = self._is_done(paths)
+                self._recorder.reached(reached, now, done=done)
+                if done:
                     return
             if now >= orders_at:
                 orders_at = now + ORDERS_NS
@@ -214,15 +217,15 @@ class Worker:
             query_id=f.query_id,
         )
 
-    def _tell_progress(self, now: int) -> bool:
-        """Say up to when everything due is recorded; whether all is done."""
-        reached, done = NEVER, True
-        for path in self._paths.values():
-            loaded = path.transport.next_due
-            reached = min(reached, path.agenda.reached, loaded - self._t0 if loaded != NEVER else NEVER)
-            done = done and loaded == NEVER and not path.transport.in_flight and path.agenda.peek() is None
-        self._recorder.reached(reached, now, done=done)
-        return done
+    def _reached(self, paths: list[_Path]) -> int:
+        """Rows due before this instant (ns since t0) have started: the next harvest has them all."""
+        return min(min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths)
+
+    def _is_done(self, paths: list[_Path]) -> bool:
+        """Nothing loaded, nothing in flight, nothing to come."""
+        return not any(
+            p.transport.in_flight or p.transport.next_due != NEVER or p.agenda.peek() is not None for p in paths
+        )
 
     def _obey(self, orders: Connection) -> None:
         """Carry out what the parent asks meanwhile; stop when it is gone."""
