@@ -170,6 +170,8 @@ class Room:
         os.ftruncate(fd, sum(_sizes(series, places).values()))
         room = cls(fd, series, places)
         room.second[:] = -1
+        room.first_bad[:] = _NO_ROW
+        room.last_bad[:] = -1
         return room, fd
 
 

@@ -12,8 +12,8 @@ import pytest
 from probe.model import NS, Ports, Question, Target, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
-from probe.transport import Channel, Due
 from probe.transport.ports import half_of_ports
+from probe.transport.rows import Channel, Due
 from probe.transport.udp import Udp
 from probe.wire import Questions
 from tests.conftest import Start
@@ -225,7 +225,7 @@ def test_an_error_is_never_charged_to_the_next_query() -> None:
     """One query to a closed port; then a server opens there, and the next query on the same socket is answered."""
     questions = Questions()
     questions.add([Question.of("a.test")])
-    udp = Udp(questions, np.random.default_rng())
+    udp = Udp(questions, np.random.default_rng(), 1 << 20)
     port = closed_port()
     udp.open(Channel(0, Target("server", TargetKind.SERVER, "127.0.0.1", port), Ports("fixed"), 10, NS))
 

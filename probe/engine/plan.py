@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import port_range
 from probe.model import Question, Series, TargetKind
-from probe.transport import Channel
+from probe.transport.rows import Channel
 
 SPARE_DESCRIPTORS = 200
 """File descriptors for everything but query sockets."""

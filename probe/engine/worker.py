@@ -24,9 +24,8 @@ from probe.model import Series
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Recorder, Room, Rows
 from probe.schedule import Agenda
-from probe.transport import EMPTY, NEVER, Due, Finished, Harvest, Transport
-from probe.transport.tcp import Tcp
-from probe.transport.udp import Udp
+from probe.transport import TRANSPORTS
+from probe.transport.rows import EMPTY, NEVER, Due, Finished, Harvest, Transport
 from probe.wire import Questions
 
 CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 10_000_000, 64, 512
@@ -62,8 +61,8 @@ class Worker:
         self._channels = Channels()
         self._recorder = Recorder(room)
         self._paths = {
-            "udp": _Path(Udp(self._questions, random, options.receive_buffer), Agenda()),
-            "tcp": _Path(Tcp(self._questions, random), Agenda()),
+            name: _Path(transport(self._questions, random, options.receive_buffer), Agenda())
+            for name, transport in TRANSPORTS.items()
         }
         self._exact, self._chunk = True, CHUNK_LEAST
         # what series s asks: _asked[_first_asked[s]:][:_count_asked[s]], in turn

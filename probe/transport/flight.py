@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.outcome import Counter, Outcome
-from probe.transport import EMPTY, Due, Finished, no_rows
+from probe.transport.rows import EMPTY, Due, Finished, no_rows
 from probe.wire import Questions
 
 IDS = 65_536
@@ -103,7 +103,7 @@ class Flight:
         np.maximum.at(self._next, sockets, self._next[sockets] + nth + 1)
         state = self._state[slots]
         rested = self._columns["sent"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due
-        usable = (state == State.FREE) | ((state != State.PENDING) & rested)
+        usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | ((state != State.PENDING) & rested))
         self._columns["k"][slots[usable]] = k[usable]
         return np.where(usable, slots, -1), ids
 

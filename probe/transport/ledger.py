@@ -13,8 +13,8 @@ import numpy as np
 
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.transport import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts
 from probe.transport.flight import Flight, Ints, unsent
+from probe.transport.rows import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts
 from probe.wire import Questions
 
 
@@ -118,13 +118,16 @@ class Ledger:
         codes = np.array(list(self._kept_back.values()), np.int64)
         at = np.array(list(self._kept_back), np.int64) - self._settled
         self._kept_back.clear()
-        finished = unsent(rows.due[at], rows.series[at], rows.question[at], np.maximum(codes, 0))
         network = codes < 0
-        refused = codes[network] == -errno.ECONNREFUSED
-        finished.outcome[network] = np.where(refused, Outcome.CONNECTION_REFUSED, Outcome.NETWORK_ERROR)
-        finished.errno[network] = -codes[network]
-        finished.sent[network] = sent[at][network]
-        self.finished.append(finished)
+        error = np.where(codes == -errno.ECONNREFUSED, Outcome.CONNECTION_REFUSED, Outcome.NETWORK_ERROR)
+        finished = unsent(rows.due[at], rows.series[at], rows.question[at], np.maximum(codes, 0))
+        self.finished.append(
+            finished._replace(
+                outcome=np.where(network, error, finished.outcome),
+                errno=np.where(network, -codes, 0),
+                sent=np.where(network, sent[at], 0),
+            )
+        )
 
     @property
     def in_flight(self) -> int:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from probe.linux import Connector, ask_for_errors, ask_for_stamps, limit_ports, port_range, socket_address
 from probe.model import Target, TargetKind
 from probe.outcome import UnsentCause
-from probe.transport import Channel
 from probe.transport.flight import Flight
+from probe.transport.rows import Channel
 
 OURS = {
     errno.EAGAIN: UnsentCause.SEND_BUFFER,

@@ -23,10 +23,10 @@ import numpy as np
 from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, limit_ports, socket_address, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.transport import EMPTY, Channel, Due, Finished, Harvest
 from probe.transport.flight import Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_RING, OURS, half_of_ports
+from probe.transport.rows import EMPTY, Channel, Due, Finished, Harvest
 from probe.wire import Questions
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -58,7 +58,7 @@ class _Connection:
 class Tcp:
     """The transport `tcp`: one flight table and one epoll set for all its connections."""
 
-    def __init__(self, questions: Questions, random: np.random.Generator) -> None:
+    def __init__(self, questions: Questions, random: np.random.Generator, _buffer: int) -> None:
         self.stall_ns = 50_000_000
         self._questions = questions
         self._ledger = Ledger(questions, random)

@@ -19,10 +19,10 @@ import numpy as np
 from probe.errors import EnvironmentProblem
 from probe.linux import Receiver, error_queue, own_drops, receive_buffer, wall_offset_ns
 from probe.outcome import Outcome, UnsentCause
-from probe.transport import EMPTY, Channel, Due, Finished, Harvest
 from probe.transport.flight import Ints, Replies, State, rank_within
 from probe.transport.ledger import Ledger
 from probe.transport.ports import OURS, Door, FreshPorts, Unsent
+from probe.transport.rows import EMPTY, Channel, Due, Finished, Harvest
 from probe.wire import Questions
 
 _RESENDS = 4
@@ -31,7 +31,7 @@ _RESENDS = 4
 class Udp:
     """The transport `udp`: one flight table, one receive batch, one epoll set for all its sockets."""
 
-    def __init__(self, questions: Questions, random: np.random.Generator, buffer: int = 4 << 20) -> None:
+    def __init__(self, questions: Questions, random: np.random.Generator, buffer: int) -> None:
         self.stall_ns = 50_000_000
         self.granted_buffer = 0
         self._questions = questions

@@ -1,4 +1,4 @@
-"""Rows out, finished rows back: what every transport takes and gives, and the registry of them."""
+"""Rows out, finished rows back: what every transport takes and gives."""
 
 from __future__ import annotations
 
