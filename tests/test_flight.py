@@ -85,7 +85,7 @@ def test_one_slot_is_never_given_to_two_rows_at_once() -> None:
     assert sorted(flight.expire(10 * NS).due.tolist()) == [0, 1, 2, 3]
 
 
-def replies_to(flight: Flight, ids: list[int], received: list[int], socket: int = 0) -> Replies:
+def replies_to(ids: list[int], received: list[int], socket: int = 0) -> Replies:
     """NXDOMAIN for each id, in this order."""
     wire = bytes.fromhex("0000 8183 0001 0000 0000 0000 0161 04 74657374 00 0001 0001")
     whole = [i.to_bytes(2, "big") + wire[2:] for i in ids]
@@ -102,13 +102,13 @@ def test_a_row_has_its_first_reply_and_the_rest_is_counted() -> None:
     counters = np.zeros((1, len(Counter)), np.int64)
     a, b, c, d = ids
     stranger = next(i for i in range(65_536) if i not in ids)
-    found = flight.settle(replies_to(flight, [a, b, a, stranger, c], [5, 15, 6, 7, 20 + NS + 1]), counters)
+    found = flight.settle(replies_to([a, b, a, stranger, c], [5, 15, 6, 7, 20 + NS + 1]), counters)
     assert sorted(zip(found.due.tolist(), found.received.tolist(), strict=True)) == [(0, 5), (10, 15)]
     assert set(found.outcome.tolist()) == {Outcome.NXDOMAIN}
     assert sorted(found.query_id.tolist()) == sorted([a, b])
     assert flight.waiting(0).tolist() == slots[2:]
     assert flight.expire(NS + 20).due.tolist() == [20]
-    assert len(flight.settle(replies_to(flight, [a, c, d], [8, 9, 30 + NS]), counters).due) == 1, "d came just in time"
+    assert len(flight.settle(replies_to([a, c, d], [8, 9, 30 + NS]), counters).due) == 1, "d came just in time"
     assert counters[0, [Counter.DUPLICATE, Counter.UNMATCHED, Counter.LATE]].tolist() == [2, 1, 2]
     assert flight.in_flight == 0
     assert len(flight.expire(10 * NS).due) == 0
@@ -120,6 +120,6 @@ def test_a_reply_too_short_for_an_id_is_no_rows() -> None:
     _, ids = launch(flight, np.array([0], np.int64))
     counters = np.zeros((1, len(Counter)), np.int64)
     for length in range(23):
-        short = replies_to(flight, ids, [5])._replace(lengths=np.array([length]))
+        short = replies_to(ids, [5])._replace(lengths=np.array([length]))
         assert len(flight.settle(short, counters).due) == 0
     assert counters[0, Counter.UNMATCHED] == 23
