@@ -7,9 +7,11 @@ differently; what they owe the recorder is the same, and stands here.
 from __future__ import annotations
 
 import errno
+import time
 from bisect import bisect_left, bisect_right
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
@@ -53,6 +55,12 @@ class Ledger:
         self.phase = np.full(len(rows.due), phase, np.int64)
         self._dues = rows.due.tolist()
         self._settled = self._cursor = 0
+
+    @staticmethod
+    def in_time(rows: Due, stall_ns: int) -> NDArray[np.bool_]:
+        """Rows that due() will not keep back at once for being late: only these need an id."""
+        live: NDArray[np.bool_] = rows.due >= time.monotonic_ns() - stall_ns
+        return live
 
     @property
     def next_due(self) -> int:

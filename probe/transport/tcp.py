@@ -150,7 +150,7 @@ class Tcp:
         self.settle()
         n = len(rows.due)
         slots, ids, sockets = np.full(n, -1, np.int64), np.zeros(n, np.int64), self._reused[rows.channel]
-        at = np.flatnonzero(sockets >= 0)
+        at = np.flatnonzero((sockets >= 0) & self._ledger.in_time(rows, self.stall_ns))
         if len(at):
             nth = rank_within(sockets[at])
             slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, rows.due[at])

@@ -119,7 +119,7 @@ class Udp:
         n = len(rows.due)
         slots, sockets, ids = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.zeros(n, np.int64)
         count = self._count[rows.channel]
-        pooled = np.flatnonzero(count)
+        pooled = np.flatnonzero((count > 0) & self._ledger.in_time(rows, self.stall_ns))
         if len(pooled):
             channel = rows.channel[pooled]
             rank = rank_within(channel)
@@ -142,7 +142,7 @@ class Udp:
             for c, s, slot, i, q in zip(
                 rows.channel.tolist(), sockets.tolist(), slots.tolist(), ids.tolist(), questions, strict=True
             ):
-                if s < 0:
+                if c in self._fresh:
                     self._calls.append(self._fresh[c].send)
                     self._packets.append(tails[q])
                 else:
@@ -176,7 +176,7 @@ class Udp:
             self._ledger.keep_back(row, error.cause)
             return
         ledger = self._ledger
-        fresh = self._fresh.get(int(ledger.rows.channel[row])) if ledger.socket[row] < 0 else None
+        fresh = self._fresh.get(int(ledger.rows.channel[row]))
         socket = fresh.current if fresh else int(ledger.socket[row])
         code = error.errno or 0
         for _ in range(_RESENDS):
