@@ -114,8 +114,11 @@ class Agenda:
         return min((due for due in (p.peek() for p in self._pacers.values()) if due is not None), default=None)
 
     def take(self, until_ns: int, limit: int) -> Batch:
-        """The rows due before until_ns, and at most about `limit` of them: the horizon is drawn in for that."""
-        until_ns = min(until_ns, self.reached + max(1, int(limit / max(self._rate, 1e-3) * NS)))
+        """The rows due before until_ns, but at most about `limit` of them and of one second: the horizon is drawn in.
+
+        A second, so that whoever catches up after a stall can finish each before the recorder's ring comes round.
+        """
+        until_ns = min(until_ns, self.reached + NS, self.reached + max(1, int(limit / max(self._rate, 1e-3) * NS)))
         parts = [(index, pacer.take(until_ns, limit * 64)) for index, pacer in self._pacers.items()]
         parts = [(index, due) for index, due in parts if len(due)]
         self.reached = max(self.reached, until_ns)

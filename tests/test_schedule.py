@@ -213,6 +213,13 @@ def test_an_empty_agenda_and_a_cleared_one_have_no_rows() -> None:
     assert agenda.take(agenda.reached + NS, 10).due.tolist() == []
 
 
+def test_a_take_spans_a_second_at_most_however_few_its_rows() -> None:
+    agenda = Agenda()
+    agenda.add(series_of(0, Fraction(1, 2), 0, 0, WEEK))
+    assert [agenda.take(WEEK, 512).due.tolist() for _ in range(4)] == [[0], [], [2 * NS], []]
+    assert agenda.reached == 4 * NS
+
+
 def test_the_past_is_taken_once() -> None:
     agenda = Agenda()
     agenda.add(series_of(0, Fraction(10), 0, 0, WEEK))
