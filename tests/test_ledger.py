@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 
 import numpy as np
 import pytest
@@ -91,6 +92,12 @@ def test_a_missed_slot_is_never_sent_late(late: int, missed: int) -> None:
     assert found.started.due.tolist() == [0, 10, STALL], "planned all the same"
     assert (found.started.sent > 0).tolist() == [i in expected for i in range(3)]
     assert ledger.next_due == STALL + 100
+
+
+def test_rows_that_are_too_late_already_need_no_id() -> None:
+    now = time.monotonic_ns()
+    rows = Due(np.array([now - 2 * NS, now - STALL // 2, now + NS]), *[np.zeros(3, np.int64)] * 3)
+    assert Ledger.in_time(rows, STALL).tolist() == [False, True, True]
 
 
 # -- when it was sent
