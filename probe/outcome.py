@@ -93,7 +93,6 @@ class UnsentCause(IntEnum):
     PORTS = 3
     SEND_BUFFER = 4
     DESCRIPTORS = 5
-    STOPPED = 6
 
     @property
     def label(self) -> str:
@@ -108,7 +107,6 @@ UNSENT_HELP: dict[UnsentCause, str] = {
     UnsentCause.PORTS: "no free source port (EADDRNOTAVAIL, or EAGAIN from connect)",
     UnsentCause.SEND_BUFFER: "the socket's send buffer or the device queue was full (EAGAIN, ENOBUFS)",
     UnsentCause.DESCRIPTORS: "no free file descriptor (EMFILE, ENFILE) or memory for a socket",
-    UnsentCause.STOPPED: "the run was ended before the row could be sent",
 }
 
 

@@ -11,7 +11,7 @@ from probe.outcome import MEANINGS, REPLIED, Blame, Counter, Outcome, UnsentCaus
 STORED: dict[type[IntEnum], str] = {
     Outcome: "answer nodata nxdomain servfail refused other_rcode truncated wrong_answer malformed timeout "
     "connection_refused network_error connection_lost unsent",
-    UnsentCause: "stall ids sockets ports send_buffer descriptors stopped",
+    UnsentCause: "stall ids sockets ports send_buffer descriptors",
     Counter: "late duplicate unmatched truncated_with_answer own_drops timeout_connect timeout_answer connects "
     "connections_lost",
 }
