@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from probe.histogram import quantile_ns
-from probe.model import NS, Doubt
+from probe.model import Doubt
 from probe.outcome import UNSENT_HELP, Counter, Outcome, UnsentCause
 from probe.runfile import Run
 
@@ -23,7 +23,7 @@ WEIGHED = ("unsent", "own_drops")
 
 def doubts_of(run: Run) -> list[Doubt]:
     """The doubts of a run, gravest first."""
-    return [*_cut(run), *_unsent(run), *_own_drops(run), *_few(run), *_stalls(run), *_lag(run)]
+    return [*_cut(run), *_unsent(run), *_own_drops(run), *_few(run), *_overrun(run), *_lag(run)]
 
 
 def _cut(run: Run) -> Iterable[Doubt]:
@@ -64,16 +64,10 @@ def _few(run: Run) -> Iterable[Doubt]:
         yield Doubt("few_samples", f"too few rows to say anything (under {FEWEST_ROWS}): {which}", tuple(few))
 
 
-def _stalls(run: Run) -> Iterable[Doubt]:
-    """The rows a stall missed are unsent, and weighed as such."""
-    stalls = [i for i in run.intervals if i.kind == "stall"]
-    if stalls:
-        longest = max(stalls, key=lambda i: i.to_ns - i.from_ns)
-        text = (
-            f"stalls of the prober itself: {len(stalls)}, the longest {(longest.to_ns - longest.from_ns) / NS:.3f} s"
-            f" from {longest.from_ns / NS:+.3f} s on: what was due then is unsent"
-        )
-        yield Doubt("stall", text, hides_loss=False)
+def _overrun(run: Run) -> Iterable[Doubt]:
+    for interval in run.intervals:
+        if interval.kind == "overrun":
+            yield Doubt("overrun", f"{interval.text}: this prober's own process stood still for too long")
 
 
 def _lag(run: Run) -> Iterable[Doubt]:

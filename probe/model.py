@@ -200,7 +200,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A stretch [from_ns, to_ns) of the timeline: a pod's counted life, a watch gap, a prober stall."""
+    """A stretch [from_ns, to_ns) of the timeline: a pod's counted life, a watch gap, seconds that were lost."""
 
     from_ns: int
     to_ns: int

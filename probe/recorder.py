@@ -323,6 +323,11 @@ class Reader:
         """When the worker heard from longest ago was alive, CLOCK_MONOTONIC ns."""
         return int(min(room.scalars[Scalar.BEAT] for room in self._rooms))
 
+    @property
+    def overrun(self) -> int:
+        """Seconds that writers overwrote before they were taken here: their counts are lost."""
+        return int(sum(room.scalars[Scalar.OVERRUN] for room in self._rooms))
+
     def flush(self, series: int, until_second: int) -> Flush:
         """Everything new of the first `series` series, up to and including until_second."""
         columns: list[Columns] = []

@@ -68,8 +68,7 @@ def refusals(path: Path) -> Run:
 def stalled(path: Path) -> Run:
     """The prober itself did not run for two seconds."""
     series = [series_of(0, "vip-udp", "kube-dns", rate=100, seconds=10)]
-    stall = Interval(4 * NS, 6 * NS, "stall", "the worker was not scheduled", "prober")
-    return written(path, series, drawn("." * 400 + "u" * 200, 100), name="stalled", intervals=[stall], facts=FACTS)
+    return written(path, series, drawn("." * 400 + "u" * 200, 100), name="stalled", facts=FACTS)
 
 
 def cut(path: Path) -> Run:

@@ -46,22 +46,24 @@ def test_cut_run_and_its_undecided_rows(tmp_path: Path) -> None:
     assert "last written 5.0 s after its start; 2 rows were still in flight and are undecided" in doubt.text
 
 
-def test_own_drops_lag_and_stalls(tmp_path: Path) -> None:
+def test_own_drops_lag_and_overrun(tmp_path: Path) -> None:
     series = [series_of(0, lane="a", rate=10), series_of(1, lane="b", rate=10)]
     flush = flush_of(columns_of(series, drawn("")), 2, lag_ns=9_000_000)
     flush.counters[1, Counter.OWN_DROPS] = 7
     writer = RunWriter.create(tmp_path / "run.db", Head("x", STARTED, 10 * NS))
     writer.add_series(series)
-    writer.interval(Interval(NS, 2 * NS, "stall", "", "prober"))
+    writer.interval(
+        Interval(0, 9 * NS, "overrun", "the counts of 2 s were overwritten before they were read", "engine")
+    )
     writer.flush(Flush(flush.columns, flush.unsent, flush.counters, flush.lag, flush.lag_max_ns, []), 10 * NS)
     writer.finish(10 * NS)
     found = doubts_of(open_run(tmp_path / "run.db"))
     assert [(d.id, d.lanes, d.hides_loss) for d in found] == [
         ("own_drops", ("b",), False),
-        ("stall", (), False),
+        ("overrun", (), True),
         ("lag", (), False),
     ]
     assert "7 replies were dropped" in found[0].text
-    assert "the longest 1.000 s from +1.000 s on" in found[1].text
+    assert "the counts of 2 s were overwritten" in found[1].text
     assert "(max 9.0 ms)" in found[2].text
     assert np.count_nonzero(flush.lag) == 1

@@ -212,3 +212,33 @@ def test_the_soft_limit_of_descriptors_is_raised_and_the_hard_one_named() -> Non
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 700
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_stall_longer_than_the_recorder_reaches_loses_no_row(scripted: Start) -> None:
+    """15 s of standing still, with places for 11 s: every row is there, in its own second."""
+    server = scripted()
+    asked = series("127.0.0.1", server.port, "a.test", rate=10, seconds=18, ports="fixed", timeout=0.3)
+
+    async def run() -> Recorded:
+        engine = Engine(EngineOptions(max_series=4))
+        recorded = Recorded([asked])
+        await engine.start([asked])
+        engine.begin()
+        await asyncio.sleep(1)
+        os.kill(engine.worker_pid, signal.SIGSTOP)
+        await asyncio.sleep(15)
+        os.kill(engine.worker_pid, signal.SIGCONT)
+        while not engine.finished:
+            recorded.take(engine.flush())
+            await asyncio.sleep(0.1)
+        recorded.take(engine.flush())
+        assert not engine.overrun
+        await engine.close()
+        return recorded
+
+    recorded = asyncio.run(run())
+    assert {s: int(c.planned.sum()) for s, c in recorded.seconds.items() if c.planned.any()} == dict.fromkeys(
+        range(18), 10
+    )
+    assert recorded.planned() == sum(recorded.outcomes().values()) == 180
+    assert 140 <= recorded.outcomes()["unsent"] <= 155

@@ -132,7 +132,7 @@ def test_first_and_last_bad_are_of_rows_that_were_sent_and_not_good(pair: Make) 
     found = both.column(0)
     assert (found.first_bad[0, 0], found.last_bad[0, 0]) == (2, 6)
     assert (found.first_bad[0, 1:] == -1).all()
-    assert both.flush(0).unsent.tolist() == [[0, 2, 0, 0, 0, 0, 0]]
+    assert both.flush(0).unsent.tolist() == [[2 if cause is UnsentCause.IDS else 0 for cause in UnsentCause]]
 
 
 def test_a_series_that_joins_within_a_second_has_no_bad_rows_of_before(pair: Make) -> None:

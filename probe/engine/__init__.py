@@ -146,6 +146,11 @@ class Engine:
         return self._reader.flush(len(self._series), max(self.now_ns(), 0) // NS)
 
     @property
+    def overrun(self) -> int:
+        """Seconds whose counts were lost because flush() was not called for too long."""
+        return self._reader.overrun if self._reader else 0
+
+    @property
     def finished(self) -> bool:
         """Every row of the schedule has its outcome."""
         return self._reader is not None and self._reader.done

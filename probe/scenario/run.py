@@ -213,6 +213,9 @@ class _Going:
         for pod in list(self.lives):
             self._life_ends(pod, end_ns)
         self._flush()
+        if lost := self.engine.overrun:
+            text = f"the counts of {lost} s were overwritten before they were read"
+            self.writer.interval(Interval(0, end_ns, "overrun", text, "engine"))
         try:
             self.writer.finish(end_ns, self.cut)
         except RunFileProblem as problem:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from probe.errors import EnvironmentProblem
 from probe.linux import Connector, ask_for_errors, ask_for_stamps, limit_ports, port_range, socket_address
 from probe.model import Target, TargetKind
 from probe.outcome import UnsentCause
@@ -48,11 +49,19 @@ def half_of_ports(kind: TargetKind) -> tuple[int, int]:
     return (middle, high) if kind is TargetKind.POD else (low, middle - 1)
 
 
+def address_of(target: Target) -> tuple[int, bytes]:
+    """Address family and struct sockaddr. EnvironmentProblem where the address names a device that is not there."""
+    try:
+        return socket_address(target.address, target.port)
+    except OSError as error:
+        raise EnvironmentProblem(f"{target}: no such network device: {error.strerror or error}") from None
+
+
 class Door:
     """Makes sockets towards one target and connects them, each time from another port of the target's half."""
 
     def __init__(self, target: Target) -> None:
-        self._family, address = socket_address(target.address, target.port)
+        self._family, address = address_of(target)
         self._connector = Connector(address)
         self._low, self._high = half_of_ports(target.kind)
         self._limited = True
@@ -85,10 +94,10 @@ class FreshPorts:
     """
 
     def __init__(
-        self, channel: Channel, flight: Flight, watch: Callable[[socket.socket], int], idbytes: list[bytes]
+        self, channel: Channel, door: Door, flight: Flight, watch: Callable[[socket.socket], int], idbytes: list[bytes]
     ) -> None:
         self._channel, self._flight, self._watch, self._idbytes = channel, flight, watch, idbytes
-        self._door = Door(channel.target)
+        self._door = door
         self._most = int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
         self._sockets: dict[int, socket.socket] = {}
         self._idle: deque[int] = deque()

@@ -20,12 +20,12 @@ from enum import Enum, auto
 
 import numpy as np
 
-from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, limit_ports, socket_address, wall_offset_ns
+from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, limit_ports, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.transport.flight import Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
-from probe.transport.ports import FRESH_RING, OURS, half_of_ports
+from probe.transport.ports import FRESH_RING, OURS, address_of, half_of_ports
 from probe.transport.rows import EMPTY, Channel, Due, Finished, Harvest
 from probe.wire import Questions
 
@@ -80,6 +80,7 @@ class Tcp:
     # -- connections
 
     def open(self, channel: Channel) -> None:
+        address_of(channel.target)
         self._ledger.admit(channel)
         self._reused = np.append(self._reused, np.full(len(self._ledger.timeout) - len(self._reused), -1))
         self._channels[channel.index] = channel
@@ -91,8 +92,9 @@ class Tcp:
 
     def _connect(self, channel: Channel, place: int, now: int) -> _Connection:
         """Begin to connect. OSError if there is no socket or port to be had."""
-        family, _ = socket_address(channel.target.address, channel.target.port)
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = socket.socket(
+            address_of(channel.target)[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -59,19 +59,19 @@ class Udp:
     # -- sockets
 
     def open(self, channel: Channel) -> None:
+        door = Door(channel.target)
         self._ledger.admit(channel)
         new = np.zeros(len(self._ledger.timeout) - len(self._turn), np.int64)
         self._first, self._count, self._turn = (
             np.concatenate([column, new]) for column in (self._first, self._count, self._turn)
         )
         if channel.ports.policy == "fresh":
-            self._fresh[channel.index] = FreshPorts(channel, self._ledger.flight, self._watch, self._idbytes)
+            self._fresh[channel.index] = FreshPorts(channel, door, self._ledger.flight, self._watch, self._idbytes)
             return
         count = channel.ports.count
         rows_each = int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
         self._first[channel.index] = self._ledger.flight.add_sockets(count, channel.index, rows_each)
         self._count[channel.index] = count
-        door = Door(channel.target)
         for _ in range(count):
             try:
                 sock = door.new_socket()
