@@ -21,7 +21,7 @@ def clean(path: Path) -> Run:
         series_of(1, "vip-udp", "kube-dns", rate=50, seconds=20, qtype="AAAA", offset_ns=7 * MS),
         series_of(2, "pods", "coredns-7d9f-aaaaa", POD, rate=10, seconds=20, address="127.53.1.1"),
     ]
-    return written(path, series, lambda *_: _GOOD, name="baseline", facts=FACTS, latency_ns=830_000)
+    return written(path, series, lambda *_: _GOOD, name="baseline", facts=FACTS, latency=830_000)
 
 
 def blackout(path: Path) -> Run:

@@ -24,6 +24,8 @@ MINUTE = 60
 
 Fate = Callable[[Series, int], "Outcome | None"]
 """What becomes of the row of a series that is due at an instant; None: undecided."""
+Latency = int | Callable[[int], int]
+"""ns from due to reply, of every row that is replied to, or of the row that is due at an instant."""
 
 LEGEND: dict[str, Outcome | None] = {
     ".": Outcome.ANSWER,
@@ -70,12 +72,11 @@ def series_of(
     )
 
 
-def columns_of(series: Sequence[Series], fate: Fate, latency_ns: int = MS, sealed: bool = True) -> list[Columns]:
+def columns_of(series: Sequence[Series], fate: Fate, latency: Latency = MS, sealed: bool = True) -> list[Columns]:
     """The columns of a whole run, one for each second."""
     width = len(series)
     last = max(s.stop_ns for s in series)
     found = [_empty(second, width, sealed) for second in range(-(-last // NS))]
-    bin_index = int(bins_of(np.array([latency_ns]))[0])
     for i, s in enumerate(series):
         for due in pacer_of(s).take(s.stop_ns, 10**9).tolist():
             columns, bucket = found[due // NS], due % NS // BUCKET_NS
@@ -85,9 +86,10 @@ def columns_of(series: Sequence[Series], fate: Fate, latency_ns: int = MS, seale
                 continue
             good = outcome in s.questions[0].expect.outcomes
             columns.counts[i, bucket, outcome, int(good)] += 1
-            if outcome in REPLIED:
-                columns.durations[i, :2, bin_index] += 1
-                columns.maxima[i, :2] = latency_ns
+            latency_ns = latency if isinstance(latency, int) else latency(due)
+            for duration in [Duration.RTT] * (outcome in REPLIED) + [Duration.LATENCY] * good:
+                columns.durations[i, duration, bins_of(np.array([latency_ns]))[0]] += 1
+                columns.maxima[i, duration] = max(latency_ns, columns.maxima[i, duration])
             if not good and outcome is not Outcome.UNSENT:
                 if columns.first_bad[i, bucket] < 0:
                     columns.first_bad[i, bucket] = due
@@ -128,12 +130,12 @@ def written(
     intervals: Iterable[Interval] = (),
     objectives: tuple[str, ...] = (),
     facts: dict[str, str] | None = None,
-    latency_ns: int = MS,
+    latency: Latency = MS,
     finish: bool = True,
     cut: str = "",
 ) -> Run:
     """Writes the run to `path` and reads it again; without finish, as kill -9 leaves it: the .db alone."""
-    columns = columns_of(series, fate, latency_ns)
+    columns = columns_of(series, fate, latency)
     end_ns = max(s.stop_ns for s in series)
     head = Head(name, STARTED, end_ns, f"dnsprobe run {name}", "", objectives, facts or {})
     writer = RunWriter.create(path, head)

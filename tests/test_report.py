@@ -96,7 +96,7 @@ def test_run_that_was_killed_before_its_first_query(tmp_path: Path, kind: str) -
 
 
 def test_missed_without_a_loss_names_what_was_missed(tmp_path: Path) -> None:
-    run = written(tmp_path / "run.db", [series_of(rate=10)], drawn(""), latency_ns=NS // 5)
+    run = written(tmp_path / "run.db", [series_of(rate=10)], drawn(""), latency=NS // 5)
     assert text_report(run).startswith(
         "FAIL: none of 100 queries was lost in 10.0 s, but p99(vip-*, nodelocal-*) <= 100ms was missed: 199 ms\n"
     )

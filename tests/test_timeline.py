@@ -175,6 +175,34 @@ def test_quantiles_count_lost_rows_as_infinite(path: Path) -> None:
     assert math.isnan(t.quantile_ns(channel, Duration.CONNECT, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [(0.29, 10 * MS), (0.31, 200 * MS), (0.5, 200 * MS), (0.6, 200 * MS), (0.61, math.inf), (1, math.inf)],
+)
+def test_a_bad_reply_is_not_fast_but_lost(path: Path, q: float, expected: float) -> None:
+    """40 fast SERVFAILs, 30 answers after 10 ms, 30 after 200 ms: half of the rows had their answer after 200 ms."""
+
+    def latency(due_ns: int) -> int:
+        return MS if due_ns < 4 * NS else 10 * MS if due_ns < 7 * NS else 200 * MS
+
+    t = Timeline.of(written(path, [series_of(rate=10)], drawn("s" * 40, 10), latency=latency))
+    assert t.quantile_ns(t.channels[0], Duration.LATENCY, q) == pytest.approx(expected, rel=0.02)
+    assert t.quantile_ns(t.channels[0], Duration.RTT, 0.4) == pytest.approx(MS, rel=0.02)
+
+
+def test_slices_of_the_run_file_stand_for_the_rows_within(path: Path) -> None:
+    """Within 2 s of 10 s, 1 of 200 rows is lost: the best 99 % are the best 198 of 199 good ones."""
+
+    def latency(due_ns: int) -> int:
+        return 50 * MS if due_ns % NS >= 980 * MS else MS
+
+    t = Timeline.of(written(path, [series_of(rate=100)], drawn("." * 450 + "x", 100), latency=latency))
+    within = ((4 * NS, 6 * NS),)
+    assert t.quantile_ns(t.channels[0], Duration.LATENCY, 0.97, within) == pytest.approx(MS, rel=0.02)
+    assert t.quantile_ns(t.channels[0], Duration.LATENCY, 0.99, within) == pytest.approx(50 * MS, rel=0.02)
+    assert t.quantile_ns(t.channels[0], Duration.LATENCY, 0.996, within) == math.inf
+
+
 def test_undecided_rows_are_neither_good_nor_lost(path: Path) -> None:
     series = [series_of(rate=10, seconds=3)]
     run: Run = written(path, series, drawn("." * 20 + "?" * 10, 10), finish=False)

@@ -8,8 +8,9 @@
                     planned = sum of outcomes + in_flight; good; in_flight: undecided rows, 0 unless the run was cut;
                     outcomes{}; unsent_by_cause{}; counters{}: what was seen beside the outcomes
     series[]        what one lane asked one target for one type: lane, target, target_kind, transport, ports, qtype,
-                    planned, good, in_flight, outcomes{}; latency_seconds{}: from due to reply, lost rows as infinite;
-                    rtt_seconds{}: from send to reply, of replies; both p50, p90, p99, p999, max
+                    planned, good, in_flight, outcomes{}; latency_seconds{}: from due to a good reply,
+                    every other row that was sent as infinite, however fast its reply; rtt_seconds{}: from send to
+                    reply, of all replies; both p50, p90, p99, p999, max
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
                     target, class (an outcome); planned, lost: rows due inside; inferred: a refusal that only others
                     heard; still_open: not yet good again at the end; others[]: lane, and how many other targets of
@@ -35,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.model import NS, Mark, Series
-from probe.outcome import REPLIED, Counter, Outcome, UnsentCause
+from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 from probe.report.units import rfc3339
 from probe.runfile import Run
@@ -98,10 +99,9 @@ def _rows(table: Ints, in_flight: int) -> dict[str, Json]:
 def _series(run: Run, s: Series, table: Ints, in_flight: int) -> dict[str, Json]:
     lost = table[:, 0].copy()
     lost[Outcome.UNSENT] = 0
-    silent = sum(int(lost[o]) for o in Outcome if o not in REPLIED)
     latency = run.histograms.total([s.index], Duration.LATENCY)
     rtt = run.histograms.total([s.index], Duration.RTT)
-    fate = (int(table[:, 1].sum()), int(lost.sum()), silent)
+    fate = (int(table[:, 1].sum()), int(lost.sum()))
     return {
         "lane": s.lane,
         "target": s.target.name,

@@ -111,7 +111,7 @@ def _lanes(timeline: Timeline) -> list[str]:
         numbers = (count(loss.planned), count(loss.good), count(loss.lost), share(loss.share))
         rows.append((_channel(c), f"{c.transport} {c.ports}", *numbers, *map(duration, quantiles)))
     lines = _table(rows, "<<>>>>>>>")
-    lines.append("  p50, p99, max: from when a query was due to its reply; never: that row was lost")
+    lines.append("  p50, p99, max: from when a query was due to its good reply; never: that row was lost")
     for c in timeline.channels:
         if c.own_drops and (lost := c.loss().lost):
             fewest = count(max(0, lost - c.own_drops))

@@ -54,11 +54,11 @@ CREATE TABLE in_flight (    -- rows due in a second and undecided; planned = sum
   second INTEGER, series INTEGER, n INTEGER NOT NULL,
   PRIMARY KEY (second, series)
 ) WITHOUT ROWID;
-CREATE TABLE histograms (   -- durations of replies to rows due in [second, second + width)
+CREATE TABLE histograms (   -- durations of rows due in [second, second + width)
   second INTEGER, width INTEGER,  -- 10, and 1 for the series that lost something in that second
   counts BLOB NOT NULL,     -- zlib of little-endian uint32[4, k]: series, duration, bin, count
   maxima BLOB NOT NULL,     -- zlib of little-endian int64[3, k]: series, duration, the longest in ns
-  -- duration 0 latency (due to reply), 1 rtt (send to reply), 2 connect (TCP); bin b begins at
+  -- duration 0 latency (due to reply, good rows alone), 1 rtt (send to reply), 2 connect (TCP); bin b begins at
   -- 1024 ns x 2^(b div 32) x (1 + (b mod 32)/32)
   PRIMARY KEY (second, width)
 ) WITHOUT ROWID;

@@ -57,7 +57,7 @@ class Timeline:
     def quantile_ns(
         self, channel: Channel, duration: Duration, q: float, within: Spans | None = None, *, more_lost: int = 0
     ) -> float:
-        """The q-quantile (1: the max) of latency, lost rows counting as infinite, or of another duration among replies.
+        """The q-quantile (1: the max) of latency, lost rows counting as infinite, or of another duration.
 
         nan if there is nothing to rank. more_lost: rows to count as lost besides those that were (less, if negative).
         """
@@ -67,19 +67,23 @@ class Timeline:
         counts, longest = self.run.histograms.total(indices, duration, None if whole else spans)
         if duration is not Duration.LATENCY:
             return ranked_ns(counts, longest, q)
-        loss, silent = channel.loss(within), channel.silent(spans)
-        return ranked_ns(counts, longest, q, loss.good, loss.lost + more_lost, silent + more_lost)
+        loss = channel.loss(within)
+        return ranked_ns(counts, longest, q, loss.good, loss.lost + more_lost)
 
 
-def ranked_ns(counts: Ints, longest: int, q: float, good: int = 0, lost: int = 0, silent: int = 0) -> float:
-    """The q-quantile of durations of replies, where `lost` of the rows count as infinite, `silent` of them unreplied.
+def ranked_ns(counts: Ints, longest: int, q: float, good: int = 0, lost: int = 0) -> float:
+    """The q-quantile of durations: of `good` rows, which are in counts, and `lost` ones, which count as infinite.
 
+    counts may hold some rows more than those that are good (whole slices of the run file): they stand for these.
     longest: the exact maximum, which is q = 1 unless a row was lost; nan if there is nothing to rank.
     """
-    lost, silent = max(0, lost), max(0, silent)
+    lost = max(0, lost)
     if lost and q * (good + lost) > good + 1e-6:
         return math.inf
-    return float(longest) if q == 1 and counts.any() else quantile_ns(counts, q, silent, longest)
+    if q == 1 and counts.any():
+        return float(longest)
+    beyond = round(lost * int(counts.sum()) / good) if lost else 0
+    return min(quantile_ns(counts, q, beyond, longest), longest)
 
 
 def _horizon(run: Run) -> int:

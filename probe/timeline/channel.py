@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from probe.model import BUCKET_NS, NS, Ports, Series, Target, TargetKind
-from probe.outcome import REPLIED, Counter, Outcome
+from probe.outcome import Counter, Outcome
 from probe.runfile import Run
 from probe.schedule import pacer_of
 from probe.timeline.spans import Ints, Spans, common, inside, joined
@@ -103,11 +103,6 @@ class Channel:
         return Loss(
             max(planned, lost + unsent + waiting), max(0, planned - lost - unsent - waiting), lost, unsent, waiting
         )
-
-    def silent(self, spans: Spans) -> int:
-        """Lost rows that count and never got any reply: the ones without a latency."""
-        rows = self.lost[inside(self.first_ns, common(self.counted, spans))].sum(axis=0)
-        return int(sum(rows[outcome] for outcome in Outcome if outcome not in REPLIED))
 
 
 def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:

@@ -64,9 +64,9 @@ def _latency(q: float, timeline: Timeline, channel: Channel, within: Spans | Non
 MEASURES = {
     "loss": Measure("%", "rows that were not good, of all that were sent and decided", _loss),
     "longest_disruption": Measure("s", "the longest window of disruption", _longest),
-    "p50": Measure("s", "median latency from due to reply; lost rows count as infinite", partial(_latency, 0.5)),
-    "p90": Measure("s", "90 % of rows had their reply by then; lost rows never", partial(_latency, 0.9)),
-    "p99": Measure("s", "99 % of rows had their reply by then; lost rows never", partial(_latency, 0.99)),
-    "p999": Measure("s", "99.9 % of rows had their reply by then; lost rows never", partial(_latency, 0.999)),
+    "p50": Measure("s", "median latency from due to a good reply; lost rows count as infinite", partial(_latency, 0.5)),
+    "p90": Measure("s", "90 % of rows had a good reply by then; lost rows never", partial(_latency, 0.9)),
+    "p99": Measure("s", "99 % of rows had a good reply by then; lost rows never", partial(_latency, 0.99)),
+    "p999": Measure("s", "99.9 % of rows had a good reply by then; lost rows never", partial(_latency, 0.999)),
     "max": Measure("s", "the longest latency; infinite if a row was lost", partial(_latency, 1.0)),
 }
