@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from probe.histogram import quantile_ns
-from probe.model import Doubt
+from probe.model import NS, Doubt, TargetKind
 from probe.outcome import UNSENT_HELP, Counter, Outcome, UnsentCause
 from probe.runfile import Run
 
@@ -17,13 +17,13 @@ FEWEST_ROWS = 30
 LAG_NS = 5_000_000
 """Queries that leave later than this after they were due (p99) load the prober's delay onto every latency."""
 
-WEIGHED = ("unsent", "own_drops")
-"""Doubts whose rows are counted: the verdict works out whether they could change an objective."""
+EXCUSES = ("own_drops", "lab_dropped", "lab_died")
+"""Doubts about lost rows: they may be no fault of DNS."""
 
 
 def doubts_of(run: Run) -> list[Doubt]:
     """The doubts of a run, gravest first."""
-    return [*_cut(run), *_unsent(run), *_own_drops(run), *_few(run), *_overrun(run), *_lag(run)]
+    return [*_cut(run), *_unsent(run), *_own_drops(run), *_lab(run), *_few(run), *_overrun(run), *_lag(run)]
 
 
 def _cut(run: Run) -> Iterable[Doubt]:
@@ -56,6 +56,19 @@ def _own_drops(run: Run) -> Iterable[Doubt]:
         yield Doubt("own_drops", f"{text}: up to that many were no loss", lanes, hides_loss=False)
 
 
+def _lab(run: Run) -> Iterable[Doubt]:
+    seconds = sum(mark.kind == "lab_dropped" for mark in run.marks)
+    if seconds:
+        lanes = _lanes_to(run, TargetKind.SERVICE)
+        text = f"in {seconds} s the lab's Service dropped datagrams itself, asked for more than it can carry"
+        yield Doubt("lab_dropped", f"{text}: what was lost around them may be no loss", lanes, hides_loss=False)
+    for mark in run.marks:
+        if mark.kind == "lab_died":
+            lanes = _lanes_to(run, TargetKind.SERVICE, TargetKind.POD)
+            text = f"the lab ended by itself at {mark.at_ns / NS:+.1f} s: what was lost then is no fault of DNS"
+            yield Doubt("lab_died", text, lanes, hides_loss=False)
+
+
 def _few(run: Run) -> Iterable[Doubt]:
     decided = _by_lane(run, run.counts.outcome != Outcome.UNSENT)
     few = {lane: n for lane, n in decided.items() if n < FEWEST_ROWS}
@@ -85,6 +98,10 @@ def _by_lane(run: Run, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict
     for s in run.series:
         found[s.lane] = found.get(s.lane, 0) + int(of_series[s.index])
     return found
+
+
+def _lanes_to(run: Run, *kinds: TargetKind) -> tuple[str, ...]:
+    return _lanes(run, [s.index for s in run.series if s.target.kind in kinds])
 
 
 def _lanes(run: Run, series: Iterable[int]) -> tuple[str, ...]:

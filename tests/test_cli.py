@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from probe.cli import main
+from probe.model import NS
 from probe.runfile import open_run
 from tests.conftest import Start
 from tests.servers import REPLIES, Rule, closed_port
@@ -137,12 +138,12 @@ def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_run_without_loss_passes(scripted: Start, tmp_path: Path) -> None:
     server = scripted(ANSWER)
-    command = f"run -s 127.0.0.1 -p {server.port} -n a.example --type A --type AAAA -Q 200 -l 1 -o run.db --json -"
+    command = f"run -s 127.0.0.1 -p {server.port} -n a.example --type A --type AAAA -Q 1000 -l 1 -o run.db --json -"
     code, out, err = ran(command, tmp_path)
     report = json.loads(out)
     assert code == 0, err
-    assert report["totals"]["planned"] == 200 == report["totals"]["good"]
-    assert len(server.received()) == 200
+    assert report["totals"]["planned"] == 1000 == report["totals"]["good"]
+    assert len(server.received()) == 1000
     run = open_run(tmp_path / "run.db")
     assert run.head.command == f"dnsprobe {command}"
     assert run.head.facts["ports"] == "fresh (the default up to 5,000 q/s)"
@@ -215,13 +216,24 @@ def test_a_worker_that_dies_leaves_a_run_file_and_an_inconclusive_run(scripted: 
     server = scripted(ANSWER)
     process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 30 -o run.db", tmp_path)
     until(lambda: len(server.received()) >= 120)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (worker,) = [int(pid) for pid in children if b"probe.engine" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGKILL)
+    os.kill(child(process, "probe.engine"), signal.SIGKILL)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 3, err
     assert "the worker ended after" in err
     assert open_run(tmp_path / "run.db").cut.startswith("the worker ended after")
+
+
+def test_a_lab_that_dies_ends_the_run_and_is_not_blamed_on_dns(tmp_path: Path) -> None:
+    process = start("run baseline --lab --set lab.coredns=stand-in -o run.db", tmp_path)
+    until(lambda: (tmp_path / "run.db").exists() and open_run(tmp_path / "run.db").end_ns > 2 * NS)
+    os.kill(child(process, "probe.cluster.lab_process"), signal.SIGKILL)
+    out, err = process.communicate(timeout=15)
+    assert process.returncode == 3, out + err
+    run = open_run(tmp_path / "run.db")
+    assert re.match(r"ended after \d\.\d s by the cluster: the lab's process has died", run.cut)
+    (died,) = [mark for mark in run.marks if mark.kind == "lab_died"]
+    assert run.end_ns - died.at_ns < NS // 2, "no query goes out to a lab that is gone"
+    assert out.startswith("INCONCLUSIVE: ")
 
 
 def test_a_scale_down_in_the_lab_is_seen_from_all_sides(tmp_path: Path) -> None:
@@ -260,6 +272,13 @@ def test_kill_9_leaves_a_file_that_can_be_reported_without_its_wal(scripted: Sta
     code, out, _ = ran("report copy.db", tmp_path)
     assert code == 3
     assert "cut" in out
+
+
+def child(process: subprocess.Popen[str], module: str) -> int:
+    """The child of a run that runs a module: the engine's worker, the lab."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (found,) = [int(pid) for pid in children if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
 
 
 def until(condition: object, seconds: float = 15.0) -> None:

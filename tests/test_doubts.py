@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probe.doubts import doubts_of
-from probe.model import NS, Interval
+from probe.model import NS, Interval, Mark, TargetKind
 from probe.outcome import Counter, Outcome
 from probe.recorder import Flush
 from probe.runfile import Head, Run, RunWriter, open_run
@@ -44,6 +44,21 @@ def test_cut_run_and_its_undecided_rows(tmp_path: Path) -> None:
     assert doubt.id == "cut"
     assert not doubt.lanes
     assert "last written 5.0 s after its start; 2 rows were still in flight and are undecided" in doubt.text
+
+
+def test_what_the_lab_lost_itself(tmp_path: Path) -> None:
+    series = [
+        series_of(0, lane="vip", rate=10),
+        series_of(1, lane="pods", target="pod", kind=TargetKind.POD, rate=10),
+        series_of(2, lane="else", target="server", kind=TargetKind.SERVER, rate=10),
+    ]
+    marks = [Mark(k * NS, "lab_dropped", "9 datagrams", "lab", "kube-dns") for k in (3, 4)]
+    marks.append(Mark(5 * NS, "lab_died", "the lab's process has died", "lab"))
+    dropped, died = doubts_of(written(tmp_path / "run.db", series, drawn(""), marks=marks))
+    assert (dropped.id, dropped.lanes, dropped.hides_loss) == ("lab_dropped", ("vip",), False)
+    assert dropped.text.startswith("in 2 s the lab's Service dropped datagrams itself")
+    assert (died.id, died.lanes, died.hides_loss) == ("lab_died", ("vip", "pods"), False)
+    assert died.text.startswith("the lab ended by itself at +5.0 s")
 
 
 def test_own_drops_lag_and_overrun(tmp_path: Path) -> None:

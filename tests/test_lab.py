@@ -49,10 +49,11 @@ class Running(Lab):
         self.news = asyncio.Condition()
 
     async def listen(self) -> None:
-        async for event in self.happened():
-            async with self.news:
-                self.events.append(event)
-                self.news.notify_all()
+        with contextlib.suppress(EnvironmentProblem):
+            async for event in self.happened():
+                async with self.news:
+                    self.events.append(event)
+                    self.news.notify_all()
 
     async def at(self, kind: str, subject: str = "", after: int = 0) -> Happened:
         """The first such event after that instant, as soon as it has come; TimeoutError after 10 s."""

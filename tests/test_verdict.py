@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,75 @@ def test_within_some_seconds_of_steps(
 ) -> None:
     one = judged("loss <= 10% within 5s of steps", "x" * 100, marks=[mark] if mark else [])
     assert (one.ruling, one.actual, one.why) == (ruling, actual, why)
+
+
+@pytest.mark.parametrize(
+    ("objective", "mark_ns", "drawing", "ruling", "why"),
+    [
+        (
+            "loss <= 0.1% within 60s of steps",
+            19.9,
+            "",
+            INCONCLUSIVE,
+            "too few rows in that time to say anything (under",
+        ),
+        ("loss <= 0.1% within 60s of steps", 19.9, "." * 1999 + "x", FAIL, ""),  # missed is missed
+        ("loss <= 0.1% within 60s of steps", 10, "", PASS, ""),  # 1,000 rows
+        ("loss <= 0.1% within 60s of steps", 10.02, "", INCONCLUSIVE, "998 rows in that time are too few to show it:"),
+        ("loss <= 0.05%", None, "", PASS, ""),
+        ("loss <= 0.05%", None, "u", PASS, ""),  # it is weighed as a lost one
+        ("loss <= 0.04%", None, "", INCONCLUSIVE, "2,000 rows are too few to show it: that takes 2,500 or more"),
+        ("loss <= 0%", None, "", PASS, ""),  # nothing was lost, and no number of rows shows that it never is
+        ("p99 <= 1s within 1s of steps", 5, "", PASS, ""),
+        ("p99 <= 1s within 900ms of steps", 5, "", INCONCLUSIVE, "90 rows in that time are too few to show it: that"),
+        ("p999 <= 1s", None, "", PASS, ""),
+        ("longest_disruption <= 1s within 300ms of steps", 5, "", PASS, ""),
+        ("longest_disruption <= 1s within 200ms of steps", 5, "", INCONCLUSIVE, "too few rows in that time to say any"),
+    ],
+)
+def test_few_rows_show_nothing(
+    judged: Callable[..., Judged], objective: str, mark_ns: float | None, drawing: str, ruling: Ruling, why: str
+) -> None:
+    marks = [] if mark_ns is None else [Mark(round(mark_ns * NS), "step", "scale", "scenario")]
+    one = judged(objective, drawing, marks=marks)
+    assert one.ruling is ruling
+    assert one.why.startswith(why)
+    assert bool(one.why) == bool(why)
+
+
+def test_rows_of_all_lanes_of_an_objective_add_up_but_none_may_be_next_to_unasked(tmp_path: Path) -> None:
+    rows = {"a": (500, 500), "b": (980, 20)}
+    rulings = {}
+    for name, counts in rows.items():
+        series = [series_of(i, lane=f"vip-{i}", rate=Fraction(n, 10)) for i, n in enumerate(counts)]
+        (one,) = verdict_of(written(tmp_path / name, series, drawn(""), objectives=("loss <= 0.1%",))).objectives
+        rulings[name] = (one.ruling, one.why)
+    assert rulings["a"] == (PASS, "")
+    assert rulings["b"] == (INCONCLUSIVE, "too few rows to say anything (under 30): vip-1 20")
+
+
+@pytest.mark.parametrize("objective", ["loss <= 0.1%", "longest_disruption <= 1s", "p99 <= 100ms"])
+@pytest.mark.parametrize(
+    ("kind", "at", "target", "ruling"),
+    [
+        ("lab_dropped", 11, TargetKind.SERVICE, INCONCLUSIVE),
+        ("lab_dropped", 11, TargetKind.POD, FAIL),  # it is the Service that drops
+        ("lab_dropped", 8, TargetKind.SERVICE, FAIL),  # at another time
+        ("lab_died", 10, TargetKind.SERVICE, INCONCLUSIVE),
+        ("lab_died", 10, TargetKind.POD, INCONCLUSIVE),
+        ("lab_died", 10, TargetKind.SERVER, FAIL),  # not of the lab
+        ("pod_exited", 11, TargetKind.SERVICE, FAIL),
+    ],
+)
+def test_what_the_lab_lost_itself_is_not_blamed_on_dns(
+    tmp_path: Path, objective: str, kind: str, at: int, target: TargetKind, ruling: Ruling
+) -> None:
+    """1.5 s of silence from 9.5 s on; the lab says that it was its own doing, or something else."""
+    series = [series_of(rate=100, seconds=20, kind=target)]
+    fate, marks = drawn("." * 950 + "x" * 150, 100), [Mark(at * NS, kind, "9 datagrams", "lab")]
+    (one,) = verdict_of(written(tmp_path / "run.db", series, fate, marks=marks, objectives=(objective,))).objectives
+    assert (one.ruling, one.met) == (ruling, False)
+    assert one.why.startswith("what was lost may be no fault of DNS: ") == (ruling is INCONCLUSIVE)
 
 
 def run_with_own_drops(path: Path, drops: int, drawing: str) -> Run:

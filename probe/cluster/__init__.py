@@ -43,7 +43,7 @@ class Cluster(Protocol):
         """`service`, `pods`, or one target's name -> what is there now. UsageError for an unknown selector."""
 
     def happened(self) -> AsyncIterator[Happened]:
-        """Everything that happens from start() on, in order of arrival."""
+        """Everything that happens from start() on, in order of arrival; EnvironmentProblem if no more can be seen."""
 
     def facts(self) -> dict[str, str]:
         """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""

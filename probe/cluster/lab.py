@@ -56,7 +56,7 @@ class Lab:
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
     failed), sigkill, pod_exited, pod_gone; of the Service: endpoints_changed, endpoints_programmed (the change has
-    reached the proxy), lab_dropped (the lab lost datagrams itself); lab_died (it ended unasked, and so do the events).
+    reached the proxy), lab_dropped (the lab lost datagrams itself, in the second before); lab_died (it ended unasked).
     """
 
     def __init__(self, settings: LabSettings | None = None) -> None:
@@ -134,9 +134,11 @@ class Lab:
         return named
 
     async def happened(self) -> AsyncIterator[Happened]:
-        """Everything from start() on; ends when the lab has. One reader."""
+        """Everything from start() on; ends when the lab has: EnvironmentProblem if nobody asked it to. One reader."""
         while (event := await self._happened.get()) is not None:
             yield event
+            if event.kind == "lab_died":
+                raise EnvironmentProblem(event.text)
 
     def facts(self) -> dict[str, str]:
         """The lab as a report shows it: backend, what the pods run, and the settings."""

@@ -67,9 +67,9 @@ def _worst(timeline: Timeline, channels: Sequence[Channel]) -> str:
 
 
 def _reason(verdict: Verdict) -> str:
-    """The gravest doubt in a few words, or why an objective has no answer."""
-    grave = [d.text for d in verdict.doubts if d.hides_loss] or [j.why for j in verdict.objectives if j.why]
-    return plain(re.split("[:;]", (grave or ["there was no objective"])[0])[0])
+    """In a few words why an objective has no answer."""
+    why = (j.why for j in verdict.objectives if j.ruling is Ruling.INCONCLUSIVE)
+    return plain(re.split("[:;]", next(why, "there was no objective"))[0])
 
 
 def _about(run: Run) -> list[str]:
@@ -113,10 +113,9 @@ def _lanes(timeline: Timeline) -> list[str]:
     lines = _table(rows, "<<>>>>>>>")
     lines.append("  p50, p99, max: from when a query was due to its good reply; never: that row was lost")
     for c in timeline.channels:
-        if c.own_drops and (lost := c.loss().lost):
-            fewest = count(max(0, lost - c.own_drops))
-            drops = f"our own receive buffer dropped {count(c.own_drops)} replies"
-            lines.append(f"  {_channel(c)}: {fewest} to {count(lost)} lost, because {drops}")
+        if (excused := c.excused()) and (lost := c.loss().lost):
+            fewest = count(max(0, lost - excused))
+            lines.append(f"  {_channel(c)}: {fewest} to {count(lost)} lost, see what to doubt")
     planned = sum(c.whole.planned for c in timeline.channels)
     beside = planned - sum(c.loss().planned for c in timeline.channels)
     if beside > 0:

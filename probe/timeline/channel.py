@@ -15,6 +15,10 @@ from probe.runfile import Run
 from probe.schedule import pacer_of
 from probe.timeline.spans import Ints, Spans, common, inside, joined
 
+LAB_REACH_NS = 2 * NS
+"""The lab says each second that it lost datagrams, and its end is heard of at once: no row before that is touched."""
+_EVER = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -45,6 +49,7 @@ class Channel:
     first_ns, last_ns, lost: a row per 100 ms and series in which something was lost, by first_ns: the exact due
     instants of the first and last lost row, and how many by outcome, int64[k, outcomes].
     unsent_ns, unsent and waiting_ns, waiting: rows by the beginning of their 100 ms, or second.
+    own_drops: replies that our own receive buffer dropped; lab_at_fault: when the lab may have lost rows itself.
     """
 
     lane: str
@@ -62,6 +67,7 @@ class Channel:
     waiting_ns: Ints
     waiting: Ints
     own_drops: int
+    lab_at_fault: Spans
 
     @property
     def name(self) -> tuple[str, str]:
@@ -104,6 +110,11 @@ class Channel:
             max(planned, lost + unsent + waiting), max(0, planned - lost - unsent - waiting), lost, unsent, waiting
         )
 
+    def excused(self, within: Spans | None = None) -> int:
+        """How many lost rows may be no fault of DNS: dropped by our own receive buffer, or lost by the lab itself."""
+        spans = self.counted if within is None else common(self.counted, within)
+        return self.own_drops + int(self.lost[inside(self.first_ns, common(spans, self.lab_at_fault))].sum())
+
 
 def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:
     """Channels in the order in which their first series joined."""
@@ -125,6 +136,7 @@ def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:
             counted=_counted(run, members[0].target, horizon_ns),
             whole=whole[k],
             own_drops=int(run.counters[[s.index for s in members], Counter.OWN_DROPS].sum()),
+            lab_at_fault=_lab_at_fault(run, members[0].target),
             **tables.of(k),
         )
         for k, members in enumerate(groups.values())
@@ -147,6 +159,17 @@ def _counted(run: Run, target: Target, horizon_ns: int) -> Spans:
         return everything
     lives = [i for i in run.intervals if i.kind == "life" and i.subject == target.name]
     return common(everything, joined((i.from_ns, i.to_ns) for i in lives)) if lives else everything
+
+
+def _lab_at_fault(run: Run, target: Target) -> Spans:
+    """Its Service drops datagrams if asked too much; once it has died nothing of it answers."""
+    spans = []
+    for mark in run.marks:
+        if mark.kind == "lab_dropped" and target.kind is TargetKind.SERVICE:
+            spans.append((mark.at_ns - LAB_REACH_NS, mark.at_ns))
+        elif mark.kind == "lab_died" and target.kind in (TargetKind.SERVICE, TargetKind.POD):
+            spans.append((mark.at_ns - LAB_REACH_NS, _EVER))
+    return joined(spans)
 
 
 class _Tables:

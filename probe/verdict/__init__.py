@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from probe.doubts import WEIGHED, doubts_of
+from probe.doubts import EXCUSES, FEWEST_ROWS, doubts_of
 from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import Doubt
 from probe.runfile import Run
@@ -100,9 +100,9 @@ def _judged(timeline: Timeline, doubts: Sequence[Doubt], objective: Objective) -
         best, _ = _worst(timeline, channels, objective, within, Reading.BEST)
         spared = objective.met_by(best)
         ruling = Ruling.INCONCLUSIVE if spared else Ruling.FAIL
-        why = "what was lost may all be replies that our own receive buffer dropped" if spared else note
+        why = _excuse(doubts, channels) if spared else note
         return Judged(objective, ruling, actual, met, *channel.name, why=why)
-    hidden = _hidden(timeline, doubts, objective, channels, within)
+    hidden = _hidden(timeline, doubts, objective, channels, within) or _too_few(objective, channels, within)
     ruling = Ruling.INCONCLUSIVE if hidden else Ruling.PASS
     return Judged(objective, ruling, actual, met, *channel.name, why=hidden or note)
 
@@ -127,15 +127,38 @@ def _hidden(
     within: Spans | None,
 ) -> str:
     """Why an objective that looks met may not be; '' if nothing could hide that."""
-    unsent = [d for d in doubts if d.id == "unsent" and _touches(d, channels)]
-    if unsent:
+    for doubt in doubts:
+        if not doubt.hides_loss or doubt.id == "few_samples" or not _touches(doubt, channels):
+            continue
+        if doubt.id != "unsent":
+            return doubt.text
         worst, channel = _worst(timeline, channels, objective, within, Reading.WORST)
         if channel and not objective.met_by(worst):
-            return f"had the unsent rows been lost, it would be missed on {channel.lane} {channel.target.name}"
-    for doubt in doubts:
-        if doubt.hides_loss and doubt.id not in WEIGHED and _touches(doubt, channels):
-            return doubt.text
+            missed = f"had they been lost, it would be missed on {channel.lane} -> {channel.target.name}"
+            return f"{doubt.text.partition(':')[0]}; {missed}"
     return ""
+
+
+def _too_few(objective: Objective, channels: Sequence[Channel], within: Spans | None) -> str:
+    """Why so few rows show nothing; '' if there are enough. Unsent rows count: _hidden() has taken them for lost."""
+    decided: dict[str, int] = {}
+    sent = 0
+    for c in channels:
+        loss = c.loss(within)
+        decided[c.lane] = decided.get(c.lane, 0) + loss.asked
+        sent += loss.asked + loss.unsent
+    stretch = "" if within is None else " in that time"
+    if few := [f"{lane} {n}" for lane, n in decided.items() if n < FEWEST_ROWS]:
+        return f"too few rows{stretch} to say anything (under {FEWEST_ROWS}): {', '.join(few)}"
+    if sent < objective.rows:
+        return f"{sent:,} rows{stretch} are too few to show it: that takes {objective.rows:,} or more"
+    return ""
+
+
+def _excuse(doubts: Sequence[Doubt], channels: Sequence[Channel]) -> str:
+    """Why what was missed may be no fault of DNS."""
+    texts = [d.text for d in doubts if d.id in EXCUSES and _touches(d, channels)]
+    return f"what was lost may be no fault of DNS: {'; '.join(texts)}"
 
 
 def _touches(doubt: Doubt, channels: Sequence[Channel]) -> bool:

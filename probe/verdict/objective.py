@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -55,6 +56,13 @@ class Objective:
             ">=": actual >= self.limit,
             ">": actual > self.limit,
         }[self.operator]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it takes to show that it is met: a loss of L cannot be seen in fewer than 1/L."""
+        if self.measure == "loss" and self.limit:
+            return math.ceil(1 / self.limit - 1e-9)
+        return MEASURES[self.measure].rows
 
     @property
     def upper(self) -> bool:
