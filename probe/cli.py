@@ -25,7 +25,15 @@ from rich.text import Text
 from probe import __version__
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions, check_limits
-from probe.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_USAGE, DnsprobeError, EnvironmentProblem, UsageError
+from probe.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    DnsprobeError,
+    EnvironmentProblem,
+    UsageError,
+)
 from probe.live import fitting_view
 from probe.report import REPORTS
 from probe.runfile import Run, open_run
@@ -164,8 +172,7 @@ def run(
         raise UsageError(f"--max-qps {problem}") from None
     series = expected_series(plan)
     check_ceiling(series, ceiling)
-    for note in check_limits(series):
-        print(f"dnsprobe: {note}", file=sys.stderr)
+    check_limits(series)
     if dry_run:
         _show(plan)
         return

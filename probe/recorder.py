@@ -30,7 +30,7 @@ class Duration(IntEnum):
     """The durations that are kept as histograms."""
 
     LATENCY = 0
-    """From due to reply: what a client on schedule would have waited."""
+    """From due to reply, of good rows: what a client on schedule would have waited."""
     RTT = 1
     """From send to reply: what network and server took."""
     CONNECT = 2
@@ -107,9 +107,7 @@ class Scalar(IntEnum):
     """Writer: exact failure rows written so far; the last FAILURE_ROOM of them are there."""
     OVERRUN = 4
     """Writer: seconds that were overwritten before the reader took them."""
-    BEAT = 5
-    """Writer: CLOCK_MONOTONIC ns of its last beat."""
-    TAKEN = 6
+    TAKEN = 5
     """Reader: seconds before this one have been taken whole."""
 
 
@@ -176,9 +174,10 @@ class Room:
 
 
 class Rows(NamedTuple):
-    """n finished rows as the recorder wants them: times in ns since t0; latency, rtt, connect -1 where there is none.
+    """n finished rows as the recorder wants them: times in ns since t0; latency (good rows only), rtt and connect -1
+    where there is none.
 
-    All int64[n] but good, bool[n]; cause is an UnsentCause, phase a transport phase, socket what port_of() takes.
+    All int64[n] but good, bool[n]; cause is an UnsentCause, phase a Phase, source what port_of() takes.
     """
 
     series: Ints
@@ -193,7 +192,7 @@ class Rows(NamedTuple):
     connect: Ints
     errno: Ints
     phase: Ints
-    socket: Ints
+    source: Ints
     query_id: Ints
 
 
@@ -203,6 +202,7 @@ class Recorder:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._kept = np.zeros((room.places, room.series), np.int32)
+        self._given_up = -1
         self.series = 0
         """How many series there are by now; set by the engine when it adds some."""
 
@@ -251,8 +251,9 @@ class Recorder:
         room = self._room
         place = second % room.places
         patience = time.monotonic() + PATIENCE_SECONDS
-        while room.second[place] >= 0 and room.second[place] >= room.scalars[Scalar.TAKEN]:
-            if time.monotonic() > patience:
+        while room.second[place] >= 0 and room.second[place] >= (taken := int(room.scalars[Scalar.TAKEN])):
+            if taken == self._given_up or time.monotonic() > patience:
+                self._given_up = taken  # no more patience until the reader moves
                 room.scalars[Scalar.OVERRUN] += 1
                 break
             time.sleep(0.001)
@@ -284,7 +285,7 @@ class Recorder:
                 rows.sent[i],
             )
             row["outcome"], row["errno"], row["phase"] = rows.outcome[i], rows.errno[i], rows.phase[i]
-            row["port"], row["query_id"] = port_of(int(rows.socket[i])), rows.query_id[i]
+            row["port"], row["query_id"] = port_of(int(rows.source[i])), rows.query_id[i]
             room.scalars[Scalar.FAILURES] += 1
 
     def lag(self, nanoseconds: Ints) -> None:
@@ -297,10 +298,9 @@ class Recorder:
         """Add to a series' counters: int64[len(Counter)]."""
         self._room.counters[series] += counters
 
-    def reached(self, instant_ns: int, beat_ns: int, *, done: bool = False) -> None:
-        """Every row due before instant_ns (since t0) is recorded; the worker was alive at beat_ns."""
+    def reached(self, instant_ns: int, *, done: bool = False) -> None:
+        """Every row due before instant_ns (since t0) is recorded."""
         self._room.scalars[Scalar.REACHED] = instant_ns
-        self._room.scalars[Scalar.BEAT] = beat_ns
         self._room.scalars[Scalar.DONE] = int(done)
 
 
@@ -317,11 +317,6 @@ class Reader:
     def done(self) -> bool:
         """Every worker has an outcome for every row of its schedule."""
         return all(room.scalars[Scalar.DONE] for room in self._rooms)
-
-    @property
-    def last_beat_ns(self) -> int:
-        """When the worker heard from longest ago was alive, CLOCK_MONOTONIC ns."""
-        return int(min(room.scalars[Scalar.BEAT] for room in self._rooms))
 
     @property
     def overrun(self) -> int:

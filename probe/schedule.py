@@ -145,4 +145,4 @@ PACERS = {"constant": Constant}
 
 def pacer_of(series: Series) -> Pacer:
     """The schedule of a series; its count() also serves reports."""
-    return Constant(series.rate, series.offset_ns, series.start_ns, series.stop_ns)
+    return PACERS["constant"](series.rate, series.offset_ns, series.start_ns, series.stop_ns)

@@ -7,9 +7,13 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +25,8 @@ from probe.recorder import Duration
 from tests.conftest import Start
 from tests.probing import Recorded, probe, series
 from tests.servers import REPLIES, CoreDNS, RealServer, Rule
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_planned_is_sum_of_outcomes_is_what_coredns_counted(coredns: RealServer) -> None:
@@ -199,19 +205,42 @@ def test_limits_name_the_way_out() -> None:
         "soon: a port carries 65,536 / (2 x timeout) = 16,384 q/s; say --ports pool:2, or a shorter timeout"
     )
     assert "--ports pool:64" in refused(EnvironmentProblem, ports=Ports("fresh"))
-    assert not check_limits([series("127.0.0.1", 53, "a.test", rate=16_000, ports="fixed", timeout=2)])
+    check_limits([series("127.0.0.1", 53, "a.test", rate=16_384, ports="fixed", timeout=2)])
 
 
-def test_the_soft_limit_of_descriptors_is_raised_and_the_hard_one_named() -> None:
+def test_the_worker_raises_its_soft_limit_of_descriptors(scripted: Start) -> None:
+    """More than 256 sockets at once, under a soft limit of 256."""
+    server = scripted()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        assert check_limits([series("127.0.0.1", 53, "a.test", rate=500, timeout=1)])[0].startswith(
-            "soft limit of open files raised from 512 to 7"
-        )
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 700
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        recorded = probe(series("127.0.0.1", server.port, "silent.test", rate=600, seconds=1, timeout=0.6))
+        assert recorded.outcomes() == {"timeout": 600}
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+LOW_LIMIT = """
+import resource
+from probe.engine import check_limits
+from probe.errors import EnvironmentProblem
+from tests.probing import series
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+for rate in (10, 1000):
+    try:
+        check_limits([series("127.0.0.1", 53, "a.test", rate=rate, timeout=1)])
+    except EnvironmentProblem as problem:
+        print(problem)
+"""
+
+
+def test_a_hard_limit_that_is_too_low_is_named_with_what_is_needed() -> None:
+    done = subprocess.run([sys.executable, "-c", LOW_LIMIT], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "rate x timeout needs up to 1,066 sockets, dnsprobe itself about 200 files more, and the hard limit of open "
+        "files is 512: raise it (ulimit -Hn 1266, or LimitNOFILE=1266), lower the rate or the timeout, or use --ports "
+        "pool:64\n"
+    )
 
 
 def test_a_stall_longer_than_the_recorder_reaches_loses_no_row(scripted: Start) -> None:
@@ -242,3 +271,84 @@ def test_a_stall_longer_than_the_recorder_reaches_loses_no_row(scripted: Start) 
     )
     assert recorded.planned() == sum(recorded.outcomes().values()) == 180
     assert 140 <= recorded.outcomes()["unsent"] <= 155
+
+
+def test_the_highest_rate_that_a_fixed_port_may_have_is_carried(knot: RealServer) -> None:
+    """65,536 / (2 x timeout): every id is used again just when it may be."""
+    asked = series("127.0.0.1", knot.port, "a.example.test", rate=4_096, seconds=18, ports="fixed", timeout=8)
+    recorded = probe(asked)
+    assert recorded.planned() == 73_728
+    assert "ids" not in recorded.unsent()
+
+
+NOWHERE = """
+from tests.probing import probe, series
+policies = [("udp", "fresh"), ("udp", "fixed"), ("udp", "pool:4"), ("tcp", "fresh"), ("tcp", "reused")]
+asked = [
+    series("192.0.2.1", 53, "a.test", seconds=0.5, timeout=0.3, transport=t, ports=p, index=i, lane=str(i))
+    for i, (t, p) in enumerate(policies)
+]
+recorded = probe(*asked)
+print([recorded.outcomes(i) for i in range(len(asked))])
+"""
+
+
+def test_a_network_that_cannot_be_reached_is_an_outcome() -> None:
+    """In a network namespace without any route."""
+    if os.geteuid() != 0:
+        pytest.skip("needs a network namespace: run as root, e.g. `sudo make test`")
+    command = ["unshare", "--net", sys.executable, "-c", NOWHERE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"{[{'network_error': 50}] * 5}\n"
+
+
+@pytest.mark.parametrize(
+    ("transport", "ports"), [("udp", "fresh"), ("udp", "pool:8"), ("tcp", "fresh"), ("tcp", "reused")]
+)
+def test_a_target_that_went_and_came_back_is_asked_anew_and_leaves_no_socket(
+    scripted: Start, transport: str, ports: str
+) -> None:
+    server = scripted()
+    ask = partial(series, "127.0.0.1", server.port, "a.test", transport=transport, ports=ports, seconds=6, timeout=0.2)
+    stays = series("127.0.0.1", server.port, "a.test", rate=20, seconds=6, timeout=0.2, lane="stays")
+
+    async def run() -> tuple[Recorded, list[int]]:
+        engine = Engine(EngineOptions(max_series=8))
+        recorded, open_files = Recorded([stays]), []
+        await engine.start([stays])
+        engine.begin()
+        for index in (1, 2):
+            again = replace(ask(index=index), start_ns=engine.now_ns())
+            recorded.series += engine.add([again])
+            await asyncio.sleep(0.8)
+            open_files.append(files_of(engine.worker_pid))
+            engine.end([index], engine.now_ns())
+            await asyncio.sleep(1.0)
+        while not engine.finished:
+            recorded.take(engine.flush())
+            if engine.now_ns() < 5.9 * NS:
+                left = files_of(engine.worker_pid)
+            await asyncio.sleep(0.1)
+        recorded.take(engine.flush())
+        await engine.close()
+        return recorded, [*open_files, left]
+
+    recorded, open_files = asyncio.run(run())
+    for index in (1, 2):
+        assert recorded.planned(index) > 60
+        assert recorded.outcomes(index) == {"answer": recorded.planned(index)}
+    assert open_files[-1] <= min(open_files), open_files
+
+
+def test_replies_are_read_before_a_small_buffer_is_full(knot: RealServer) -> None:
+    """The buffer that an unprivileged process is granted, 212,992 octets, holds 256 replies."""
+    options = EngineOptions(max_series=4, receive_buffer=212_992)
+    recorded = probe(
+        series("127.0.0.1", knot.port, "a.example.test", rate=30_000, seconds=2, ports="fixed"), options=options
+    )
+    assert recorded.counters().get("own_drops", 0) < 600, "a stall of 20 ms at the most"
+
+
+def files_of(pid: int) -> int:
+    """How many files a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -11,6 +11,8 @@ from probe.transport.flight import Flight, Replies, rank_within
 from probe.transport.rows import Due
 from probe.wire import Questions
 
+MS = NS // 1000
+
 
 def flight_of(rows_each: int, sockets: int = 1) -> Flight:
     questions = Questions()
@@ -28,7 +30,8 @@ def launch(
     slots, ids = flight.reserve(sockets, np.arange(n), due)
     ok = slots >= 0
     zeros = np.zeros(int(ok.sum()), np.int64)
-    flight.launch(slots[ok], Due(due[ok], zeros, zeros, zeros), due[ok], sockets[ok], np.full(len(zeros), NS))
+    rows = Due(due[ok], zeros, zeros, zeros)
+    flight.launch(slots[ok], rows, due[ok], sockets[ok], np.full(len(zeros), NS), 0, sockets[ok])
     return slots.tolist(), ids.tolist()
 
 
@@ -53,8 +56,8 @@ def test_a_slot_rests_for_twice_the_timeout() -> None:
     assert -1 not in slots
     assert launch(flight, np.array([NS], np.int64))[0] == [-1], "still pending"
     flight.expire(2 * NS)
-    assert launch(flight, np.array([2 * NS], np.int64))[0] == [-1], "expired, but within twice the timeout"
-    assert launch(flight, np.array([2 * NS + 10], np.int64))[0] != [-1]
+    assert launch(flight, np.array([2 * NS - MS], np.int64))[0] == [-1], "expired, but within twice the timeout"
+    assert launch(flight, np.array([2 * NS + MS], np.int64))[0] != [-1]
 
 
 def test_a_reply_is_matched_by_its_own_socket_only() -> None:

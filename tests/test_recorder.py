@@ -41,7 +41,7 @@ def rows_of(due: Ints, series: Ints | int = 0, outcome: Outcome = Outcome.ANSWER
     """Rows that finished, alike but for due and series; they are good if answered."""
     n = len(due)
     replied = outcome is Outcome.ANSWER
-    usual = {"question": 0, "sent": 0, "cause": 0, "errno": 0, "phase": 0, "socket": 0, "query_id": 0, "connect": -1}
+    usual = {"question": 0, "sent": 0, "cause": 0, "errno": 0, "phase": 0, "source": 0, "query_id": 0, "connect": -1}
     usual |= {"latency": 2 * MS if replied else -1, "rtt": MS if replied else -1}
     return Rows(
         series=np.broadcast_to(np.asarray(series, np.int64), n),
@@ -146,7 +146,7 @@ def test_a_series_that_joins_within_a_second_has_no_bad_rows_of_before(pair: Mak
     assert found.first_bad[2].tolist() == found.last_bad[2].tolist() == [*[-1] * 5, 560 * MS, *[-1] * 4]
 
 
-def test_counters_lag_and_beat(pair: Make) -> None:
+def test_counters_and_lag(pair: Make) -> None:
     both = pair(series=2)
     counters = np.arange(len(Counter))
     both.writer.count(1, counters)
@@ -154,13 +154,12 @@ def test_counters_lag_and_beat(pair: Make) -> None:
     both.writer.lag(at(5_000, 70_000))
     both.writer.lag(NOBODY)
     both.writer.lag(at(6_000))
-    both.writer.reached(3 * NS, 12345)
+    both.writer.reached(3 * NS)
     found = both.flush(0, 2)
     assert found.counters.tolist() == [[0] * len(Counter), (2 * counters).tolist()]
     assert (found.lag.sum(), found.lag[bins_of(at(70_000))[0]], found.lag_max_ns) == (3, 1, 70_000)
-    assert both.reader.last_beat_ns == 12345
     assert not both.reader.done
-    both.writer.reached(3 * NS, 12346, done=True)
+    both.writer.reached(3 * NS, done=True)
     assert both.reader.done
 
 
@@ -172,10 +171,10 @@ def test_a_second_is_sealed_when_all_its_rows_are_planned_and_finished(pair: Mak
     both.plan(10, 20)
     both.finish(10)
     assert not both.column(0).sealed
-    both.writer.reached(NS - 1, 0)
+    both.writer.reached(NS - 1)
     both.finish(20)
     assert not both.column(0).sealed, "more may still come due"
-    both.writer.reached(NS, 0)
+    both.writer.reached(NS)
     assert both.column(0).sealed
     assert both.flush(0).columns == [], "a sealed second does not come again"
 
@@ -183,7 +182,7 @@ def test_a_second_is_sealed_when_all_its_rows_are_planned_and_finished(pair: Mak
 def test_a_second_that_waits_for_its_rows_comes_again_only_when_it_changed(pair: Make) -> None:
     both = pair()
     both.plan(10, NS + 10)
-    both.writer.reached(2 * NS, 0)
+    both.writer.reached(2 * NS)
     assert [c.second for c in both.flush(1).columns] == [0, 1]
     assert both.flush(1).columns == []
     both.finish(NS + 10)
@@ -195,7 +194,7 @@ def test_a_second_that_waits_for_its_rows_comes_again_only_when_it_changed(pair:
 
 def test_seconds_without_rows_are_zeros_and_sealed(pair: Make) -> None:
     both = pair()
-    both.writer.reached(3 * NS, 0)
+    both.writer.reached(3 * NS)
     found = both.flush(2).columns
     assert [(c.second, c.sealed, int(c.planned.sum())) for c in found] == [(k, True, 0) for k in range(3)]
     assert all((c.first_bad == -1).all() and (c.last_bad == -1).all() for c in found)
@@ -219,13 +218,13 @@ def test_what_two_workers_recorded_is_added(pair: Make) -> None:
         both.plan(5, due)
         both.finish(due, outcome=Outcome.TIMEOUT)
         both.writer.lag(at(due * 1000))
-        both.writer.reached(NS, due)
+        both.writer.reached(NS)
     one.finish(5, latency=MS)
     found = reader.flush(1, 0)
     (column,) = found.columns
     assert (column.planned[0, 0], column.counts.sum(), column.sealed) == (4, 3, False)
     assert (column.first_bad[0, 0], column.last_bad[0, 0]) == (20, 30)
-    assert (found.lag.sum(), found.lag_max_ns, reader.last_beat_ns) == (2, 30_000, 20)
+    assert (found.lag.sum(), found.lag_max_ns) == (2, 30_000)
     assert [f.due_ns for f in found.failures] == [30, 20]
     two.finish(5, latency=9 * MS)
     (column,) = reader.flush(1, 0).columns
@@ -246,7 +245,7 @@ def test_a_place_is_given_to_a_later_second_clean(pair: Make) -> None:
     for second in range(3 * places):
         both.plan(second * NS + 5)
         both.finish(second * NS + 5, outcome=Outcome.TIMEOUT if second % 2 else Outcome.ANSWER)
-        both.writer.reached((second + 1) * NS, 0)
+        both.writer.reached((second + 1) * NS)
         (column,) = both.flush(second).columns
         bad = second * NS + 5 if second % 2 else -1
         assert (column.second, column.sealed, column.planned.sum(), column.counts.sum()) == (second, True, 1, 1)
@@ -261,7 +260,7 @@ def test_the_writer_waits_for_a_reader_that_is_late(pair: Make) -> None:
     for second in range(places):
         both.plan(second * NS)
         both.finish(second * NS)
-    both.writer.reached(places * NS, 0)
+    both.writer.reached(places * NS)
     late = threading.Timer(0.15, lambda: seen.extend(both.flush(places - 1).columns))
     seen: list[Columns] = []
     began = time.monotonic()
@@ -332,10 +331,10 @@ def write(fd: int, places: int, seed: int) -> None:
         series = random.integers(0, SERIES, BATCH)
         outcome = (Outcome.ANSWER, Outcome.TIMEOUT)[k % 2]
         writer.record(series, due, waiting, same_port)
-        writer.reached((k + 1) * step, k)
+        writer.reached((k + 1) * step)
         waiting = rows_of(due, series, outcome)
     writer.record(NOBODY, NOBODY, waiting, same_port)
-    writer.reached(SPAN * NS, SPAN * 20, done=True)
+    writer.reached(SPAN * NS, done=True)
 
 
 @dataclass

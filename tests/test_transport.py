@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -284,3 +287,93 @@ def test_no_descriptor_is_left_behind(scripted: Start) -> None:
     recorded = probe(asked)
     assert recorded.outcomes() == {"timeout": 400}
     assert not recorded.unsent()
+
+
+class Acceptor:
+    """A TCP server in threads that says NXDOMAIN to each query; connection k falls silent after patience(k) seconds."""
+
+    def __init__(self, patience: Callable[[int], float], backlog: int = 128) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
+        self.address: tuple[str, int] = self.listener.getsockname()
+        self.received = 0
+        self._patience = patience
+        self._connections: list[socket.socket] = []
+
+    def serve(self) -> None:
+        """Begin to accept."""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                until = time.monotonic() + self._patience(len(self._connections))
+                self._connections.append(connection)
+                threading.Thread(target=self._answer, args=(connection, until), daemon=True).start()
+
+    def _answer(self, connection: socket.socket, until: float) -> None:
+        with contextlib.suppress(OSError), connection.makefile("rb") as stream:
+            while len(prefix := stream.read(2)) == 2:
+                query = stream.read(int.from_bytes(prefix, "big"))
+                self.received += 1
+                if time.monotonic() < until:
+                    connection.sendall(prefix + query[:2] + b"\x84\x03" + query[4:])
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for sock in (self.listener, *self._connections):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+def test_rows_that_wait_for_a_connection_go_over_to_the_next() -> None:
+    """Nobody accepts for 1.3 s, then a server does: what is called answered, or sent, was really sent."""
+    server = Acceptor(lambda _: 60, backlog=0)
+    waiting = [socket.socket() for _ in range(4)]
+    for sock in waiting:
+        sock.setblocking(False)
+        sock.connect_ex(server.address)
+
+    def accept() -> None:
+        for sock in waiting:
+            sock.close()
+        server.serve()
+
+    later = threading.Timer(1.3, accept)
+    later.start()
+    recorded = probe(
+        series(*server.address, "a.test", rate=20, seconds=4, transport="tcp", ports="reused", timeout=0.4)
+    )
+    later.join()
+    server.close()
+    outcomes = recorded.outcomes()
+    assert outcomes.keys() == {"timeout", "nxdomain"}
+    assert server.received == outcomes["nxdomain"] + recorded.counters().get("timeout_answer", 0)
+    assert {f.phase for f in recorded.failures if f.due_ns < NS // 2} == {"connect"}
+
+
+def test_a_reused_connection_that_went_silent_is_replaced() -> None:
+    """The first connection says nothing after 0.5 s; the next is answered."""
+    server = Acceptor(lambda k: 60 if k else 0.5)
+    server.serve()
+    recorded = probe(
+        series(*server.address, "a.test", rate=50, seconds=3, transport="tcp", ports="reused", timeout=0.3)
+    )
+    server.close()
+    assert recorded.counters()["connects"] == 2
+    assert recorded.outcomes()["timeout"] == pytest.approx(15, abs=4)
+
+
+def test_failures_name_the_port_they_came_from(scripted: Start) -> None:
+    """By the server's log, for rows that it kept silent about."""
+    server = scripted()
+    for transport, ports in (("udp", "fresh"), ("udp", "pool:3"), ("tcp", "fresh"), ("tcp", "reused")):
+        before = len(server.received())
+        recorded = probe(
+            series("127.0.0.1", server.port, "nxdomain.test", rate=300, seconds=0.2, transport=transport, ports=ports)
+        )
+        seen = server.received()
+        by_id = dict(zip(seen.id[before:].tolist(), seen.port[before:].tolist(), strict=True))
+        assert [(f.query_id, f.source_port) for f in recorded.failures if by_id[f.query_id] != f.source_port] == []
+        assert len(recorded.failures) == 10

@@ -115,7 +115,8 @@ class Engine:
             return []
         if len(self._series) + len(added) > self._options.max_series:
             raise EnvironmentProblem(f"more than {self._options.max_series} series in one run")
-        check_limits([*self._series, *added])
+        asked = [s for s in self._series if s.stop_ns + s.timeout_ns > soonest]
+        check_limits([*asked, *added])
         self._note(added)
         self._send(Orders(add=tuple(added)))
         return added

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import port_range
@@ -38,11 +38,11 @@ class Orders:
     stop: bool = False
 
 
-@dataclass(slots=True)
 class Channels:
-    """The channels of a run, numbered in the order in which they first appear."""
+    """The channels of a run, numbered as they come; a target that comes back gets new ones."""
 
-    numbers: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._count = 0
 
     def of(self, series: Sequence[Series]) -> list[tuple[Channel, list[Series]]]:
         """The channels of these series, each with its series; those of one channel must come in one call."""
@@ -50,8 +50,8 @@ class Channels:
         for each in series:
             groups.setdefault((each.transport, *each.channel), []).append(each)
         found = []
-        for key, mine in groups.items():
-            index = self.numbers.setdefault(key, len(self.numbers))
+        for mine in groups.values():
+            index, self._count = self._count, self._count + 1
             rate = float(sum(s.rate for s in mine))
             timeout = max(s.timeout_ns for s in mine)
             found.append((Channel(index, mine[0].target, mine[0].ports, rate, timeout), mine))
@@ -77,10 +77,10 @@ class Catalogue:
         return [self._numbers[q] for q in series.questions]
 
 
-def check_limits(series: Sequence[Series]) -> list[str]:
-    """Refuse what ids, file descriptors or ports cannot carry; raise the soft limit of descriptors where that helps.
+def check_limits(series: Sequence[Series]) -> None:
+    """Refuse what ids, ports or the hard limit of file descriptors cannot carry (a worker raises its soft limit).
 
-    What was changed, a line each. UsageError or EnvironmentProblem with the number needed and the way out.
+    UsageError or EnvironmentProblem with the number needed and the way out.
     """
     channels = [(channel, mine[0]) for channel, mine in Channels().of(series)]
     sockets = 0
@@ -98,7 +98,22 @@ def check_limits(series: Sequence[Series]) -> list[str]:
                 f"(half of net.ipv4.ip_local_port_range {low}-{high}): lower the rate or the timeout, "
                 "or use --ports pool:64"
             )
-    return _raise_descriptors(sockets + SPARE_DESCRIPTORS)
+    needed = sockets + SPARE_DESCRIPTORS
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        why = f"rate x timeout needs up to {sockets:,} sockets, dnsprobe itself about {SPARE_DESCRIPTORS} files more"
+        less = ", lower the rate or the timeout, or use --ports pool:64" if sockets > SPARE_DESCRIPTORS else ""
+        raise EnvironmentProblem(
+            f"{why}, and the hard limit of open files is {hard:,}: "
+            f"raise it (ulimit -Hn {needed}, or LimitNOFILE={needed}){less}"
+        )
+
+
+def raise_soft_limit() -> None:
+    """Let this process open as many files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _sockets(channel: Channel, series: Series) -> int:
@@ -116,16 +131,3 @@ def _sockets(channel: Channel, series: Series) -> int:
             f"say --ports pool:{max(pool, 2)}, or a shorter timeout"
         )
     return channel.ports.count
-
-
-def _raise_descriptors(needed: int) -> list[str]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise EnvironmentProblem(
-                f"rate x timeout needs up to {needed:,} open files, and the hard limit is {hard:,}: raise it "
-                f"(ulimit -Hn {needed}, or LimitNOFILE={needed}), lower the rate or the timeout, or use --ports pool:64"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-        return [f"soft limit of open files raised from {soft:,} to {needed:,}"]
-    return []

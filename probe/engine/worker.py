@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders
+from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, raise_soft_limit
 from probe.errors import DnsprobeError
 from probe.linux import die_with_parent, fine_timers
 from probe.model import Series
@@ -33,12 +33,13 @@ CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 10_000_000, 64, 512
 """Rows are prepared ahead for this long, within these bounds: a larger chunk would itself be a stall."""
 HORIZON_NS = 100_000_000
 """How far ahead rows are prepared at the most."""
-READ_NS = 5_000_000
 JUDGE_NS = 20_000_000
 JUDGE_ROWS = 512
 ORDERS_NS = 20_000_000
 EXACT_BELOW = 2_000
 """Below this rate each row has its own wake-up; above, rows wait for the next tick."""
+RETIRE_NS = 1_000_000_000
+"""How long after the last timeout of its rows a channel's sockets are closed."""
 BEHIND_NS = 1_000_000_000
 """After a longer stall each chunk is recorded at once: no record spans more seconds than the recorder has places."""
 STALL_ROWS, STALL_LEAST_NS, STALL_MOST_NS = 512, 5_000_000, 50_000_000
@@ -72,8 +73,9 @@ class Worker:
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._channel_of = np.zeros(0, np.int64)
         self._first_of_channel: dict[int, int] = {}
+        self._open: dict[int, dict[int, Series]] = {}
         self._t0 = 0
-        self._drops_at = 0
+        self._look_at = 0
 
     def add(self, series: tuple[Series, ...]) -> None:
         """Open the channels of new series and put them on the agenda. DnsprobeError if that cannot be done."""
@@ -88,6 +90,7 @@ class Worker:
             self._asked = np.append(self._asked, np.array(numbers, np.int64))
         for channel, mine in self._channels.of(series):
             self._first_of_channel[channel.index] = mine[0].index
+            self._open[channel.index] = {s.index: s for s in mine}
             self._channel_of[[s.index for s in mine]] = channel.index
             path = self._paths[mine[0].transport]
             path.transport.open(channel)
@@ -139,7 +142,7 @@ class Worker:
             if now >= read_at:
                 for path in paths:
                     path.transport.read(now)
-                read_at = now + READ_NS
+                read_at = now + min(p.transport.read_every_ns for p in paths)
             reached = self._reached(paths)
             behind = reached < now - self._t0 - BEHIND_NS
             if behind or now >= judge_at or sum(p.transport.pending for p in paths) >= JUDGE_ROWS:
@@ -147,13 +150,13 @@ class Worker:
                     self._send(paths)
                 judge_at = now + JUDGE_NS
                 done = self._is_done(paths)
-                self._recorder.reached(reached, now, done=done)
+                self._recorder.reached(reached, done=done)
                 if done:
                     return
             if now >= orders_at:
                 orders_at = now + ORDERS_NS
                 self._obey(orders)
-                self._watch_buffers(now)
+                self._look_after_sockets(now)
             due = min(p.transport.next_due for p in paths)
             if not self._exact and due != NEVER:
                 due = -(-due // tick) * tick
@@ -210,21 +213,21 @@ class Worker:
             self._recorder.count(self._first_of_channel[channel], harvest.counters[channel])
 
     def _rows(self, f: Finished) -> Rows:
-        replied = _REPLIED[f.outcome]
+        replied, good = _REPLIED[f.outcome], self._questions.good[f.question, f.outcome]
         return Rows(
             series=f.series,
             question=f.question,
             due=f.due - self._t0,
             sent=np.where(f.sent > 0, f.sent - self._t0, 0),
             outcome=f.outcome,
-            good=self._questions.good[f.question, f.outcome],
+            good=good,
             cause=f.cause,
-            latency=np.where(replied, np.maximum(f.received - f.due, 0), -1),
+            latency=np.where(replied & good, np.maximum(f.received - f.due, 0), -1),
             rtt=np.where(replied, np.maximum(f.received - f.sent, 0), -1),
             connect=np.where(f.connect_ns > 0, f.connect_ns, -1),
             errno=f.errno,
             phase=f.phase,
-            socket=f.socket,
+            source=f.source,
             query_id=f.query_id,
         )
 
@@ -247,6 +250,7 @@ class Worker:
                     self.add(order.add)
                 for series in order.end:
                     self._paths[series.transport].agenda.end(series)
+                    self._open[int(self._channel_of[series.index])][series.index] = series
                 if order.stop:
                     self._stop()
         except EOFError:
@@ -255,19 +259,24 @@ class Worker:
     def _stop(self) -> None:
         for path in self._paths.values():
             path.agenda.clear()
-            path.transport.drop(None)
+            path.transport.drop()
 
-    def _watch_buffers(self, now: int) -> None:
-        """Once a second: what the kernel dropped because our own receive buffers were full."""
-        if now < self._drops_at:
+    def _look_after_sockets(self, now: int) -> None:
+        """Once a second: what our own receive buffers dropped; and channels whose series are over are closed."""
+        if now < self._look_at:
             return
-        self._drops_at = now + 1_000_000_000
+        self._look_at = now + 1_000_000_000
         for path in self._paths.values():
             drops = path.transport.own_drops()
             for channel in np.flatnonzero(drops).tolist():
                 counters = np.zeros(len(Counter), np.int64)
                 counters[Counter.OWN_DROPS] = drops[channel]
                 self._recorder.count(self._first_of_channel[channel], counters)
+        for channel, series in list(self._open.items()):
+            over = max(s.stop_ns + s.timeout_ns for s in series.values()) + RETIRE_NS
+            if over < now - self._t0:
+                self._paths[next(iter(series.values())).transport].transport.retire(channel)
+                del self._open[channel]
 
     def close(self) -> None:
         """Close all sockets."""
@@ -285,6 +294,7 @@ def main(orders_fd: int, memory_fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     fine_timers()
+    raise_soft_limit()
     orders = Connection(orders_fd)
     try:
         options, places, series = orders.recv()

@@ -23,7 +23,8 @@ from probe.wire import Questions
 
 IDS = 65_536
 QUARANTINE = 2
-"""An id, and a slot, rests for this many timeouts before the same socket uses it again."""
+"""An id, and a slot, rests for this many timeouts before the same socket uses it again, from due to due."""
+ROUNDING_NS = 1000
 
 Ints = NDArray[np.int64]
 
@@ -102,7 +103,7 @@ class Flight:
         ids = self.ids_of[(k + self._offset[sockets]) % IDS]
         np.maximum.at(self._next, sockets, self._next[sockets] + nth + 1)
         state = self._state[slots]
-        rested = self._columns["sent"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due
+        rested = self._columns["due"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due + ROUNDING_NS
         usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | ((state != State.PENDING) & rested))
         self._columns["k"][slots[usable]] = k[usable]
         return np.where(usable, slots, -1), ids
@@ -116,7 +117,9 @@ class Flight:
         self._columns["k"][slot] = k
         return slot, int(self.ids_of[(k + int(self._offset[socket])) % IDS])
 
-    def launch(self, slots: Ints, rows: Due, sent: Ints, socket: Ints, timeout: Ints, phase: Ints | int = 0) -> None:
+    def launch(
+        self, slots: Ints, rows: Due, sent: Ints, socket: Ints, timeout: Ints, phase: Ints | int, source: Ints
+    ) -> None:
         """Rows are on the wire, or on their way there (phase); `sent` ascending. They expire at sent + timeout."""
         n = len(slots)
         if not n:
@@ -129,6 +132,7 @@ class Flight:
             self._columns[name][slots] = value
         self._columns["connect"][slots] = 0
         self._columns["phase"][slots] = phase
+        self._columns["source"][slots] = source
         self.in_flight += n
         timeouts = set(timeout.tolist())
         for each in timeouts:
@@ -138,6 +142,11 @@ class Flight:
     def is_pending(self, slot: int) -> bool:
         """Whether the slot's row still waits."""
         return bool(self._state[slot] == State.PENDING)
+
+    def pending(self, slots: Ints) -> Ints:
+        """Those of the slots whose rows still wait."""
+        waiting: Ints = slots[self._state[slots] == State.PENDING]
+        return waiting
 
     def slots_of(self, sockets: Ints, ids: Ints) -> Ints:
         """The slot of each id on its socket, -1 where that id is not of a row there."""
@@ -212,6 +221,7 @@ class Flight:
             errno=np.full(n, errno, np.int64),
             phase=columns["phase"][slots],
             socket=columns["socket"][slots],
+            source=columns["source"][slots],
             query_id=self.ids_of[(columns["k"][slots] + self._offset[columns["socket"][slots]]) % IDS],
             connect_ns=columns["connect"][slots],
         )
@@ -234,7 +244,7 @@ def count(counters: Ints, counter: Counter, channels: Ints) -> None:
     counters[:, counter] += np.bincount(channels, minlength=len(counters))
 
 
-_COLUMNS = ("due", "sent", "series", "question", "socket", "timeout", "row", "connect", "phase", "k")
+_COLUMNS = ("due", "sent", "series", "question", "socket", "timeout", "row", "connect", "phase", "source", "k")
 
 
 def unsent(due: Ints, series: Ints, question: Ints, cause: Ints) -> Finished:
@@ -252,6 +262,7 @@ def unsent(due: Ints, series: Ints, question: Ints, cause: Ints) -> Finished:
         errno=zeros,
         phase=zeros,
         socket=np.full(n, -1),
+        source=np.full(n, -1),
         query_id=zeros,
         connect_ns=zeros,
     )

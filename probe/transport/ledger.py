@@ -23,7 +23,7 @@ from probe.wire import Questions
 class Ledger:
     """Loaded rows stand in columns; [settled, cursor) have started, but are not in the flight table yet.
 
-    slot, socket, query_id, phase: int64 by loaded row, for the transport to fill in until settle().
+    slot, socket, query_id, phase, source: int64 by loaded row, for the transport to fill in until settle().
     """
 
     def __init__(self, questions: Questions, random: np.random.Generator) -> None:
@@ -33,7 +33,7 @@ class Ledger:
         self.counters = np.zeros((0, len(Counter)), np.int64)
         """By channel index: what is counted beside the outcomes, since the last harvest."""
         self.rows = Due(EMPTY, EMPTY, EMPTY, EMPTY)
-        self.slot = self.socket = self.query_id = self.phase = EMPTY
+        self.slot = self.socket = self.query_id = self.phase = self.source = EMPTY
         self.finished: list[Finished] = []
         self._dues: list[int] = []
         self._settled = self._cursor = 0
@@ -53,6 +53,7 @@ class Ledger:
         """Take the next rows; all earlier ones must have been settled."""
         self.rows, self.slot, self.socket, self.query_id = rows, slot, socket, query_id
         self.phase = np.full(len(rows.due), phase, np.int64)
+        self.source = socket
         self._dues = rows.due.tolist()
         self._settled = self._cursor = 0
 
@@ -112,9 +113,9 @@ class Ledger:
         go[[row - a for row in self._kept_back]] = False
         rows = Due(*(column[a:b] for column in self.rows))
         gone = Due(*(column[go] for column in rows))
-        columns = (column[a:b][go] for column in (self.slot, self.socket, self.phase))
-        slot, socket, phase = columns
-        self.flight.launch(slot, gone, sent[go], socket, self.timeout[gone.channel], phase)
+        columns = (self.slot, self.socket, self.phase, self.source)
+        slot, socket, phase, source = (column[a:b][go] for column in columns)
+        self.flight.launch(slot, gone, sent[go], socket, self.timeout[gone.channel], phase, source)
         self._started.append(Started(rows.series, rows.due, np.where(go, sent, 0)))
         if self._kept_back:
             self._give_up(rows, sent)
@@ -151,12 +152,6 @@ class Ledger:
         self.counters[:] = 0
         return harvest
 
-    def drop(self, series: int | None) -> list[int]:
-        """Forget settled rows, and those of one series (None: of all) that have not started; the rows that stay."""
-        keep = np.arange(self._cursor, len(self._dues))
-        keep = keep[self.rows.series[keep] != series] if series is not None else keep[:0]
-        rows = Due(*(column[keep] for column in self.rows))
-        phase = self.phase[keep]
-        self.load(rows, self.slot[keep], self.socket[keep], self.query_id[keep])
-        self.phase = phase
-        return keep.tolist()
+    def drop(self) -> None:
+        """Forget the rows that have not started; what has must be settled."""
+        self.load(Due(EMPTY, EMPTY, EMPTY, EMPTY), EMPTY, EMPTY, EMPTY)

@@ -6,8 +6,10 @@ not ask a pod directly, or IPVS rewrites the pod's answer (reference: cluster DN
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import socket
 import time
 from collections import deque
@@ -26,7 +28,6 @@ OURS = {
     errno.ENOMEM: UnsentCause.DESCRIPTORS,
     errno.EMFILE: UnsentCause.DESCRIPTORS,
     errno.ENFILE: UnsentCause.DESCRIPTORS,
-    errno.EADDRNOTAVAIL: UnsentCause.PORTS,
 }
 """Errors of socket calls that say nothing about DNS."""
 
@@ -57,6 +58,18 @@ def address_of(target: Target) -> tuple[int, bytes]:
         raise EnvironmentProblem(f"{target}: no such network device: {error.strerror or error}") from None
 
 
+def bind_in_half(sock: socket.socket, kind: TargetKind) -> None:
+    """Have a TCP socket take its port from its target's half, by the kernel's choice or, before Linux 6.3, by ours."""
+    low, high = half_of_ports(kind)
+    if limit_ports(sock, low, high):
+        return
+    for _ in range(_DRAWS):
+        with contextlib.suppress(OSError):
+            sock.bind(("", low + secrets.randbelow(high - low + 1)))
+            return
+    raise Unsent(UnsentCause.PORTS)
+
+
 class Door:
     """Makes sockets towards one target and connects them, each time from another port of the target's half."""
 
@@ -75,15 +88,16 @@ class Door:
         return sock
 
     def connect(self, sock: socket.socket) -> None:
-        """Connect from a new port. OSError: EADDRNOTAVAIL if no port is free, else the network's own error."""
+        """Connect from a new port. Unsent if no port is free; OSError is the network's own error."""
         for _ in range(_DRAWS):
             code = self._connector.reconnect(sock.fileno())
+            if code == errno.EAGAIN:
+                break
             if code:
-                code = errno.EADDRNOTAVAIL if code == errno.EAGAIN else code
                 raise OSError(code, os.strerror(code))
             if self._limited or self._low <= sock.getsockname()[1] <= self._high:
                 return
-        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        raise Unsent(UnsentCause.PORTS)
 
 
 class FreshPorts:
@@ -106,10 +120,19 @@ class FreshPorts:
         self._packet, self._slot = b"", -1
         self.launched: list[tuple[int, int]] = []
 
+    def prepare(self) -> None:
+        """Have the first socket ready, if one is to be had."""
+        with contextlib.suppress(Unsent):
+            self.release(self._take())
+
     def send(self, tail: bytes) -> int:
         """Send a query, given without its id, from a new port. Unsent, or OSError: then try again() or give_up()."""
         self.current = index = self._take()
-        self._door.connect(self._sockets[index])
+        try:
+            self._door.connect(self._sockets[index])
+        except Unsent:
+            self.give_up()
+            raise
         self._slot, query_id = self._flight.reserve_one(index)
         self._packet = self._idbytes[query_id] + tail
         return self.again()
@@ -141,6 +164,10 @@ class FreshPorts:
         if self._resting:
             return self._resting.popleft()[1]
         raise Unsent(UnsentCause.SOCKETS)
+
+    def sockets(self) -> list[int]:
+        """The indices of all its sockets."""
+        return list(self._sockets)
 
     def release(self, index: int, rest_until: int = 0) -> None:
         """The socket's row is done; it may be used again at once, or from rest_until (CLOCK_MONOTONIC ns) on."""

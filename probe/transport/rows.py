@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from probe.model import Ports, Target
 
+READ_NS = 5_000_000
+"""How often replies are read at the least."""
 NEVER = 1 << 62
 """An instant that does not come."""
 
@@ -38,7 +40,8 @@ class Finished(NamedTuple):
     """Rows that have their outcome, n of them. Times are CLOCK_MONOTONIC ns; received is 0 where there was no reply.
 
     cause is an UnsentCause where outcome is UNSENT, errno the error of a refused or failed row, phase a Phase,
-    socket an index for Transport.source_port() (-1: none), connect_ns the time a TCP connection took to open (0: none).
+    socket the row's place in the flight table, source what Transport.source_port() takes (-1: neither),
+    connect_ns the time a TCP connection took to open (0: none).
     """
 
     series: NDArray[np.int64]
@@ -51,6 +54,7 @@ class Finished(NamedTuple):
     errno: NDArray[np.int64]
     phase: NDArray[np.int64]
     socket: NDArray[np.int64]
+    source: NDArray[np.int64]
     query_id: NDArray[np.int64]
     connect_ns: NDArray[np.int64]
 
@@ -104,11 +108,17 @@ class Transport(Protocol):
     def harvest(self) -> Harvest:
         """Judge replies, expire rows, hand over everything since the last harvest. Call after read()."""
 
-    def drop(self, series: int | None) -> None:
-        """Forget loaded rows that are not sent yet: of one series, or of all (None). They were never due."""
+    def drop(self) -> None:
+        """Forget loaded rows that are not sent yet. They were never due."""
 
-    def source_port(self, socket: int) -> int:
-        """The source port of a socket of a row just finished; 0 if unknown."""
+    def retire(self, channel: int) -> None:
+        """Close a channel's sockets: all its rows are done, and none will come."""
+
+    def source_port(self, source: int) -> int:
+        """The source port of a row in the last harvest, by its `source`; 0 if unknown."""
+
+    read_every_ns: int
+    """Replies that waited longer than this could overflow our own receive buffers."""
 
     stall_ns: int
     """Rows due longer ago than this are not sent any more."""

@@ -15,18 +15,19 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import numpy as np
 
-from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, limit_ports, wall_offset_ns
+from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.transport.flight import Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
-from probe.transport.ports import FRESH_RING, OURS, address_of, half_of_ports
-from probe.transport.rows import EMPTY, Channel, Due, Finished, Harvest
+from probe.transport.ports import FRESH_RING, OURS, Unsent, address_of, bind_in_half
+from probe.transport.rows import EMPTY, READ_NS, Channel, Due, Finished, Harvest, no_rows
 from probe.wire import Questions
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -43,16 +44,21 @@ class _Life(Enum):
 
 @dataclass(slots=True)
 class _Connection:
-    """One TCP connection; `place` is its socket number in the flight table."""
+    """One TCP connection. `place` is its socket number in the flight table, `serial` its own.
+
+    queue: rows, as slot and frame, that wait for it to open; out: octets that wait for the kernel to take them.
+    """
 
     channel: Channel
     place: int
+    serial: int
     sock: socket.socket
     began: int
     life: _Life = _Life.CONNECTING
+    queue: list[tuple[int, bytes]] = field(default_factory=list)
     out: bytearray = field(default_factory=bytearray)
     got: bytearray = field(default_factory=bytearray)
-    stamp: int = 0
+    heard: int = 0
 
 
 class Tcp:
@@ -60,6 +66,7 @@ class Tcp:
 
     def __init__(self, questions: Questions, random: np.random.Generator, _buffer: int) -> None:
         self.stall_ns = 50_000_000
+        self.read_every_ns = READ_NS
         self._questions = questions
         self._ledger = Ledger(questions, random)
         self._idbytes = [i.to_bytes(2, "big") for i in range(65_536)]
@@ -69,7 +76,10 @@ class Tcp:
         self._idle: dict[int, list[int]] = {}
         self._connections: dict[int, _Connection] = {}
         self._by_fd: dict[int, _Connection] = {}
-        self._leaving: list[socket.socket] = []
+        self._serials = 0
+        self._ports: dict[int, int] = {}
+        self._closed: deque[tuple[int, int]] = deque()
+        self._spent = no_rows()
         self._epoll = select.epoll()
         # what came in
         self._offset = wall_offset_ns()
@@ -90,23 +100,27 @@ class Tcp:
             rows = int(channel.rate * channel.timeout_ns / 1e9 * 2.2) + 64
             self._reused[channel.index] = self._ledger.flight.add_sockets(1, channel.index, rows)
 
-    def _connect(self, channel: Channel, place: int, now: int) -> _Connection:
-        """Begin to connect. OSError if there is no socket or port to be had."""
-        sock = socket.socket(
-            address_of(channel.target)[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
+    def _connect(self, channel: Channel, place: int) -> _Connection:
+        """Begin to connect. OSError or Unsent if there is no socket or port to be had."""
+        now = time.monotonic_ns()
+        family, _ = address_of(channel.target)
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             ask_for_stamps(sock)
-            limit_ports(sock, *half_of_ports(channel.target.kind))
+            bind_in_half(sock, channel.target.kind)
             code = sock.connect_ex((channel.target.address, channel.target.port))
+            if code == errno.EADDRNOTAVAIL:
+                raise Unsent(UnsentCause.PORTS)
             if code in OURS:
-                raise OSError(errno.EADDRNOTAVAIL if code == errno.EAGAIN else code, "connect")
-        except OSError:
+                raise OSError(code, "connect")
+        except (OSError, Unsent):
             sock.close()
             raise
-        connection = _Connection(channel, place, sock, now)
+        self._serials += 1
+        connection = _Connection(channel, place, self._serials, sock, now)
+        self._ports[connection.serial] = sock.getsockname()[1]
         self._connections[place] = connection
         if code in _PROGRESS:
             self._by_fd[sock.fileno()] = connection
@@ -116,19 +130,23 @@ class Tcp:
         return connection
 
     def _close(self, connection: _Connection) -> None:
-        """Let go of a connection; its socket stays until the next read, so that its port can still be told."""
+        """Let go of a connection; its rows that still wait expire in their own time."""
         if connection.life is _Life.CLOSED:
             return
         connection.life = _Life.CLOSED
-        fd = connection.sock.fileno()
-        if self._by_fd.pop(fd, None):
-            with contextlib.suppress(OSError):
-                self._epoll.unregister(fd)
-        self._leaving.append(connection.sock)
+        self._by_fd.pop(connection.sock.fileno(), None)
+        connection.sock.close()
+        self._closed.append((self._read_at + 2 * connection.channel.timeout_ns, connection.serial))
 
-    def source_port(self, socket: int) -> int:
-        connection = self._connections.get(socket)
-        return int(connection.sock.getsockname()[1]) if connection and connection.sock.fileno() >= 0 else 0
+    def retire(self, channel: int) -> None:
+        connection = self._connections.get(int(self._reused[channel]))
+        if connection:
+            self._close(connection)
+        self._reused[channel] = -1
+        self._channels.pop(channel)
+
+    def source_port(self, source: int) -> int:
+        return self._ports.get(source, 0)
 
     def own_drops(self) -> Ints:
         return np.zeros(len(self._ledger.timeout), np.int64)
@@ -137,14 +155,15 @@ class Tcp:
         return self._epoll.fileno() if self._channels else None
 
     def facts(self) -> dict[str, str]:
-        return {}
+        if not self._channels:
+            return {}
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            return {"tcp_receive_buffer": str(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))}
 
     def close(self) -> None:
         self._epoll.close()
         for connection in self._connections.values():
             connection.sock.close()
-        for sock in self._leaving:
-            sock.close()
 
     # -- sending
 
@@ -157,6 +176,7 @@ class Tcp:
             nth = rank_within(sockets[at])
             slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, rows.due[at])
         self._ledger.load(rows, slots, sockets, ids, Phase.CONNECT)
+        self._ledger.source = np.full(n, -1, np.int64)
 
     @property
     def next_due(self) -> int:
@@ -184,14 +204,15 @@ class Tcp:
         channel, idle = self._channels[index], self._idle[index]
         place = idle.pop() if idle else self._ledger.flight.add_sockets(1, index, FRESH_RING)
         try:
-            connection = self._connect(channel, place, time.monotonic_ns())
-        except OSError as error:
+            connection = self._connect(channel, place)
+        except (OSError, Unsent) as error:
             idle.append(place)
-            self._ledger.keep_back(row, OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS))
+            self._ledger.keep_back(row, _cause_of(error))
             return
         slot, query_id = self._ledger.flight.reserve_one(place)
-        self._ledger.slot[row], self._ledger.socket[row] = slot, place
-        connection.out += self._frame(query_id, int(self._ledger.rows.question[row]))
+        ledger = self._ledger
+        ledger.slot[row], ledger.socket[row], ledger.source[row] = slot, place, connection.serial
+        connection.queue.append((slot, self._frame(query_id, int(ledger.rows.question[row]))))
 
     def _frame(self, query_id: int, question: int) -> bytes:
         tail = self._questions.tails[question]
@@ -206,18 +227,22 @@ class Tcp:
         ready = [row for row in rows if ledger.slot[row] >= 0]
         if connection is None or connection.life is _Life.CLOSED:
             try:
-                connection = self._connect(channel, place, time.monotonic_ns())
-            except OSError as error:
-                cause, ready = OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS), []
+                connection = self._connect(channel, place)
+            except (OSError, Unsent) as error:
+                cause, ready = _cause_of(error), []
         for row in set(rows) - set(ready):
             ledger.keep_back(row, cause)
         if connection is None or not ready:
             return
         ids, questions = ledger.query_id, ledger.rows.question
-        connection.out += b"".join([self._frame(int(ids[row]), int(questions[row])) for row in ready])
+        ledger.source[ready] = connection.serial
+        frames = [self._frame(int(ids[row]), int(questions[row])) for row in ready]
         if connection.life is _Life.OPEN:
             ledger.phase[ready] = Phase.ANSWER
+            connection.out += b"".join(frames)
             self._write(connection)
+        else:
+            connection.queue += zip(ledger.slot[ready].tolist(), frames, strict=True)
 
     def _write(self, connection: _Connection) -> None:
         """Send what is queued, as far as the kernel takes it."""
@@ -235,9 +260,6 @@ class Tcp:
     # -- receiving
 
     def read(self, now: int) -> None:
-        for sock in self._leaving:
-            sock.close()
-        self._leaving.clear()
         self._read_at = now
         events = self._epoll.poll(0, len(self._by_fd) or 1)
         if events or self._events:
@@ -263,13 +285,17 @@ class Tcp:
         if code:
             self._events.append((connection, _outcome_of(code), code))
             return
-        now = time.monotonic_ns()
+        now = connection.heard = time.monotonic_ns()
         connection.life = _Life.OPEN
         self._ledger.counters[connection.channel.index, Counter.CONNECTS] += 1
-        slots = self._ledger.flight.waiting(connection.place)
-        self._ledger.flight.column("connect")[slots[:1]] = now - connection.began
-        self._ledger.flight.column("sent")[slots] = now
-        self._ledger.flight.column("phase")[slots] = Phase.ANSWER
+        flight = self._ledger.flight
+        waiting = [(slot, frame) for slot, frame in connection.queue if flight.is_pending(slot)]
+        slots = np.array([slot for slot, _ in waiting], np.int64)
+        flight.column("connect")[slots[:1]] = now - connection.began
+        flight.column("sent")[slots] = now
+        flight.column("phase")[slots] = Phase.ANSWER
+        connection.out += b"".join(frame for _, frame in waiting)
+        connection.queue.clear()
         self._write(connection)
 
     def _receive(self, connection: _Connection) -> None:
@@ -283,7 +309,7 @@ class Tcp:
                     ended = True
                     break
                 connection.got += data
-                connection.stamp = self._arrival(ancillary)
+                connection.heard = self._arrival(ancillary)
                 if len(data) < _CHUNK:
                     break
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -293,7 +319,7 @@ class Tcp:
             ended, code = True, error.errno or 0
         got, at, end = connection.got, 0, len(connection.got)
         while at + 2 <= end and at + 2 + (length := got[at] << 8 | got[at + 1]) <= end:
-            self._frames.append((connection.place, connection.stamp, bytes(got[at + 2 : at + 2 + length])))
+            self._frames.append((connection.place, connection.heard, bytes(got[at + 2 : at + 2 + length])))
             at += 2 + length
         if at:
             del got[:at]
@@ -315,11 +341,17 @@ class Tcp:
         if connection.life is _Life.CLOSED:
             return
         self._judge_frames()
-        slots = self._ledger.flight.waiting(connection.place)
+        slots = self._waiting_on(connection)
         if outcome is Outcome.CONNECTION_LOST and len(slots):
             self._ledger.counters[connection.channel.index, Counter.CONNECTIONS_LOST] += 1
         self._ledger.finished.append(self._ledger.flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code))
         self._close(connection)
+
+    def _waiting_on(self, connection: _Connection) -> Ints:
+        """The slots of the rows that wait on this connection, not on an earlier one of the same channel."""
+        slots = self._ledger.flight.waiting(connection.place)
+        mine: Ints = slots[self._ledger.flight.column("source")[slots] == connection.serial]
+        return mine
 
     @property
     def pending(self) -> int:
@@ -344,6 +376,7 @@ class Tcp:
         self._ledger.finished.append(self._ledger.flight.settle(replies, self._ledger.counters))
 
     def harvest(self) -> Harvest:
+        self._release(self._spent)
         self.settle()
         self._judge_frames()
         expired = self._ledger.flight.expire(self._read_at)
@@ -352,26 +385,54 @@ class Tcp:
         count(self._ledger.counters, Counter.TIMEOUT_CONNECT, channels[connecting])
         count(self._ledger.counters, Counter.TIMEOUT_ANSWER, channels[~connecting])
         self._ledger.finished.append(expired)
+        self._give_up_on_silence(expired)
         harvest = self._ledger.harvest()
-        self._release(harvest.finished)
+        self._spent = harvest.finished
         return harvest
 
     def _release(self, finished: Finished) -> None:
-        """Close the connections of finished `fresh` rows, and attempts to reopen a `reused` one that took too long."""
+        """Close the connections of `fresh` rows that were handed over, and forget the ports of old connections."""
         for place in finished.socket[finished.socket >= 0].tolist():
             idle = self._idle.get(int(self._ledger.flight.channel_of[place]))
             if idle is not None:
                 self._close(self._connections[place])
                 idle.append(place)
-        for place in self._reused[self._reused >= 0].tolist():
-            connection = self._connections.get(place)
-            connecting = connection is not None and connection.life is _Life.CONNECTING
-            if connection and connecting and connection.began + connection.channel.timeout_ns <= self._read_at:
-                self._close(connection)
+        while self._closed and self._closed[0][0] < self._read_at:
+            self._ports.pop(self._closed.popleft()[1], None)
 
-    def drop(self, series: int | None) -> None:
+    def _give_up_on_silence(self, expired: Finished) -> None:
+        """Close `reused` connections that did not open, or said nothing, for a whole timeout.
+
+        The next row opens another. Rows that wait for one to open go over to the next; a row that was sent expires in
+        its own time.
+        """
+        for place in np.unique(expired.socket).tolist():
+            channel = int(self._ledger.flight.channel_of[place])
+            connection = self._connections.get(place)
+            if self._reused[channel] != place or connection is None or connection.life is _Life.CLOSED:
+                continue
+            mine = expired.sent[(expired.socket == place) & (expired.source == connection.serial)]
+            if connection.life is _Life.CONNECTING:
+                patient = connection.began + connection.channel.timeout_ns > self._read_at
+            else:
+                patient = not len(mine) or connection.heard > mine.max()
+            if patient:
+                continue
+            self._close(connection)
+            waiting = [(slot, frame) for slot, frame in connection.queue if self._ledger.flight.is_pending(slot)]
+            if waiting:
+                with contextlib.suppress(OSError, Unsent):
+                    successor = self._connect(connection.channel, place)
+                    successor.queue = waiting
+                    self._ledger.flight.column("source")[[slot for slot, _ in waiting]] = successor.serial
+
+    def drop(self) -> None:
         self.settle()
-        self._ledger.drop(series)
+        self._ledger.drop()
+
+
+def _cause_of(error: OSError | Unsent) -> UnsentCause:
+    return error.cause if isinstance(error, Unsent) else OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS)
 
 
 def _outcome_of(code: int) -> Outcome:

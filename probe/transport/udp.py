@@ -8,24 +8,28 @@ The send loop does two clock reads and the sends, nothing else: a row's send ins
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from probe.errors import EnvironmentProblem
 from probe.linux import Receiver, error_queue, own_drops, receive_buffer, wall_offset_ns
 from probe.outcome import Outcome, UnsentCause
 from probe.transport.flight import Ints, Replies, State, rank_within
 from probe.transport.ledger import Ledger
 from probe.transport.ports import OURS, Door, FreshPorts, Unsent
-from probe.transport.rows import EMPTY, Channel, Due, Finished, Harvest
+from probe.transport.rows import EMPTY, READ_NS, Channel, Due, Finished, Harvest, no_rows
 from probe.wire import Questions
 
 _RESENDS = 4
+_REPLY_OCTETS = 832
+"""What a short reply takes of a receive buffer, measured: 212,992 octets hold 256."""
+_READ_LEAST_NS = 500_000
 
 
 class Udp:
@@ -33,7 +37,8 @@ class Udp:
 
     def __init__(self, questions: Questions, random: np.random.Generator, buffer: int) -> None:
         self.stall_ns = 50_000_000
-        self.granted_buffer = 0
+        self.read_every_ns = READ_NS
+        self._granted: list[int] = []
         self._questions = questions
         self._ledger = Ledger(questions, random)
         self._asked_buffer = buffer
@@ -41,8 +46,9 @@ class Udp:
         # by channel index; a channel without a pool (count 0) has fresh ports
         self._first = self._count = self._turn = EMPTY
         self._fresh: dict[int, FreshPorts] = {}
+        self._pools: set[int] = set()
         # by socket index
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[socket.socket | None] = []
         self._sends: list[Callable[[bytes], int]] = []
         self._drops: dict[int, int] = {}
         self._socket_of: dict[int, int] = {}
@@ -55,6 +61,7 @@ class Udp:
         self._replies: list[Replies] = []
         self._errors: list[tuple[int, int, bytes]] = []
         self._read_at = 0
+        self._spent = no_rows()
 
     # -- sockets
 
@@ -67,36 +74,75 @@ class Udp:
         )
         if channel.ports.policy == "fresh":
             self._fresh[channel.index] = FreshPorts(channel, door, self._ledger.flight, self._watch, self._idbytes)
+            self._fresh[channel.index].prepare()
             return
         count = channel.ports.count
         rows_each = int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
         self._first[channel.index] = self._ledger.flight.add_sockets(count, channel.index, rows_each)
         self._count[channel.index] = count
+        self._pools.add(channel.index)
         for _ in range(count):
-            try:
-                sock = door.new_socket()
-                door.connect(sock)
-            except OSError as error:
-                raise EnvironmentProblem(f"no UDP socket towards {channel.target}: {error.strerror}") from None
-            self.granted_buffer = receive_buffer(sock, self._asked_buffer)
-            self._watch(sock)
+            index = len(self._sockets)
+            self._sockets.append(None)
+            self._sends.append(partial(self._connect_and_send, index, door))
+            with contextlib.suppress(OSError, Unsent):  # a network that cannot be reached is its rows' outcome
+                self._connect(index, door)
+        if self._granted:
+            replies_a_second = max(channel.rate / count, 1e-3)
+            quarter = min(self._granted) / _REPLY_OCTETS / 4 / replies_a_second
+            self.read_every_ns = max(min(self.read_every_ns, int(quarter * 1e9)), _READ_LEAST_NS)
+
+    def _connect(self, index: int, door: Door) -> socket.socket:
+        """Give a pool's socket its port, for good."""
+        sock = self._sockets[index]
+        if sock is None:
+            sock = self._sockets[index] = door.new_socket()
+            self._granted.append(receive_buffer(sock, self._asked_buffer))
+            self._register(sock, index)
+        door.connect(sock)
+        self._sends[index] = sock.send
+        return sock
+
+    def _connect_and_send(self, index: int, door: Door, packet: bytes) -> int:
+        """The send of a pool's socket that could not be connected so far."""
+        return self._connect(index, door).send(packet)
 
     def _watch(self, sock: socket.socket) -> int:
+        """Take a socket of fresh ports; its index."""
         index = len(self._sockets)
         self._sockets.append(sock)
         self._sends.append(sock.send)
-        self._socket_of[sock.fileno()] = index
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._register(sock, index)
+        if not self._granted:
+            self._granted.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
         return index
 
-    def source_port(self, socket: int) -> int:
-        return int(self._sockets[socket].getsockname()[1]) if 0 <= socket < len(self._sockets) else 0
+    def _register(self, sock: socket.socket, index: int) -> None:
+        self._socket_of[sock.fileno()] = index
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def retire(self, channel: int) -> None:
+        fresh = self._fresh.pop(channel, None)
+        first, count = int(self._first[channel]), int(self._count[channel])
+        for index in fresh.sockets() if fresh else range(first, first + count):
+            sock = self._sockets[index]
+            if sock is not None:
+                del self._socket_of[sock.fileno()]
+                sock.close()
+            self._sockets[index] = None
+        self._pools.discard(channel)
+
+    def source_port(self, source: int) -> int:
+        sock = self._sockets[source] if 0 <= source < len(self._sockets) else None
+        return int(sock.getsockname()[1]) if sock else 0
 
     def own_drops(self) -> Ints:
         drops = np.zeros(len(self._turn), np.int64)
-        for channel in np.flatnonzero(self._count).tolist():
-            for index in range(int(self._first[channel]), int(self._first[channel] + self._count[channel])):
-                total = own_drops(self._sockets[index])
+        for channel in self._pools:
+            first = int(self._first[channel])
+            for index in range(first, first + int(self._count[channel])):
+                sock = self._sockets[index]
+                total = own_drops(sock) if sock else 0
                 drops[channel] += total - self._drops.get(index, 0)
                 self._drops[index] = total
         return drops
@@ -105,12 +151,13 @@ class Udp:
         return None
 
     def facts(self) -> dict[str, str]:
-        return {"receive_buffer": str(self.granted_buffer)} if self.granted_buffer else {}
+        return {"receive_buffer": str(min(self._granted))} if self._granted else {}
 
     def close(self) -> None:
         self._epoll.close()
         for sock in self._sockets:
-            sock.close()
+            if sock:
+                sock.close()
 
     # -- sending
 
@@ -186,6 +233,9 @@ class Udp:
                 _ = fresh.again() if fresh else self._calls[row](self._packets[row])
             except OSError as again:
                 code = again.errno or 0
+            except Unsent as again:
+                self._ledger.keep_back(row, again.cause)
+                return
             else:
                 return
         if fresh:
@@ -194,7 +244,8 @@ class Udp:
 
     def _take_errors(self, socket: int) -> bool:
         """Keep what a socket's error queue holds for the next harvest; whether there was anything."""
-        found = [(socket, code, payload) for code, payload in error_queue(self._sockets[socket])]
+        sock = self._sockets[socket]
+        found = [(socket, code, payload) for code, payload in error_queue(sock)] if sock else []
         self._errors += found
         return bool(found)
 
@@ -245,6 +296,7 @@ class Udp:
         return Replies(data, lengths, sockets, received, data)
 
     def harvest(self) -> Harvest:
+        self._free(self._spent)
         self.settle()
         replies = [*self._replies, *filter(None, [self._batch(copy=False)])]
         self._replies.clear()
@@ -254,7 +306,7 @@ class Udp:
         ledger.finished.append(ledger.flight.expire(self._read_at))
         self._errors.clear()
         harvest = ledger.harvest()
-        self._free(harvest.finished)
+        self._spent = harvest.finished
         return harvest
 
     def _refused(self, socket: int, code: int, payload: bytes) -> Finished:
@@ -268,7 +320,7 @@ class Udp:
         return self._ledger.flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code)
 
     def _free(self, finished: Finished) -> None:
-        """Give the sockets of finished rows back to their channels' fresh ports."""
+        """Give the sockets of rows that were handed over back to their channels' fresh ports."""
         if not self._fresh:
             return
         used = finished.socket >= 0
@@ -280,11 +332,9 @@ class Udp:
                 rest_until = int(sent[i] + 2 * self._ledger.timeout[channel]) if timeouts[i] else 0
                 ports.release(int(sockets[i]), rest_until)
 
-    def drop(self, series: int | None) -> None:
+    def drop(self) -> None:
         self.settle()
-        keep = self._ledger.drop(series)
-        self._calls = [self._calls[i] for i in keep]
-        self._packets = [self._packets[i] for i in keep]
+        self._ledger.drop()
 
 
 def _no_id(_packet: bytes) -> int:
