@@ -100,7 +100,8 @@ class Conntrack:
     Every packet refreshes a flow, replied to or not. Timeouts are nf_conntrack_udp_timeout (30 s) and, once replied to
     and older than 2 s, nf_conntrack_udp_timeout_stream (120 s), or the one that is given for both.
     `reconcile` (kube-proxy >= 1.32): a sync deletes the flows of pods that no longer serve, and keeps those of
-    terminating ones that do. Before: only when the pod has left the EndpointSlice.
+    terminating ones that do. Before: only when the pod has left the EndpointSlice. Not modelled: up to the fix of
+    kubernetes/kubernetes#139628 it skips a Service without endpoints, whose flows then stay.
     """
 
     def __init__(self, fallback: bool, reconcile: bool, timeout: int | None = None, seed: int | None = None) -> None:

@@ -4,7 +4,8 @@ What it cannot do as the kernel does: refuse one flow. A UDP packet to a pod who
 where a node would pass the pod's ICMP refusal on; a TCP client sees its connection opened and then reset, or left
 unanswered, where a node would have its SYN refused or lost. With no endpoint at all the listeners are closed, so that
 the kernel itself refuses, UDP and TCP; that ends established flows too, which conntrack would still pass to a pod that
-serves.
+serves, or, with kube-proxy from 1.32 up to the fix of kubernetes/kubernetes#139628, to pods that are long gone: there a
+fixed port stays at timeout after a scale to zero, where here it is refused.
 """
 
 from __future__ import annotations
