@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 
@@ -258,10 +258,3 @@ class Failure:
     phase: str = ""
     source_port: int = 0
     query_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What a run was made with: tick, buffers, versions, the cluster's own description; str to str, shown as it is."""
-
-    facts: dict[str, str] = field(default_factory=dict)

@@ -38,11 +38,6 @@ class Outcome(IntEnum):
         """The name people, metrics and JSON see: `connection_refused`."""
         return self.name.lower()
 
-    @classmethod
-    def from_label(cls, label: str) -> Outcome:
-        """The outcome of that label; KeyError if there is none."""
-        return cls[label.upper()]
-
 
 class Meaning(NamedTuple):
     """What an outcome says, in one line, and where to look first."""

@@ -77,6 +77,10 @@ def test_the_manual_explains_every_outcome_as_the_code_does() -> None:
     assert "\n".join(rows) in README
 
 
+def test_the_manual_explains_every_counter_as_the_code_does() -> None:
+    assert "\n".join(f"| `{counter.label}` | {text} |" for counter, text in COUNTER_HELP.items()) in README
+
+
 def _entries(registry: str) -> list[str]:
     """The keys of a registry, wherever in probe/ it stands; none if nobody has written it yet."""
     assigned = re.compile(rf"^{registry}\b.*=", re.MULTILINE)

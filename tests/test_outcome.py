@@ -23,12 +23,6 @@ def test_what_run_files_hold_keeps_its_number_and_its_name(kind: type[IntEnum]) 
     assert [(member.value, member.name.lower()) for member in kind] == list(enumerate(STORED[kind].split()))
 
 
-def test_a_label_leads_back_to_its_outcome() -> None:
-    assert [Outcome.from_label(o.label) for o in Outcome] == list(Outcome)
-    with pytest.raises(KeyError):
-        Outcome.from_label("lost")
-
-
 def test_a_row_was_replied_to_or_failed_on_the_way_or_never_left() -> None:
     blamed = {blame: {o for o, meaning in MEANINGS.items() if meaning.blame is blame} for blame in Blame}
     assert blamed[Blame.PROBER] == {Outcome.UNSENT}

@@ -35,7 +35,6 @@ class Options:
     timeout: str = "2"
     transport: str = "udp"
     ports: str = ""
-    objectives: Sequence[str] = ()
 
 
 def plan_of(options: Options) -> Plan:
@@ -59,7 +58,6 @@ def plan_of(options: Options) -> Plan:
         duration_ns=_read("-l", options.length, lambda text: duration_ns(text, NS // 10, DAY_NS)),
         lanes=(lane,),
         servers=_servers(options.servers, _read("-p", options.port, port_of)),
-        objectives=tuple(options.objectives),
         facts={"ports": f"{ports} ({why})"},
     )
 
