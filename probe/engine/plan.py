@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import port_range
 from probe.model import Question, Series, TargetKind
+from probe.transport.ports import address_of
 from probe.transport.rows import Channel
 
 SPARE_DESCRIPTORS = 200
@@ -86,6 +87,7 @@ def check_limits(series: Sequence[Series]) -> None:
     sockets = 0
     ports = {"pods": 0, "other targets": 0}
     for channel, first in channels:
+        address_of(channel.target)
         need = _sockets(channel, first)
         sockets += need
         ports["pods" if channel.target.kind is TargetKind.POD else "other targets"] += need

@@ -55,7 +55,7 @@ def address_of(target: Target) -> tuple[int, bytes]:
     try:
         return socket_address(target.address, target.port)
     except OSError as error:
-        raise EnvironmentProblem(f"{target}: no such network device: {error.strerror or error}") from None
+        raise EnvironmentProblem(f"{target}: {error.strerror or error}") from None
 
 
 def bind_in_half(sock: socket.socket, kind: TargetKind) -> None:
