@@ -6,7 +6,6 @@ This is the near end; everything runs in one child process (lab_process) with pr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import socket
 import sys
@@ -18,7 +17,7 @@ from typing import IO
 
 from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
-from probe.cluster.pods import choose_coredns
+from probe.cluster.pods import choose_coredns, version_of
 from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
 from probe.errors import EnvironmentProblem, UsageError
@@ -77,7 +76,7 @@ class Lab:
     async def start(self) -> None:
         """Build; returns once all replicas are Ready and the Service answers. EnvironmentProblem says why not."""
         self._coredns = choose_coredns(self._settings.coredns)
-        self._version = await _version(self._coredns) if self._coredns else _STAND_IN[self._settings.coredns]
+        self._version = await version_of(self._coredns) if self._coredns else _STAND_IN[self._settings.coredns]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         near, far = socket.socketpair()
         with far:
@@ -192,20 +191,3 @@ class Lab:
             text = ": ".join([text, *last])
         self._happened.put_nowait(Happened(time.monotonic_ns(), "lab_died", text, "lab"))
         self._answers.put_nowait(Refused(text))
-
-
-async def _version(coredns: Path) -> str:
-    """`CoreDNS-1.15.0 (/path)`, as the program itself says."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            coredns, "-version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        async with asyncio.timeout(10):
-            out, _ = await process.communicate()
-    except OSError as problem:
-        raise EnvironmentProblem(f"{coredns}: {problem.strerror}; run `make coredns`, or coredns: stand-in") from None
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        raise EnvironmentProblem(f"{coredns} -version does not end: is it a CoreDNS?") from None
-    return f"{(out.decode(errors='replace').splitlines() or ['unknown version'])[0]} ({coredns})"

@@ -20,7 +20,7 @@ from probe.errors import EnvironmentProblem, UsageError
 _PROBE_TIMEOUT = 1.0
 _FIRST_PROBES = 0.1
 """Seconds between probes until the first Ready: a kubelet probes a container that has just started out of turn."""
-_LEAST_GRACE = 2.0
+LEAST_GRACE = 2.0
 """Seconds a container has after SIGTERM, even if preStop has used the grace period up (kubelet, killContainer)."""
 _BACKOFF_MAX = 300.0
 
@@ -33,7 +33,8 @@ def find_coredns() -> Path | None:
     if named := os.environ.get("DNSPROBE_COREDNS"):
         if found := shutil.which(named):
             return Path(found).absolute()
-        raise EnvironmentProblem(f"DNSPROBE_COREDNS={named}: no such program; run `make coredns`, or unset it")
+        why = "is there, but not executable: chmod +x it" if Path(named).is_file() else "no such program"
+        raise EnvironmentProblem(f"DNSPROBE_COREDNS={named}: {why}; run `make coredns`, or unset it")
     if found := shutil.which("coredns"):
         return Path(found).absolute()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -54,6 +55,33 @@ def choose_coredns(setting: str) -> Path | None:
             "or say coredns: stand-in"
         )
     return found
+
+
+async def version_of(coredns: Path) -> str:
+    """`CoreDNS-1.15.0 (/path)`, as the program itself says; EnvironmentProblem if it is no CoreDNS."""
+    remedy = "set DNSPROBE_COREDNS to a CoreDNS, run `make coredns`, or say coredns: stand-in"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            coredns,
+            "-version",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(10):
+            out, err = await process.communicate()
+    except OSError as problem:
+        raise EnvironmentProblem(f"{coredns}: cannot be run: {problem.strerror}; {remedy}") from None
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        raise EnvironmentProblem(f"{coredns}: not a CoreDNS: `-version` does not end; {remedy}") from None
+    said = (out.decode(errors="replace").splitlines() or [""])[0]
+    if process.returncode or not said.startswith("CoreDNS-"):
+        words = (err.decode(errors="replace").splitlines() or [said or "it said nothing"])[0][:200]
+        ended = f"`-version` ended with exit code {process.returncode}"
+        raise EnvironmentProblem(f"{coredns}: not a CoreDNS: {ended}: {words}; {remedy}")
+    return f"{said} ({coredns})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +226,7 @@ class Pod:
             self._tell(self, "pre_stop", f"sleep {pre_stop:g} s")
             await asyncio.wait([running], timeout=pre_stop)
         if self._process:
-            left = max(_LEAST_GRACE, grace - pre_stop)
+            left = max(LEAST_GRACE, grace - pre_stop)
             self._tell(self, "sigterm", f"{left:g} s until SIGKILL")
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
