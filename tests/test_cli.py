@@ -268,10 +268,17 @@ def test_kill_9_leaves_a_file_that_can_be_reported_without_its_wal(scripted: Sta
     until(lambda: len(server.received()) >= 350)
     process.kill()
     process.communicate()
+    time.sleep(0.3)
+    asked = len(server.received())
     (tmp_path / "copy.db").write_bytes((tmp_path / "run.db").read_bytes())
-    code, out, _ = ran("report copy.db", tmp_path)
+    code, out, err = ran("report copy.db --json -", tmp_path)
     assert code == 3
-    assert "cut" in out
+    assert "the run was cut" in err
+    report = json.loads(out)
+    totals = report["totals"]
+    assert report["cut"].startswith("the run was cut")
+    assert asked - 130 <= totals["good"] <= asked, "a second's worth and a little is missing"
+    assert totals["planned"] == sum(totals["outcomes"].values()) + totals["in_flight"]
 
 
 def child(process: subprocess.Popen[str], module: str) -> int:
