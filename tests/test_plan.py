@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 
 from probe.cluster.settings import LabSettings
-from probe.errors import EnvironmentProblem, UsageError
+from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.adhoc import Options, plan_of
-from probe.scenario.plan import Plan, check_ceiling, expected_series, first_series, planned, series_of
+from probe.scenario.file import read_scenario_text
+from probe.scenario.plan import Plan, check_ceiling, check_load, expected_series, first_series, planned, series_of
 from probe.schedule import pacer_of
 
 ONE = Target("one", TargetKind.SERVER, "127.0.0.1", 5300)
@@ -100,6 +101,38 @@ def test_the_ceiling_protects_all_but_loopback() -> None:
         check_ceiling(far, Fraction(1000))
 
 
+@pytest.mark.parametrize(
+    ("overloaded", "said"),
+    [
+        # ports and rate of the second lane of two -> what a person reads
+        ("ports: fixed\n    rate: 20000", "x.yaml:9: lanes[1]: lane b: 20,000 q/s on 1 source port"),
+        ("ports: fixed\n    rate: 20000", "say ports: pool:2, or a shorter timeout"),
+        ("ports: fresh\n    rate: 500000", "x.yaml:9: lanes[1]: rate x timeout needs up to 1,0"),
+        ("ports: fresh\n    rate: 500000", "or use ports: pool:64"),
+    ],
+)
+def test_a_load_that_cannot_be_carried_is_refused_with_its_lanes_line(overloaded: str, said: str) -> None:
+    head = "name: x\nduration: 1s\nlanes:\n"
+    lanes = [
+        f"  - name: {name}\n    target: service\n    {what}\n    questions: [a.example]\n"
+        for name, what in (("a", "ports: fresh\n    rate: 10"), ("b", overloaded))
+    ]
+    with pytest.raises(DnsprobeError) as caught:
+        check_load(read_scenario_text("x.yaml", head + "".join(lanes), []))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lameduck", "pre_stop", "grace", "cut"),
+    [(5, 0, 30, False), (100, 0, 1, True), (20, 15, 30, True), (30, 0, 30, False), (2, 0, 0, False), (2.1, 0, 0, True)],
+)
+def test_a_lameduck_that_sigkill_cuts_is_noted(lameduck: float, pre_stop: float, grace: float, *, cut: bool) -> None:
+    lab = LabSettings(lameduck=lameduck, pre_stop=pre_stop, grace_period=grace)
+    notes = Plan("p", NS, (lane("A", target="pods"),), lab=lab).notes
+    assert [note.partition(":")[0] for note in notes] == ["SIGKILL cuts the lameduck"] * cut
+    assert Plan("p", NS, (lane("A"),), servers=(ONE,), lab=lab).notes == []
+
+
 def test_ad_hoc_defaults() -> None:
     plan = plan_of(Options(["127.0.0.1"]))
     (only,) = plan.lanes
@@ -145,7 +178,11 @@ def test_ad_hoc_servers_names_and_types() -> None:
     ("options", "said"),
     [
         (Options(["dns.example"]), "-s 'dns.example': not an IP address; a server is given by address"),
-        (Options(["127.0.0.1:53"]), "-s '127.0.0.1:53': not an IP address"),
+        (Options(["127.0.0.1:53"]), "-s '127.0.0.1:53': not an IP address: the port goes to -p 53"),
+        (Options(["[::1]:53"]), "-s '[::1]:53': not an IP address: the port goes to -p 53"),
+        (Options(["255.255.255.255"]), "-s '255.255.255.255': not the address of one host"),
+        (Options(["ff02::1"]), "-s 'ff02::1': not the address of one host"),
+        (Options(["0.0.0.0"]), "-s '0.0.0.0': not the address of one host"),
         (Options(["::1"], port="0"), "-p '0': a port is a whole number from 1 to 65535"),
         (Options(["::1"], rate="-5"), "-Q '-5': a rate is a number of queries a second from 0.001 to 1,000,000"),
         (Options(["::1"], rate="max"), "-Q 'max': a rate is"),
@@ -154,6 +191,7 @@ def test_ad_hoc_servers_names_and_types() -> None:
         (Options(["::1"], transport="dot"), "-m 'dot': say udp or tcp"),
         (Options(["::1"], ports="many"), "ports 'many': for udp say fresh, fixed or pool:K"),
         (Options(["::1"], transport="tcp", ports="fixed"), "ports 'fixed': for tcp say fresh"),
+        (Options(["::1"], names=[""]), "name '': empty; the root is `.`"),
         (Options(["::1"], names=["a" * 64]), "has 64 octets, 63 are allowed"),
         (Options(["::1"], types=["HOST"]), "type 'HOST': not a DNS type"),
         (Options(["::1"], expect="luck"), "expect 'luck': say answer, nodata, nxdomain"),

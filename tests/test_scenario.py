@@ -86,7 +86,7 @@ def test_everything_in_a_file_is_in_its_plan() -> None:
         steps=(
             Step("wait", number=5 * NS),
             Step("scale", number=2),
-            Step("delete_pod"),
+            Step("delete_pod", text="oldest"),
             Step("delete_pod", text="coredns-x"),
             Step("mark", text="a word"),
         ),
@@ -98,6 +98,7 @@ def test_everything_in_a_file_is_in_its_plan() -> None:
         "step delete the oldest pod",
         "step delete pod coredns-x",
     ]
+    assert plan.places == {"vip": "x.yaml:13: lanes[0]", "up": "x.yaml:21: lanes[1]"}
 
 
 WRONG = [
@@ -116,6 +117,11 @@ WRONG = [
     ("kubernetes: 1.30", "kubernetes: new", "x.yaml:5: lab.kubernetes: 'new': a version is like 1.33"),
     ("expire_nodest_conn: no", "expire_nodest_conn: 0", "x.yaml:6: lab.expire_nodest_conn: '0': say true or false"),
     ("lab:\n  lameduck: 500ms", "lab:\n  proxy_mode: nft", "x.yaml:4: lab.proxy_mode: 'nft': say iptables or ipvs"),
+    ("  lameduck: 500ms", "  port: 8080", "x.yaml:4: lab.port: '8080': there the pods serve /health; choose another"),
+    ("  lameduck: 500ms", "  port: 8181", "x.yaml:4: lab.port: '8181': there the pods serve /ready"),
+    ("  lameduck: 500ms", "  port: 9153", "x.yaml:4: lab.port: '9153': there the pods serve /metrics"),
+    ("address: 127.0.0.1", "address: 127.0.0.1:53", "the port goes to -p 53, in a scenario to port: 53"),
+    ("address: 127.0.0.1", "address: 224.0.0.1", "x.yaml:9: servers[0].address: '224.0.0.1': not the address of one"),
     ("address: 127.0.0.1", "address: ns.example", "x.yaml:9: servers[0].address: 'ns.example': not an IP address"),
     ("port: 5300", "port: 65536", "x.yaml:10: servers[0].port: '65536': a port is a whole number from 1 to 65535"),
     ("name: upstream", "name: pods", "x.yaml:8: servers[0].name: 'pods' has a meaning already"),
@@ -129,6 +135,7 @@ WRONG = [
     ("      - a.example", f"      - {'a' * 64}.example", "x.yaml:19: lanes[0].questions[0]: name"),
     ("      - a.example", f"      - {'a' * 64}.example", "has 64 octets, 63 are allowed"),
     ("      - a.example", f"      - {'abcdefg.' * 31}abcdefg", "257 octets on the wire, 255 are allowed"),
+    ("      - a.example", "      - ''", "x.yaml:19: lanes[0].questions[0]: name '': empty; the root is `.`"),
     ("      - a.example", "      - a..example", "x.yaml:19: lanes[0].questions[0]: name 'a..example': an empty label"),
     ("type: txt", "typ: txt", "x.yaml:20: lanes[0].questions[1].typ: unknown key; nearest: type"),
     ("expect: nxdomain", "expect: gone", "x.yaml:20: lanes[0].questions[1]: expect 'gone': say answer, nodata"),
@@ -138,8 +145,19 @@ WRONG = [
     ("- scale: 2", "- scale: two", "x.yaml:30: steps[1]: 'two': the number of replicas is a whole number"),
     ("- scale: 2", "- {scale: 2, wait: 1}", "x.yaml:30: steps[1]: a step is one key and its value"),
     ("- scale: 2", "- scale: [2]", "x.yaml:30: steps[1]: scale: a single value is expected, not a list"),
+    (
+        "delete_pod: coredns-x",
+        'delete_pod: "a\\eb"',
+        r"x.yaml:32: steps[3]: 'a\x1bb': say oldest, newest, or a pod's name",
+    ),
     ("mark: a word", "mark:", "x.yaml:33: steps[4]: '': a mark is a text of 1 to 200 characters"),
     ("loss(vip) <= 0.1%", "loss(vip) ~ 1", "x.yaml:35: objectives[0]: "),
+    (
+        "loss(vip)",
+        "loss(vpi*)",
+        "x.yaml:35: objectives[0]: objective 'loss(vpi*) <= 0.1%': matches no lane; nearest: vip;",
+    ),
+    ("loss(vip)", "loss(vpi*)", "lanes are vip, up"),
     ("duration: 1m", "duration: 1m\nduration: 2m", "x.yaml:3: duration: given twice, first at x.yaml:2"),
     ("lab:", "lab: [", "x.yaml:5: not valid YAML: "),
     ("  lameduck", "\tlameduck", "x.yaml:4: not valid YAML: found character '\\t' that cannot start any token; indent"),

@@ -44,6 +44,8 @@ def read_questions(path: str, expect: str = "") -> tuple[Question, ...]:
 
 def checked_question(name: str, qtype: str, expect: str) -> Question:
     """A question that can be sent; UsageError for a bad name, type or expectation."""
+    if not name.strip():
+        raise UsageError(f"name {name!r}: empty; the root is `.`")
     question = Question.of(name, qtype, expect)
     encode(question)
     return question

@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from probe.cluster.settings import LabSettings
+from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.datafile import checked_question
 from probe.scenario.document import Document, Place, override, parse_document
-from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan
+from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, rate_of, seconds_text, timeout_of, whole
 from probe.scenario.steps import Step, read_step, waited_ns
 from probe.scenario.textfile import read_text
-from probe.verdict import parse_objective
 from probe.wire import qtype_number
 
 MOST_OCTETS = 256 * 1024
@@ -59,6 +59,13 @@ def _version(text: str) -> str:
     if re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?", text):
         return text
     raise UsageError(f"{text!r}: a version is like 1.33")
+
+
+def _lab_port(text: str) -> int:
+    taken = {HEALTH_PORT: "/health", READY_PORT: "/ready", METRICS_PORT: "/metrics"}
+    if what := taken.get(port_of(text)):
+        raise UsageError(f"{text!r}: there the pods serve {what}; choose another port for DNS, e.g. {_LAB.port}")
+    return port_of(text)
 
 
 def _truth(text: str) -> bool:
@@ -120,7 +127,7 @@ class _Lab(_Part):
     coredns: Literal["auto", "real", "stand-in"] = "auto"
     start_delay: Seconds = _LAB.start_delay
     teardown: Seconds = _LAB.teardown
-    port: Port = _LAB.port
+    port: Annotated[int, _field(_lab_port)] = _LAB.port
 
 
 class _Server(_Part):
@@ -255,7 +262,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         waited, lasts = seconds_text(waited_ns(steps)), seconds_text(scenario.duration)
         raise document.error(("steps",), f"they wait {waited} in all, but the run lasts {lasts}: make duration longer")
     for i, objective in enumerate(scenario.objectives):
-        _at(document, ("objectives", i), partial(parse_objective, objective))
+        _at(document, ("objectives", i), partial(checked_objective, objective, [lane.name for lane in lanes]))
     return Plan(
         name=scenario.name,
         scenario=text,
@@ -265,6 +272,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         lab=LabSettings(**scenario.lab.model_dump()),
         steps=steps,
         objectives=tuple(scenario.objectives),
+        places={lane.name: document.said(("lanes", i), "").removesuffix(": ") for i, lane in enumerate(lanes)},
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from fractions import Fraction
 
+from probe.cluster.pods import LEAST_GRACE
 from probe.cluster.settings import LabSettings
-from probe.errors import EnvironmentProblem, UsageError
+from probe.engine import check_limits
+from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS, Lane, Question, Series, Target, TargetKind
 from probe.scenario.quantity import rate_text
 from probe.scenario.steps import Step, changes_of
 from probe.schedule import pacer_of, phase
+from probe.verdict import Objective, parse_objective
 
 CLUSTER_TARGETS = ("service", "pods")
 ALL_SERVERS = "servers"
@@ -22,7 +27,10 @@ CEILING = Fraction(1000)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked scenario, or its like from options. `scenario` is its YAML; `facts` are shown in the report."""
+    """A checked scenario, or its like from options. `scenario` is its YAML; `facts` are shown in the report.
+
+    `places`: where each lane stands in its file, `x.yaml:12: lanes[0]`.
+    """
 
     name: str
     duration_ns: int
@@ -33,12 +41,23 @@ class Plan:
     steps: tuple[Step, ...] = ()
     objectives: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def cluster_needs(self) -> list[str]:
         """What of this plan needs a cluster: lanes' targets and steps, as texts; empty if nothing does."""
         lanes = [f"lane {lane.name} (target: {lane.target})" for lane in self.lanes if lane.target in CLUSTER_TARGETS]
         return lanes + [f"step {change}" for change in changes_of(self.steps)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is allowed but hardly meant."""
+        lab = self.lab
+        cut = lab.lameduck > max(LEAST_GRACE, lab.grace_period - lab.pre_stop)
+        if not cut or not self.cluster_needs:
+            return []
+        told, grace = f"{lab.lameduck:g} s + {lab.pre_stop:g} s", f"{lab.grace_period:g} s"
+        return [f"SIGKILL cuts the lameduck: {told} of preStop > {grace} of grace (lab.grace_period)"]
 
     @property
     def longest_timeout_ns(self) -> int:
@@ -108,6 +127,32 @@ def expected_series(plan: Plan) -> list[Series]:
 def planned(series: Sequence[Series]) -> int:
     """How many queries these series have from start to stop."""
     return sum(pacer_of(s).count(s.start_ns, s.stop_ns) for s in series)
+
+
+def checked_objective(text: str, lanes: Sequence[str]) -> Objective:
+    """What parse_objective() reads; UsageError if it is about no lane of these."""
+    objective = parse_objective(text)
+    if not any(objective.covers(lane) for lane in lanes):
+        begins = objective.lanes[0].rstrip("*")
+        nearest = max(lanes, key=lambda lane: SequenceMatcher(None, begins, lane[: len(begins)]).ratio())
+        raise UsageError(f"objective {text!r}: matches no lane; nearest: {nearest}; lanes are {', '.join(lanes)}")
+    return objective
+
+
+def check_load(plan: Plan) -> None:
+    """Refuse what ids, ports or file descriptors cannot carry; for a scenario with the line of the lane that is it."""
+    series = expected_series(plan)
+    try:
+        check_limits(series)
+    except DnsprobeError as problem:
+        sockets = {lane.name: Fraction(0) for lane in plan.lanes}
+        for one in series:
+            sockets[one.lane] += one.rate * one.timeout_ns if one.ports.policy == "fresh" else 0
+        named = re.match(r"lane (\S+): ", str(problem))
+        lane = named[1] if named else max(sockets, key=sockets.__getitem__)
+        if lane not in plan.places or not (named or sockets[lane]):
+            raise
+        raise type(problem)(f"{plan.places[lane]}: {str(problem).replace('--ports ', 'ports: ')}") from None
 
 
 def check_ceiling(series: Sequence[Series], ceiling: Fraction) -> None:

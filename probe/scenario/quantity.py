@@ -13,6 +13,7 @@ _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 360
 _PART = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)"
 DAY_NS = 24 * 3600 * NS
 LEAST_TIMEOUT_NS, MOST_TIMEOUT_NS = NS // 1000, 60 * NS
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 MAX_RATE = 1_000_000
 """Queries a second of one lane: above what one machine can send."""
 
@@ -49,16 +50,22 @@ def whole(text: str, least: int, most: int, what: str) -> int:
 
 
 def address_of(text: str) -> str:
-    """An IP address as it is; `localhost` is 127.0.0.1; UsageError for a host name."""
+    """The IP address of one host; `localhost` is 127.0.0.1; UsageError for a host name, a port, and many hosts."""
     bare = text.strip().removeprefix("[").removesuffix("]")
     if bare == "localhost":
         return "127.0.0.1"
     try:
-        return str(ipaddress.ip_address(bare))
+        address = ipaddress.ip_address(bare)
     except ValueError:
+        if with_port := re.fullmatch(r"(\[.*\]|[^:]*):([0-9]+)", text.strip()):
+            said = f"the port goes to -p {with_port[2]}, in a scenario to port: {with_port[2]}"
+            raise UsageError(f"{text!r}: not an IP address: {said}") from None
         raise UsageError(
             f"{text!r}: not an IP address; a server is given by address, for finding it by name is what is being tested"
         ) from None
+    if address.is_multicast or address.is_unspecified or address == _BROADCAST:
+        raise UsageError(f"{text!r}: not the address of one host; queries go to one server, from one that can answer")
+    return str(address)
 
 
 def port_of(text: str) -> int:

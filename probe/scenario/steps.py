@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,6 +11,9 @@ from probe.cluster import Cluster
 from probe.errors import UsageError
 from probe.model import NS
 from probe.scenario.quantity import duration_ns, seconds_text, whole
+
+OLDEST, NEWEST = "oldest", "newest"
+"""Of the pods that count, by the time of their first Ready; no pod of a Deployment has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,15 @@ async def _scale(step: Step, cluster: Cluster) -> str:
 
 
 async def _delete_pod(step: Step, cluster: Cluster) -> str:
-    return f"delete pod {await cluster.delete_pod(step.text)}"
+    ready = [pod.name for pod in cluster.targets("pods")]
+    name = {OLDEST: ready[:1], NEWEST: ready[-1:]}.get(step.text, [step.text])
+    return f"delete pod {await cluster.delete_pod(*name)}"
+
+
+def _read_delete_pod(value: str) -> Step:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value or OLDEST):
+        raise UsageError(f"{value[:40]!r}: say oldest, newest, or a pod's name")
+    return Step("delete_pod", text=value or OLDEST)
 
 
 def _read_mark(value: str) -> Step:
@@ -93,10 +105,10 @@ STEPS: dict[str, Kind] = {
         act=_scale,
     ),
     "delete_pod": Kind(
-        help="delete a pod by name, the oldest if none is named",
+        help="delete a pod: `oldest` (the default), `newest`, or a name",
         undo="none needed: the Deployment replaces the pod",
-        read=lambda value: Step("delete_pod", text=value),
-        say=lambda step: f"delete {'pod ' + step.text if step.text else 'the oldest pod'}",
+        read=_read_delete_pod,
+        say=lambda step: f"delete {f'the {step.text} pod' if step.text in (OLDEST, NEWEST) else f'pod {step.text}'}",
         act=_delete_pod,
     ),
     "mark": Kind(
