@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -24,22 +26,30 @@ from rich.text import Text
 
 from probe import __version__
 from probe.cluster.lab import Lab
-from probe.engine import Engine, EngineOptions, check_limits
+from probe.engine import Engine, EngineOptions
 from probe.errors import (
     EXIT_ENVIRONMENT,
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     DnsprobeError,
     EnvironmentProblem,
     UsageError,
 )
 from probe.live import fitting_view
 from probe.report import REPORTS
+from probe.report.units import plain
 from probe.runfile import Run, open_run
 from probe.scenario.adhoc import DEFAULT_NAME, Options, plan_of
 from probe.scenario.file import read_scenario, shipped_scenarios
-from probe.scenario.plan import CEILING, Plan, check_ceiling, expected_series, planned
+from probe.scenario.plan import (
+    CEILING,
+    Plan,
+    check_ceiling,
+    check_load,
+    checked_objective,
+    expected_series,
+    planned,
+)
 from probe.scenario.quantity import rate_of, rate_text, seconds_text
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
@@ -98,7 +108,7 @@ _ad_hoc = partial(_option, AD_HOC)
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"dnsprobe {__version__}")
+        _say(f"dnsprobe {__version__}")
         raise typer.Exit
 
 
@@ -117,7 +127,8 @@ def _main(
 ) -> None:
     """What becomes of DNS queries while a cluster changes.
 
-    Exit codes: 0 pass, 1 an objective missed, 2 wrong usage, 3 inconclusive, 4 environment, 130 interrupted.
+    Exit codes: 0 pass, 1 an objective missed, 2 wrong usage, 3 inconclusive, 4 environment,
+    130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
     """
 
 
@@ -163,16 +174,17 @@ def run(
         "rate": rate, "length": length, "timeout": timeout, "transport": transport, "ports": ports,
     }  # fmt: skip
     given = {option: value for option, value in options.items() if value is not None}
-    plan = _plan(scenario, given, setting or [], lab)
+    plan = _plan(scenario, given, setting or [], lab, dry_run)
     if fail:
-        plan = replace(plan, objectives=tuple(str(fail_condition(text)) for text in fail))
+        plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     try:
         ceiling = rate_of(max_qps)
     except UsageError as problem:
         raise UsageError(f"--max-qps {problem}") from None
-    series = expected_series(plan)
-    check_ceiling(series, ceiling)
-    check_limits(series)
+    check_ceiling(expected_series(plan), ceiling)
+    check_load(plan)
+    for note in plan.notes:
+        _complain(f"note: {note}")
     if dry_run:
         _show(plan)
         return
@@ -184,10 +196,14 @@ def run(
     command = shlex.join(["dnsprobe", *sys.argv[1:]])
     ending = asyncio.run(run_plan(plan, path, fitting_view(), engine, cluster, command))
     code = _report(open_run(ending.path), json_file)
-    raise typer.Exit(EXIT_INTERRUPTED if ending.interrupted else EXIT_INCONCLUSIVE if ending.died else code)
+    if ending.interrupted:
+        code = EXIT_INTERRUPTED
+    elif ending.failed or ending.died:
+        code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+    raise typer.Exit(code)
 
 
-def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) -> Plan:
+def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool, dry_run: bool) -> Plan:
     """The plan of a scenario or of ad hoc options; never of both."""
     if scenario:
         if given:
@@ -196,7 +212,7 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
                 " change it with --set, e.g. --set lanes[0].rate=50"
             )
         plan = read_scenario(scenario, settings)
-        if not lab and plan.cluster_needs:
+        if not lab and not dry_run and plan.cluster_needs:
             raise EnvironmentProblem(
                 f"{scenario}: {plan.cluster_needs[0]} needs a cluster, and a cluster connection is not in this version:"
                 " add --lab to run it in the lab"
@@ -209,10 +225,19 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     return plan_of(Options(**given))
 
 
+def _must_hold(fail: str, plan: Plan) -> str:
+    """The objective that --fail means; UsageError if it says what is good, or is about no lane of the plan."""
+    condition = checked_objective(fail, [lane.name for lane in plan.lanes])
+    if condition.upper:
+        meant = str(condition).replace("<=", ">").replace("<", ">")
+        raise UsageError(f"--fail {fail!r}: --fail says what is bad: did you mean {meant!r}?")
+    return str(fail_condition(fail))
+
+
 def _show(plan: Plan) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken."""
     series = expected_series(plan)
-    print(f"{plan.name}: {planned(series):,} queries in {seconds_text(plan.duration_ns)}")
+    title = f"{plan.name}: {planned(series):,} queries in {seconds_text(plan.duration_ns)}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("lane", "targets", "ports", "types"):
         table.add_column(heading, no_wrap=True)
@@ -230,34 +255,50 @@ def _show(plan: Plan) -> None:
             rate_text(lane.rate).removesuffix(" q/s"),
             f"{planned(mine):,}",
         )
-    console = Console()
-    console.print(table)
-    for step in plan.steps:
-        console.print(Text(f"  {step}"))
-    for undo in undo_of(plan.steps):
-        console.print(Text(f"Undo: {undo}; in the lab nothing, for it ends with the run."))
+    lines = [Text(plain(f"  {step}")) for step in plan.steps]
+    lines += [Text(f"Undo: {undo}; in the lab nothing, for it ends with the run.") for undo in undo_of(plan.steps)]
+    _say(_drawn(Text(title), table, *lines))
 
 
 def _check_json(json_file: str, run_file: Path) -> None:
     if json_file in ("", "-"):
         return
-    if not Path(json_file).parent.is_dir():
+    file = Path(json_file)
+    if not file.parent.is_dir():
         raise UsageError(f"--json {json_file}: its folder does not exist")
-    if Path(json_file).resolve() == run_file.resolve() or Path(json_file).is_dir():
+    if file.resolve() == run_file.resolve() or file.is_dir():
         raise UsageError(f"--json {json_file}: is the run file, or a folder; name another file")
+    try:
+        there = file.exists()
+        if file.is_file() or not there:
+            file.open("ab").close()
+        if not there:
+            file.unlink()
+    except OSError as problem:
+        raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}; name another file") from None
 
 
 def _report(run: Run, json_file: str) -> int:
-    """Print the report, and write it as JSON if asked; the verdict's exit code."""
-    print(REPORTS["text"](run), file=sys.stderr if json_file == "-" else sys.stdout)
+    """Print the report, and write it as JSON if asked; the verdict's exit code, or that of a full disk on stdout.
+
+    A JSON file that cannot be written any more does not change the verdict.
+    """
+    code = verdict_of(run).ruling.exit_code
+    told = [(REPORTS["text"](run), sys.stderr if json_file == "-" else sys.stdout)]
     if json_file == "-":
-        print(REPORTS["json"](run))
-    elif json_file:
+        told.append((REPORTS["json"](run), sys.stdout))
+    for text, stream in told:
+        try:
+            _say(text, stream, "the report")
+        except EnvironmentProblem as problem:
+            _complain(f"{problem}; the run file is whole: {run.path}")
+            code = EXIT_ENVIRONMENT
+    if json_file not in ("", "-"):
         try:
             Path(json_file).write_text(REPORTS["json"](run), encoding="utf-8")
         except OSError as problem:
-            raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}") from None
-    return verdict_of(run).ruling.exit_code
+            _complain(f"--json {json_file}: cannot be written: {problem.strerror}; the run file is whole: {run.path}")
+    return code
 
 
 @app.command(epilog=_examples("dnsprobe report run.db", "dnsprobe report run.db --json - | jq .totals"))
@@ -283,7 +324,7 @@ def scenarios() -> None:
         opening = plan.scenario.split("\n", 1)[0].removeprefix("# Proves ")
         changes = ", ".join(changes_of(plan.steps)) or "nothing"
         table.add_row(Text(name), Text(opening), Text(changes), seconds_text(plan.duration_ns))
-    Console().print(table)
+    _say(_drawn(table))
 
 
 @app.command(epilog=_examples("dnsprobe demo"))
@@ -296,14 +337,13 @@ def demo() -> None:
     for lameduck in ("0s", "5s"):
         path = folder / f"lameduck-{lameduck}.db"
         words = ["run", "scale-down", "--lab", "--set", f"lab.lameduck={lameduck}", "-o", str(path)]
-        print(f"$ dnsprobe {shlex.join(words)}", file=sys.stderr)
+        _say(f"$ dnsprobe {shlex.join(words)}", sys.stderr)
         # A process of its own: a run lowers its priority, and what it starts after that would inherit it.
         code = subprocess.run([sys.executable, "-m", "probe.cli", *words], check=False).returncode
         if code == EXIT_INTERRUPTED or not path.exists():
             raise typer.Exit(code)
         runs.append(open_run(path))
-    print(_saved(*runs))
-    print(f"CoreDNS: {runs[1].head.facts['coredns']}\nRun files: {folder}")
+    _say(f"{_saved(*runs)}\nCoreDNS: {runs[1].head.facts['coredns']}\nRun files: {folder}")
 
 
 def _saved(before: Run, after: Run) -> str:
@@ -323,19 +363,55 @@ def _saved(before: Run, after: Run) -> str:
     )
 
 
+def _drawn(*parts: Table | Text) -> str:
+    """What a console makes of them, as wide as stdout's terminal and in its colours."""
+    console = Console()
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, Text))
+    return capture.get().rstrip("\n")
+
+
+def _say(text: str, stream: TextIO | None = None, what: str = "the output") -> None:
+    """Print it, at once. A reader who has gone is no fault; EnvironmentProblem for a full disk."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as problem:
+        _silence(stream)
+        if not isinstance(problem, BrokenPipeError):
+            raise EnvironmentProblem(f"{what} cannot be written: {problem.strerror}") from None
+
+
+def _complain(text: str) -> None:
+    """A line about an error, or a note. Where stderr cannot be written either, nothing is left to say."""
+    with suppress(EnvironmentProblem):
+        _say("dnsprobe: " + "\n".join(plain(line) for line in text.splitlines()), sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """What the stream still holds would fail once more when Python ends, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """The command `dnsprobe`, with the words of the command line."""
     try:
         app(words, prog_name="dnsprobe")
     except DnsprobeError as problem:
-        print(f"dnsprobe: {problem}", file=sys.stderr)
+        _complain(str(problem))
         sys.exit(problem.exit_code)
+    except OSError as problem:
+        _complain(f"{problem.strerror}{f': {problem.filename}' if problem.filename else ''}")
+        sys.exit(EXIT_ENVIRONMENT)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone: nothing is left to say, not even at exit.
-        sys.stdout = None
-        sys.exit(EXIT_USAGE)
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            try:
+                stream.flush()
+            except OSError:
+                _silence(stream)
 
 
 if __name__ == "__main__":

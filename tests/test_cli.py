@@ -19,7 +19,7 @@ from probe.cli import main
 from probe.model import NS
 from probe.runfile import open_run
 from tests.conftest import Start
-from tests.servers import REPLIES, Rule, closed_port
+from tests.servers import REPLIES, Rule, ScriptedServer, closed_port
 
 ROOT = Path(__file__).parents[1]
 ANSWER = [Rule(REPLIES["answer"])]
@@ -76,13 +76,22 @@ def ran(command: str, folder: Path) -> tuple[int, str, str]:
         ("run -s ::1 -m quic", 2, "-m 'quic': say udp or tcp"),
         ("run -s ::1 --type HOST", 2, "type 'HOST': not a DNS type"),
         ("run -s ::1 -d none.txt", 2, "none.txt: no such file; a data file (`name type` a line) is expected there"),
+        ("run -s 127.0.0.1:5310", 2, "-s '127.0.0.1:5310': not an IP address: the port goes to -p 5310"),
+        ("run -s ::1 -n ''", 2, "name '': empty; the root is `.`"),
         ("run -s ::1 --fail luck", 2, "unknown measure 'luck'"),
+        ("run -s ::1 --fail 'loss < 1%'", 2, "--fail says what is bad: did you mean 'loss > 1%'?"),
+        ("run -s ::1 --fail 'p99(a, b) <= 1s'", 2, "matches no lane; nearest: udp-fresh; lanes are udp-fresh"),
+        ("run -s ::1 --fail 'p99(udp-*) <= 1s'", 2, "did you mean 'p99(udp-*) > 1s'?"),
+        ("run baseline --dry-run --fail 'loss(vpi-*) > 1%'", 2, "matches no lane; nearest: vip-udp-fresh; lanes are"),
         ("run -s ::1 --max-qps many", 2, "--max-qps 'many': a rate is a number"),
         ("run -s 192.0.2.1 -Q 2000", 2, "1,000 q/s is the ceiling that protects them: lower the rate"),
         ("run -s ::1 -Q 20000 --ports fixed", 2, "65,536 / (2 x timeout) = 16,384 q/s"),
         ("run -s ::1 -Q 900000 --ports fresh", 4, "rate x timeout needs up to"),
         ("run -s ::1 -o none/run.db", 2, "none/run.db: its folder does not exist"),
+        ("run -s ::1 -o /proc/run.db", 2, "/proc/run.db: "),
+        ("run -s ::1 -o -", 2, "-o -: a run file is a database, which stdout cannot be; name a file"),
         ("run -s ::1 --json none/x.json", 2, "--json none/x.json: its folder does not exist"),
+        ("run -s ::1 --json /proc/x.json", 2, "--json /proc/x.json: cannot be written: "),
         ("report none.db", 2, "none.db: "),
         ("run --bogus", 2, "No such option: --bogus"),
         ("runn", 2, "No such command 'runn'"),
@@ -136,6 +145,101 @@ def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -
     assert "  wait 4 s\n  scale to 2\nUndo: scale back to the former number" in out
 
 
+def test_a_dry_run_needs_no_cluster_and_shows_notes_and_no_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = ("lab.lameduck=100s", "lab.grace_period=1s", r'steps=[{delete_pod: newest}, {mark: "a\e[31mb"}]')
+    code, out, err = told("run scale-down --dry-run " + " ".join(f"--set '{s}'" for s in settings), capsys)
+    assert code == 0
+    assert "  delete the newest pod\n  mark: a\\x1b[31mb\n" in out
+    assert err == (
+        "dnsprobe: note: SIGKILL cuts the lameduck: 100 s + 0 s of preStop > 1 s of grace (lab.grace_period)\n"
+    )
+
+
+def test_a_run_lasts_as_long_as_asked(scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    code, out, err = ran(f"run -s 127.0.0.1 -p {server.port} -l 2 -Q 0.5 -o run.db", tmp_path)
+    assert code in (0, 3), err
+    assert open_run(tmp_path / "run.db").end_ns == 2_000_000_000
+    assert "2.0 s" in out
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("plain.txt", "plain.txt: is there, but not executable: chmod +x it; run `make coredns`, or unset it"),
+        ("none", "none: no such program; run `make coredns`, or unset it"),
+        ("other", "other: not a CoreDNS: `-version` ended with exit code 7: what is -version?; set DNSPROBE_COREDNS"),
+        ("silent", "silent: not a CoreDNS: `-version` ended with exit code 0: it said nothing; set DNSPROBE_COREDNS"),
+    ],
+)
+def test_what_is_no_coredns_is_named(
+    program: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "plain.txt").write_text("")
+    for name, script in (("other", "echo what is $1? >&2; exit 7"), ("silent", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("DNSPROBE_COREDNS", str(tmp_path / program))
+    code, _, err = told(f"run baseline --lab -o {tmp_path}/run.db", capsys)
+    assert code == 4
+    assert said in err
+    assert not (tmp_path / "run.db").exists()
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run file whose verdict is a pass."""
+    folder = tmp_path_factory.mktemp("passed")
+    server = ScriptedServer(ANSWER, "127.0.0.1")
+    code, _, err = ran(f"run -s 127.0.0.1 -p {server.port} -Q 200 -l 1 -o run.db --fail 'loss > 5%'", folder)
+    server.close()
+    assert code == 0, err
+    return folder / "run.db"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        # what follows the run file's name -> the exit code, and all of stderr
+        ("> /dev/full", 4, "dnsprobe: the report cannot be written: No space left on device; the run file is whole: "),
+        ("--json - > /dev/full", 4, "dnsprobe: the report cannot be written: No space left on device; the run file"),
+        ("--json /dev/full > /dev/null", 0, "dnsprobe: --json /dev/full: cannot be written: No space left on device"),
+        ("> /dev/full 2> /dev/full", 4, ""),
+        ("| true", 0, ""),
+        ("| head -n 1 > /dev/null", 0, ""),
+        (">&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_no_more(words: str, code: int, said: str, passed: Path) -> None:
+    command = f"{sys.executable} -m probe.cli report {passed.name} {words}; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=passed.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("dnsprobe:")]
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert len(lines) == bool(said)
+    assert done.stderr.startswith(said) or lines[-1].startswith(said)
+
+
+def test_a_json_file_keeps_what_is_in_it_until_there_is_something_new(
+    passed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DNSPROBE_COREDNS", "none")
+    kept = passed.with_name("kept.json")
+    kept.write_text("precious")
+    for command in (f"report {ROOT / 'README.md'}", f"run baseline --lab -o {passed}.new"):
+        code, _, err = told(f"{command} --json {kept}", capsys)
+        assert code in (2, 4), err
+        assert kept.read_text() == "precious"
+    told(f"report {passed} --json {kept}", capsys)
+    assert json.loads(kept.read_text())["verdict"] == "PASS"
+
+
 def test_a_run_without_loss_passes(scripted: Start, tmp_path: Path) -> None:
     server = scripted(ANSWER)
     command = f"run -s 127.0.0.1 -p {server.port} -n a.example --type A --type AAAA -Q 1000 -l 1 -o run.db --json -"
@@ -169,7 +273,7 @@ def test_a_missed_objective_fails(tmp_path: Path) -> None:
     assert open_run(file).head.objectives == ("loss <= 0.1%",)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_is_whole_and_reported(number: signal.Signals, scripted: Start, tmp_path: Path) -> None:
     server = scripted(ANSWER)
     process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 60 -o run.db", tmp_path)
@@ -184,6 +288,17 @@ def test_an_interrupted_run_is_whole_and_reported(number: signal.Signals, script
     run = open_run(tmp_path / "run.db")
     assert run.cut.startswith("ended after ")
     assert not list(tmp_path.glob("run.db-*"))
+
+
+def test_nohup_outlives_the_terminal(scripted: Start, tmp_path: Path) -> None:
+    server = scripted(ANSWER)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 3 --fail 'loss > 5%' -o run.db", tmp_path)
+    signal.signal(signal.SIGHUP, before)
+    until(lambda: len(server.received()) >= 50)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
 
 
 def test_ctrl_c_before_the_first_query_leaves_nothing(tmp_path: Path) -> None:
@@ -239,7 +354,7 @@ def test_a_lab_that_dies_ends_the_run_and_is_not_blamed_on_dns(tmp_path: Path) -
 def test_a_scale_down_in_the_lab_is_seen_from_all_sides(tmp_path: Path) -> None:
     settings = (
         "duration=5s",
-        "steps=[{wait: 1s}, {scale: 2}, {delete_pod: }, {mark: done}]",
+        "steps=[{wait: 1s}, {scale: 2}, {delete_pod: newest}, {mark: done}]",
         "lab.coredns=stand-in",
         "lab.lameduck=0s",
         "lab.propagation=1s",
@@ -260,6 +375,19 @@ def test_a_scale_down_in_the_lab_is_seen_from_all_sides(tmp_path: Path) -> None:
     assert len(pods) == len(lives) == 4, "three at the start, and the one that replaced the deleted"
     assert sorted(life.to_ns < run.head.planned_ns for life in lives.values()) == [False, False, True, True]
     assert "5 s of 5 s: " in err
+
+
+def test_a_step_that_cannot_be_taken_ends_the_run_in_order(tmp_path: Path) -> None:
+    settings = ("steps=[{mark: begun}, {wait: 1s}, {delete_pod: coredns-x}]", "lab.coredns=stand-in")
+    command = "run baseline --lab -o run.db " + " ".join(f"--set '{setting}'" for setting in settings)
+    code, out, err = ran(command, tmp_path)
+    assert code == 4, err
+    assert "   0.0 s  step begun" in err
+    assert "delete_pod: no pod 'coredns-x'; there are coredns-" in err
+    assert "CUT SHORT" in out
+    run = open_run(tmp_path / "run.db")
+    assert "its step `delete pod coredns-x`: delete_pod: no pod 'coredns-x'" in run.cut
+    assert run.marks[0].at_ns >= 0
 
 
 def test_kill_9_leaves_a_file_that_can_be_reported_without_its_wal(scripted: Start, tmp_path: Path) -> None:

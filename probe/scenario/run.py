@@ -52,18 +52,22 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended; `cut` is '' if it ran to its end. The file is there in any case."""
+    """How a run ended; `cut` is '' if it ran to its end. The file is there in any case.
+
+    died: the worker did. failed: the cluster could not do what the plan asks of it.
+    """
 
     path: Path
     cut: str = ""
     interrupted: bool = False
     died: bool = False
+    failed: bool = False
 
 
 async def run(
     plan: Plan, path: Path, view: View, engine: Engine, cluster: Cluster | None = None, command: str = ""
 ) -> Ending:
-    """Run a plan to its end, to Ctrl-C or SIGTERM, or to the worker's death.
+    """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -103,12 +107,14 @@ async def run(
 
 def check_path(path: Path) -> None:
     """UsageError if the run file cannot be made there; asked before anything starts."""
+    if str(path) == "-":
+        raise UsageError("-o -: a run file is a database, which stdout cannot be; name a file")
     if path.exists():
         raise UsageError(f"{path}: exists already; name another file with -o, or remove it")
     if not path.parent.is_dir():
-        raise UsageError(f"{path}: its folder does not exist")
+        raise UsageError(f"{path}: its folder does not exist; choose a file elsewhere with -o")
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path}: no permission to write in its folder; name another with -o")
+        raise UsageError(f"{path}: no permission to write in its folder; choose a file elsewhere with -o")
 
 
 def _schedule(policy: str) -> None:
@@ -134,6 +140,7 @@ class _Going:
     lives: dict[str, int] = field(default_factory=dict)
     cut: str = ""
     interrupted: bool = False
+    failed: bool = False
     stopped_ns: int | None = None
 
     def add(self, series: list[Series]) -> None:
@@ -158,10 +165,10 @@ class _Going:
         for end in ends:
             if isinstance(end, Exception):
                 raise end
-        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died))
+        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died), self.failed)
 
     def interrupt(self, name: str) -> None:
-        """Ctrl-C or SIGTERM: the first ends the run in order, later ones change nothing."""
+        """Ctrl-C, SIGTERM or SIGHUP: the first ends the run in order, later ones change nothing."""
         self.interrupted = True
         if self.stopped_ns is None:
             self._stop("Ctrl-C" if name == "SIGINT" else name)
@@ -181,10 +188,10 @@ class _Going:
         self.view.noted(f"{self.cut}; waiting for the last answers")
 
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
-        """A flush a second, until every query has its outcome, the worker is gone, or it hangs."""
+        """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
         next_flush_ns = NS
         patience_ns = self.plan.longest_timeout_ns + 2 * NS
-        while not (self.engine.finished or self.engine.died):
+        while not (self._is_over() or self.engine.died):
             await asyncio.sleep(POLL_S)
             if any(task.done() and task.exception() for task in beside):
                 self._stop("an error of dnsprobe's own")
@@ -196,8 +203,12 @@ class _Going:
                 next_flush_ns = (now_ns // NS + 1) * NS
                 self._flush()
         if self.engine.died:
-            self.cut = f"the worker ended after {self.engine.now_ns() / NS:.1f} s: {self.engine.died}"
+            self.cut = f"the worker ended after {max(0, self.engine.now_ns()) / NS:.1f} s: {self.engine.died}"
             self.view.noted(self.cut)
+
+    def _is_over(self) -> bool:
+        """A schedule may be empty long before the run is: its last query was due, its pods are gone."""
+        return self.engine.finished and (self.stopped_ns is not None or self.engine.now_ns() >= self.plan.duration_ns)
 
     def _flush(self) -> None:
         flush, now_ns = self.engine.flush(), self.engine.now_ns()
@@ -224,15 +235,18 @@ class _Going:
     async def _take_steps(self) -> None:
         due_ns = 0
         for step in self.plan.steps:
+            due_ns += step.number if step.word == "wait" else 0
+            await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
+            if self.stopped_ns is not None:
+                return
             if step.word == "wait":
-                due_ns += step.number
-                await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
                 continue
-            at_ns = self.engine.now_ns()
+            at_ns = max(due_ns, self.engine.now_ns())
             act = STEPS[step.word].act
             try:
                 text = await act(step, self.cluster) if act and self.cluster else step.text
             except DnsprobeError as problem:
+                self.failed = True
                 self._stop(f"its step `{step}`: {problem}")
                 return
             self._mark(Mark(at_ns, "step", text, "scenario"))

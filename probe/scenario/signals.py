@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in, what they mean at that point of a run out."""
+"""Ctrl-C, SIGTERM and SIGHUP in, what they mean at that point of a run out."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class Signals:
-    """Ctrl-C and SIGTERM: what they mean just now, by `meaning`, and whether one came."""
+    """Ctrl-C, SIGTERM and SIGHUP: what they mean just now, by `meaning`, and whether one came."""
 
     def __init__(self, meaning: Callable[[str], object]) -> None:
         self.meaning = meaning
         self.came = False
-        for number in _ENDING_SIGNALS:
+        # Under nohup a run outlives its terminal.
+        hup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+        self._numbers = [signal.SIGINT, signal.SIGTERM, *hup]
+        for number in self._numbers:
             asyncio.get_running_loop().add_signal_handler(number, self._hear, number.name)
 
     def _hear(self, name: str) -> None:
@@ -24,7 +25,7 @@ class Signals:
 
     def close(self) -> None:
         """Once all is closed. After a first signal a second one must not break the report either."""
-        for number in _ENDING_SIGNALS:
+        for number in self._numbers:
             asyncio.get_running_loop().remove_signal_handler(number)
             if self.came:
                 signal.signal(number, signal.SIG_IGN)
