@@ -169,20 +169,32 @@ def test_within_some_seconds_of_steps(
             19.9,
             "",
             INCONCLUSIVE,
-            "too few rows in that time to say anything (under",
+            "too few rows within 60 s of steps to say anything (",
         ),
         ("loss <= 0.1% within 60s of steps", 19.9, "." * 1999 + "x", FAIL, ""),  # missed is missed
         ("loss <= 0.1% within 60s of steps", 10, "", PASS, ""),  # 1,000 rows
-        ("loss <= 0.1% within 60s of steps", 10.02, "", INCONCLUSIVE, "998 rows in that time are too few to show it:"),
+        (
+            "loss <= 0.1% within 60s of steps",
+            10.02,
+            "",
+            INCONCLUSIVE,
+            "998 rows within 60 s of steps are too few to show",
+        ),
         ("loss <= 0.05%", None, "", PASS, ""),
         ("loss <= 0.05%", None, "u", PASS, ""),  # it is weighed as a lost one
         ("loss <= 0.04%", None, "", INCONCLUSIVE, "2,000 rows are too few to show it: that takes 2,500 or more"),
         ("loss <= 0%", None, "", PASS, ""),  # nothing was lost, and no number of rows shows that it never is
         ("p99 <= 1s within 1s of steps", 5, "", PASS, ""),
-        ("p99 <= 1s within 900ms of steps", 5, "", INCONCLUSIVE, "90 rows in that time are too few to show it: that"),
+        ("p99 <= 1s within 900ms of steps", 5, "", INCONCLUSIVE, "90 rows within 0.9 s of steps are too few to show"),
         ("p999 <= 1s", None, "", PASS, ""),
         ("longest_disruption <= 1s within 300ms of steps", 5, "", PASS, ""),
-        ("longest_disruption <= 1s within 200ms of steps", 5, "", INCONCLUSIVE, "too few rows in that time to say any"),
+        (
+            "longest_disruption <= 1s within 200ms of steps",
+            5,
+            "",
+            INCONCLUSIVE,
+            "too few rows within 0.2 s of steps to",
+        ),
     ],
 )
 def test_few_rows_show_nothing(

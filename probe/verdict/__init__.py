@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from probe.doubts import EXCUSES, FEWEST_ROWS, doubts_of
 from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
-from probe.model import Doubt
+from probe.model import NS, Doubt
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, joined
 from probe.verdict.measures import MEASURES, Reading
@@ -147,7 +147,7 @@ def _too_few(objective: Objective, channels: Sequence[Channel], within: Spans | 
         loss = c.loss(within)
         decided[c.lane] = decided.get(c.lane, 0) + loss.asked
         sent += loss.asked + loss.unsent
-    stretch = "" if within is None else " in that time"
+    stretch = f" within {objective.within_ns / NS:g} s of steps" if within and objective.within_ns else ""
     if few := [f"{lane} {n}" for lane, n in decided.items() if n < FEWEST_ROWS]:
         return f"too few rows{stretch} to say anything (under {FEWEST_ROWS}): {', '.join(few)}"
     if sent < objective.rows:
