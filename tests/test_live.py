@@ -6,13 +6,18 @@ import io
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from probe.histogram import BINS
-from probe.live import Lines, LiveTable, Tally
+from probe.live import Lines, LiveTable
+from probe.live.events import Events
+from probe.live.table import fitting
+from probe.live.tally import Tally
 from probe.model import NS, Mark, Series
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Flush
+from probe.report.units import duration
 from probe.scenario.plan import Plan, series_of
 from tests.test_plan import ONE, lane
 
@@ -101,6 +106,116 @@ def test_series_that_begin_later_are_added_up_from_then_on() -> None:
     assert (tally.good_and_lost(VIP), tally.good_and_lost(POD)) == ((8, 0), (2, 2))
 
 
+@pytest.mark.parametrize(
+    ("drawing", "quantiles"),
+    [
+        # the last second's rows -> p50 and p99; 1.06 ms for every good one
+        (".." * 100, ["1.06 ms", "1.06 ms"]),
+        ("." * 99 + "x", ["1.06 ms", "1.06 ms"]),
+        ("." * 98 + "xr", ["1.06 ms", "never"]),
+        ("....uuuu", ["1.06 ms", "1.06 ms"]),
+        (".xxx    ", ["never", "never"]),
+        ("    ", ["-", "-"]),
+    ],
+)
+def test_a_quantile_is_never_where_more_were_lost(drawing: str, quantiles: list[str]) -> None:
+    tally = Tally()
+    tally.add(series("vip"))
+    tally.take(flush((0, False, [drawing])))
+    assert [duration(ns) for ns in tally.quantiles(VIP)] == quantiles
+
+
+def test_what_has_no_outcome_yet_is_waiting() -> None:
+    tally = Tally()
+    tally.add(series("vip", "pods"))
+    tally.take(flush((0, False, ["..  ", "... "]), (1, False, ["    ", "...."])))
+    assert tally.waiting == 7
+    tally.take(flush((0, True, ["..xx", "...."]), (1, False, [".   ", "...."])))
+    assert tally.waiting == 3
+
+
+def said(*marks: tuple[float, str, str], most: int = 4) -> list[str]:
+    events = Events()
+    for at, kind, text in marks:
+        events.add(Mark(int(at * NS), kind, text, "lab"))
+    return [line.strip() for line in events.lines(most)]
+
+
+def test_the_last_step_stays_and_endpoint_events_in_a_row_are_one() -> None:
+    step = (1.0, "step", "scale to 2")
+    assert said(step, (2, "a", "x"), (3, "b", "")) == ["1.0 s  step scale to 2", "2.0 s  a x", "3.0 s  b"]
+    many = [(float(n), "a", "x") for n in range(2, 9)]
+    assert said(step, *many) == ["1.0 s  step scale to 2", "6.0 s  a x", "7.0 s  a x", "8.0 s  a x"]
+    assert said(step, *many, most=1) == ["1.0 s  step scale to 2"]
+    endpoints = [(3.0, "endpoints_changed", "1"), (3.5, "endpoints_programmed", "2"), (4.0, "endpoints_changed", "3")]
+    folded = "4.0 s  endpoints_changed (after 2 more) 3"
+    assert said(step, *endpoints, (5, "a", ""), endpoints[0]) == [
+        "1.0 s  step scale to 2",
+        folded,
+        "5.0 s  a",
+        "3.0 s  endpoints_changed 1",
+    ]
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    out = io.StringIO()
+    lines = Lines(out)
+    lines.marked(Mark(NS, "step", "red\x1b[31m\r\n", "scenario"))
+    lines.noted("note\x07")
+    assert out.getvalue() == "   1.0 s  step red\\x1b[31m\\r\\n\nnote\\x07\n"
+    table = LiveTable(Console(file=io.StringIO(), width=80))
+    table.marked(Mark(NS, "step", "red\x1b[31m", "scenario"))
+    assert "step red\\x1b[31m" in drawn(table, 80)[-1]
+
+
+ROW = {
+    "lane": "vip-udp-fresh", "target": "coredns-7f9c4d8b5-abcde", "asked/s": "1,000", "good": "123,456",
+    "lost": "1,234", "last 5 s": "connection_refused", "p50": "1.06 ms", "p99": "never",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (110, "vip-udp-fresh  coredns-7f9c4d8b5-abcde    1,000  123,456  1,234  connection_refused  1.06 ms    never"),
+        (90, "vip-udp-fresh  …4d8b5-abcde    1,000  123,456  1,234  connection_refused  1.06 ms    never"),
+        (80, "vip-udp-fresh  …d8b5-abcde    1,000  123,456  1,234  connection_refused    never"),
+        (72, "vip-udp-fresh  …4d8b5-abcde  123,456  1,234  connection_refused    never"),
+        (61, "vip-udp-fresh  …8b5-abcde  123,456  1,234  connection_refused"),
+        (52, "vip-udp-fresh  …8b5-abcde  1,234  connection_refused"),
+        (45, "vip-udp…  …5-abcde  1,234  connection_refused"),
+        (35, "vip-udp…  …5-abcde  1,234  connect…"),
+    ],
+)
+def test_a_narrow_table_drops_columns_and_never_cuts_a_number(width: int, shown: str) -> None:
+    heading, row = fitting([ROW], width)
+    assert str(row) == shown
+    assert len(row) <= width
+    assert len(heading) <= width
+
+
+def drawn(table: LiveTable, width: int) -> list[str]:
+    shown = Console(file=io.StringIO(), width=width, record=True)
+    shown.print(table.frame(PLAN))
+    return shown.export_text().splitlines()
+
+
+@pytest.mark.parametrize("height", [8, 15, 24, 50])
+def test_what_does_not_fit_is_what_loses_nothing(height: int) -> None:
+    names = [f"lane-{i:02}" for i in range(40)]
+    table = LiveTable(Console(file=io.StringIO(), width=60, height=height))
+    table.added(series(*names))
+    for n in range(9):
+        table.marked(Mark(n * NS, "step" if n == 1 else "pod_ready", str(n), "lab"))
+    table.flushed(flush((0, True, ["..xx" if name == "lane-33" else "...." for name in names])), NS)
+    lines = drawn(table, 60)
+    assert len(lines) < height
+    assert lines[2].startswith("lane-33") or height > 40
+    assert any("step 1" in line for line in lines)
+    shown = [line for line in lines if line.startswith("lane-")]
+    assert (f"and {40 - len(shown)} more, lost 0" in lines) == (len(shown) < 40)
+
+
 def test_the_table_shows_lanes_marks_and_the_time_left() -> None:
     out = io.StringIO()
     table = LiveTable(Console(file=out, width=120))
@@ -109,11 +224,9 @@ def test_the_table_shows_lanes_marks_and_the_time_left() -> None:
     table.marked(Mark(NS, "pod_deleted", "grace period 30 s", "lab", "coredns-x"))
     table.flushed(flush((0, True, ["....", "...."]), (1, True, ["..xx", "...."]), (2, False, ["    ", "    "])), 2 * NS)
     table.end()
-    shown = Console(file=io.StringIO(), width=120, record=True)
-    shown.print(table.frame(PLAN))
-    lines = [line.split() for line in shown.export_text().splitlines()]
-    assert ["drawn:", "2", "s,", "0:18", "left"] in lines
-    assert ["vip[red]", "one", "4", "6", "2", "timeout", "1.06", "ms", "1.06", "ms"] in lines
+    lines = [line.split() for line in drawn(table, 120)]
+    assert ["drawn:", "2", "s,", "0:18", "left,", "waiting", "8"] in lines
+    assert ["vip[red]", "one", "4", "6", "2", "timeout", "1.06", "ms", "never"] in lines
     assert ["pods", "one", "4", "8", "0", "good", "1.06", "ms", "1.06", "ms"] in lines
     assert ["1.0", "s", "pod_deleted", "coredns-x", "grace", "period", "30", "s"] in lines
 
@@ -129,7 +242,7 @@ def test_lines_come_every_5_s_and_for_steps() -> None:
     lines.marked(Mark(11 * NS, "pod_deleted", "", "lab", "coredns-x"))
     lines.end()
     assert out.getvalue().splitlines() == [
-        "5 s of 20 s: 8 asked/s, good 38, lost 2; vip one: timeout",
-        "10 s of 20 s: 8 asked/s, good 78, lost 2",
+        "5 s of 20 s: 8 asked/s, good 38, lost 2, waiting 0; vip one: timeout",
+        "10 s of 20 s: 8 asked/s, good 78, lost 2, waiting 0",
         "  11.0 s  step scale to 2",
     ]
