@@ -90,7 +90,7 @@ STORIES = {
     "old_kernel": ("6s", "proxy_mode: ipvs, kernel: 5.4, lameduck: 4s, propagation: 1s", "[{wait: 2s}, {scale: 2}]"),
     "kept_sessions": (
         "9s",
-        "proxy_mode: ipvs, expire_nodest_conn: false, udp_timeout: 4s, lameduck: 8s, readiness_failures: 40, replicas: 1",
+        "proxy_mode: ipvs, expire_nodest_conn: no, udp_timeout: 4s, lameduck: 8s, readiness_failures: 40, replicas: 1",
         "[{wait: 1500ms}, delete_pod: ]",
     ),
 }

@@ -13,10 +13,10 @@ import pytest
 from probe.model import NS, Interval, Series, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
-from probe.runfile import Run
+from probe.runfile import Head, Run, RunWriter, open_run
 from probe.schedule import pacer_of
 from probe.timeline import Loss, Timeline, Window
-from tests.synthetic import MS, Fate, drawn, series_of, written
+from tests.synthetic import MS, STARTED, Fate, columns_of, drawn, flush_of, series_of, written
 
 STAYS = "." * 8
 
@@ -209,6 +209,19 @@ def test_undecided_rows_are_neither_good_nor_lost(path: Path) -> None:
     t = Timeline.of(run)
     assert t.channels[0].loss() == Loss(30, 20, 0, 0, 10)
     assert t.horizon_ns == 3 * NS
+
+
+def test_rows_due_while_the_worker_had_not_heard_of_the_stop_are_in_a_window_too(path: Path) -> None:
+    series = [series_of(rate=100, seconds=5)]
+    writer = RunWriter.create(path, Head("stopped", STARTED, 60 * NS))
+    writer.add_series(series)
+    writer.flush(flush_of(columns_of(series, drawn("." * 498 + "xx", 100)), 1), 5 * NS)
+    writer.end_series(0, 4_975 * MS)
+    writer.finish(4_975 * MS, "ended after 5.0 s by Ctrl-C")
+    t = Timeline.of(open_run(path))
+    assert t.channels[0].loss() == Loss(500, 498, 2, 0, 0)
+    (window,) = t.windows
+    assert (window.lost, window.still_open) == (2, True)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -126,6 +126,8 @@ def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:
         of_series[[s.index for s in members]] = k
     tables = _Tables(run, of_series)
     whole = _whole(run, of_series, len(groups))
+    # A run that was stopped has rows that were due while the worker had not yet heard of it.
+    until_ns = max(horizon_ns, int(run.bad.last_ns.max(initial=-1)) + 1)
     return tuple(
         Channel(
             lane=members[0].lane,
@@ -133,7 +135,7 @@ def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:
             transport=members[0].transport,
             ports=members[0].ports,
             series=tuple(members),
-            counted=_counted(run, members[0].target, horizon_ns),
+            counted=_counted(run, members[0].target, until_ns),
             whole=whole[k],
             own_drops=int(run.counters[[s.index for s in members], Counter.OWN_DROPS].sum()),
             lab_at_fault=_lab_at_fault(run, members[0].target),
@@ -153,8 +155,8 @@ def _whole(run: Run, of_series: Ints, channels: int) -> list[Loss]:
     return [Loss(sum(row), *row) for row in table.tolist()]
 
 
-def _counted(run: Run, target: Target, horizon_ns: int) -> Spans:
-    everything = ((0, horizon_ns),) if horizon_ns > 0 else ()
+def _counted(run: Run, target: Target, until_ns: int) -> Spans:
+    everything = ((0, until_ns),) if until_ns > 0 else ()
     if target.kind is not TargetKind.POD:
         return everything
     lives = [i for i in run.intervals if i.kind == "life" and i.subject == target.name]
