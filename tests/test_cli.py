@@ -390,6 +390,24 @@ def test_a_step_that_cannot_be_taken_ends_the_run_in_order(tmp_path: Path) -> No
     assert run.marks[0].at_ns >= 0
 
 
+def test_nothing_counts_as_asked_that_was_not(tmp_path: Path) -> None:
+    """All pods go, so that the schedule is empty for a while, and one comes back."""
+    settings = (
+        "duration=4s",
+        "steps=[{wait: 500ms}, {scale: 0}, {wait: 2s}, {scale: 1}]",
+        "lanes=[{name: pods, target: pods, rate: 50, timeout: 100ms, questions: [a.example], types: [TXT]}]",
+        "lab.coredns=stand-in",
+        "lab.lameduck=0s",
+        "lab.replicas=1",
+        "lab.teardown=0s",
+    )
+    command = "run baseline --lab -o run.db " + " ".join(f"--set '{setting}'" for setting in settings)
+    _, _, err = ran(command, tmp_path)
+    run = open_run(tmp_path / "run.db")
+    assert {s.index for s in run.series} == set(run.counts.series.tolist())
+    assert len(run.series) == 2 or "is not asked" in err
+
+
 def test_kill_9_leaves_a_file_that_can_be_reported_without_its_wal(scripted: Start, tmp_path: Path) -> None:
     server = scripted(ANSWER)
     process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 60 -o run.db", tmp_path)

@@ -277,6 +277,10 @@ class _Going:
     def _ask_too(self, pod: Target) -> None:
         if self.stopped_ns is not None:
             return
+        if self.engine.finished:
+            # The worker ends with its schedule: it would take these series and never ask.
+            self._not_asked(pod, "nobody was left to ask, and the worker has ended")
+            return
         series: list[Series] = []
         for lane in self.plan.lanes:
             if lane.target == "pods":
@@ -285,7 +289,11 @@ class _Going:
         try:
             self.add(self.engine.add(series))
         except DnsprobeError as problem:
-            self.view.noted(f"{pod} is not asked: {problem}")
+            self._not_asked(pod, str(problem))
+
+    def _not_asked(self, pod: Target, why: str) -> None:
+        self.view.noted(f"{pod} is not asked: {why}")
+        self._mark(Mark(max(0, self.engine.now_ns()), "not_asked", why, "dnsprobe", pod.name))
 
     def _life_begins(self, pod: str, from_ns: int) -> None:
         """Until its end is known a pod counts to the end of the run: what a killed run leaves behind is right, too."""
