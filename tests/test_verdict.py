@@ -288,3 +288,16 @@ def test_pods_that_were_told_to_go_are_no_outage(tmp_path: Path) -> None:
     ending: Fate = fate
     run = written(tmp_path / "run.db", series, ending, intervals=[life], objectives=("loss <= 0%",))
     assert verdict_of(run).ruling is PASS
+
+
+@pytest.mark.parametrize(
+    ("drawing", "ruling"),
+    [("", PASS), ("." * 1900 + "xx", PASS), ("." * 1998 + "xx", INCONCLUSIVE), ("." * 1990 + "x" * 10, FAIL)],
+)
+def test_a_disruption_that_the_end_cut_off_may_have_been_longer(
+    judged: Callable[..., Judged], drawing: str, ruling: Ruling
+) -> None:
+    """Four rows a second: two lost at the very end were out for half a second, at least."""
+    one = judged("longest_disruption <= 1s", drawing, rate=4)
+    assert one.ruling is ruling
+    assert ("still going on when the run ended: run it longer" in one.why) == (ruling is INCONCLUSIVE)

@@ -50,6 +50,9 @@ def _check(settings: LabSettings) -> None:
         raise UsageError(f"lab setting port {settings.port}: 1 to 65535")
 
 
+_ALWAYS_SAID = ("replicas", "lameduck", "propagation", "proxy_mode", "kubernetes")
+
+
 class Lab:
     """The loopback lab, a Cluster. Start it before lowering this process's priority: its children inherit it.
 
@@ -140,8 +143,13 @@ class Lab:
                 raise EnvironmentProblem(event.text)
 
     def facts(self) -> dict[str, str]:
-        """The lab as a report shows it: backend, what the pods run, and the settings."""
-        settings = {f"lab.{name}": str(value) for name, value in dataclasses.asdict(self._settings).items()}
+        """The lab as a report shows it: backend, what the pods run, what was set, and what always matters."""
+        usual = dataclasses.asdict(LabSettings())
+        settings = {
+            f"lab.{name}": f"{value:g} s" if isinstance(value, float) else str(value)
+            for name, value in dataclasses.asdict(self._settings).items()
+            if name in _ALWAYS_SAID or value != usual[name]
+        }
         return {"cluster": "lab (loopback)", "coredns": self._version, **settings}
 
     async def scale(self, replicas: int) -> None:

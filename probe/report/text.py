@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from probe.model import NS
-from probe.outcome import Counter, Outcome
+from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
 from probe.report.units import clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
@@ -48,7 +48,9 @@ def _headline(verdict: Verdict) -> str:
     lost, asked = sum(loss.lost for loss in losses), sum(loss.asked for loss in losses)
     text = f"none of {count(asked)} queries was lost in {timeline.run.end_ns / NS:,.1f} s"
     if lost:
-        text = f"{count(lost)} of {count(asked)} queries lost ({share(lost / asked)}), {_worst(timeline, channels)}"
+        worst = _worst(timeline, channels)
+        fate = "not answered as expected" if worst.outcome in REPLIED else "lost"
+        text = f"{count(lost)} of {count(asked)} queries {fate} ({share(lost / asked)}), {_at_worst(timeline, worst)}"
     if verdict.ruling is Ruling.INCONCLUSIVE:
         return f"{verdict.ruling}: {text}, but {_reason(verdict)}"
     if verdict.ruling is Ruling.FAIL and not lost:
@@ -57,11 +59,14 @@ def _headline(verdict: Verdict) -> str:
     return f"{verdict.ruling}: {'it hurt: ' if lost and verdict.ruling is Ruling.FAIL else ''}{text}"
 
 
-def _worst(timeline: Timeline, channels: Sequence[Channel]) -> str:
+def _worst(timeline: Timeline, channels: Sequence[Channel]) -> Window:
     """The longest window of some channels."""
     names = {c.name for c in channels}
     windows = [w for w in timeline.windows if (w.lane, w.target) in names]
-    w = max(windows, key=lambda w: (w.to_ns - w.from_ns, not w.inferred))
+    return max(windows, key=lambda w: (w.to_ns - w.from_ns, not w.inferred))
+
+
+def _at_worst(timeline: Timeline, w: Window) -> str:
     at = f"{clock(timeline.run.head.started_unix_ns + w.from_ns)} UTC ({since_start(w.from_ns)})"
     return f"at worst for {seconds(w.to_ns - w.from_ns)} from {at}: {_channel(w)}, {w.outcome.label}"
 
@@ -103,14 +108,16 @@ def _actual(judged: Judged) -> str:
 
 
 def _lanes(timeline: Timeline) -> list[str]:
-    head = ("lane -> target", "", "planned", "good", "lost", "share", "p50", "p99", "max")
+    missed = any(c.loss().unsent for c in timeline.channels)
+    head = ("lane -> target", "", "planned", "unsent" if missed else "", "good", "lost", "share", "p50", "p99", "max")
     rows: list[Row] = [head]
     for c in timeline.channels:
         loss = c.loss()
         quantiles = (timeline.quantile_ns(c, Duration.LATENCY, q) for q in (0.5, 0.99, 1))
-        numbers = (count(loss.planned), count(loss.good), count(loss.lost), share(loss.share))
+        unsent = count(loss.unsent) if missed else ""
+        numbers = (count(loss.planned), unsent, count(loss.good), count(loss.lost), share(loss.share))
         rows.append((_channel(c), f"{c.transport} {c.ports}", *numbers, *map(duration, quantiles)))
-    lines = _table(rows, "<<>>>>>>>")
+    lines = _table(rows, "<<>>>>>>>>")
     lines.append("  p50, p99, max: from when a query was due to its good reply; never: that row was lost")
     for c in timeline.channels:
         if (excused := c.excused()) and (lost := c.loss().lost):
@@ -164,6 +171,10 @@ def _beside(w: Window) -> str:
         said.append("refused, by what other lanes heard: this one got no refusal itself (the kernel limits them)")
     if w.still_open:
         said.append("still going on when the run ended")
+    if w.outcome is Outcome.TRUNCATED:
+        said.append("the answer does not fit into a datagram: ask by TCP")
+    elif w.outcome in REPLIED and w.lost == w.planned:
+        said.append(f"every answer was {w.outcome.label}: check the names, and what is expected of them")
     fine = [o for o in w.others if o.fine]
     if fine and all(o.fine == o.asked for o in w.others):
         said.append("every other lane was fine")
@@ -200,9 +211,9 @@ def _facts(run: Run) -> list[str]:
     if run.lag.any():
         p99, longest = ranked_ns(run.lag, run.lag_max_ns, 0.99), run.lag_max_ns
         facts["schedule lag"] = f"p99 {duration(p99)}, max {duration(longest)} (from due to sent)"
-    if run.failures or run.failures_left_out:
-        left_out = f", {count(run.failures_left_out)} more only counted" if run.failures_left_out else ""
-        facts["failures"] = f"{count(len(run.failures))} rows kept exactly in the run file{left_out}"
+    if run.failures:
+        bad = int(run.counts.n[(run.counts.good == 0) & (run.counts.outcome != Outcome.UNSENT)].sum())
+        facts["failures"] = f"{count(len(run.failures))} of {count(bad)} kept exactly in the run file, the rest counted"
     width = max(len(plain(name)) for name in facts)
     return [
         line

@@ -62,7 +62,7 @@ CREATE TABLE histograms (   -- durations of rows due in [second, second + width)
   -- 1024 ns x 2^(b div 32) x (1 + (b mod 32)/32)
   PRIMARY KEY (second, width)
 ) WITHOUT ROWID;
-CREATE TABLE failures (     -- the first rows that were not good, exactly; run.failures_left_out came after them
+CREATE TABLE failures (     -- rows that were not good, exactly: at most 10 of each series and second, 50,000 in all
   series INTEGER NOT NULL, due_ns INTEGER NOT NULL, sent_ns INTEGER NOT NULL, question TEXT NOT NULL,
   outcome INTEGER NOT NULL, errno INTEGER NOT NULL, phase TEXT NOT NULL,
   source_port INTEGER NOT NULL, query_id INTEGER NOT NULL

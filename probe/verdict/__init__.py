@@ -102,7 +102,11 @@ def _judged(timeline: Timeline, doubts: Sequence[Doubt], objective: Objective) -
         ruling = Ruling.INCONCLUSIVE if spared else Ruling.FAIL
         why = _excuse(doubts, channels) if spared else note
         return Judged(objective, ruling, actual, met, *channel.name, why=why)
-    hidden = _hidden(timeline, doubts, objective, channels, within) or _too_few(objective, channels, within)
+    hidden = (
+        _hidden(timeline, doubts, objective, channels, within)
+        or _too_few(objective, channels, within)
+        or _open_ended(timeline, objective, channels)
+    )
     ruling = Ruling.INCONCLUSIVE if hidden else Ruling.PASS
     return Judged(objective, ruling, actual, met, *channel.name, why=hidden or note)
 
@@ -153,6 +157,18 @@ def _too_few(objective: Objective, channels: Sequence[Channel], within: Spans | 
     if sent < objective.rows:
         return f"{sent:,} rows{stretch} are too few to show it: that takes {objective.rows:,} or more"
     return ""
+
+
+def _open_ended(timeline: Timeline, objective: Objective, channels: Sequence[Channel]) -> str:
+    """Why the longest disruption is not known; '' if it is: one that the run's end cut off may have gone on."""
+    if objective.measure != "longest_disruption" or not objective.upper:
+        return ""
+    cut_off = [w for c in channels for w in timeline.by_channel.get(c.name, ()) if w.still_open]
+    if not cut_off:
+        return ""
+    longest = max(cut_off, key=lambda w: w.to_ns - w.from_ns)
+    lasted = f"a disruption of at least {(longest.to_ns - longest.from_ns) / NS:.3f} s"
+    return f"{lasted} was still going on when the run ended: run it longer"
 
 
 def _excuse(doubts: Sequence[Doubt], channels: Sequence[Channel]) -> str:
