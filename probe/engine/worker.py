@@ -75,6 +75,8 @@ class Worker:
         self._first_of_channel: dict[int, int] = {}
         self._open: dict[int, dict[int, Series]] = {}
         self._t0 = 0
+        self._until = 0
+        """The end of the last series there ever was: until then more may be added (ns since t0)."""
         self._look_at = 0
 
     def add(self, series: tuple[Series, ...]) -> None:
@@ -96,6 +98,7 @@ class Worker:
             path.transport.open(channel)
             for each in mine:
                 path.agenda.add(each)
+        self._until = max([self._until, *(s.stop_ns for s in series)])
         self._recorder.series = len(self._count_asked)
         rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
         self._exact = rate < EXACT_BELOW
@@ -236,7 +239,9 @@ class Worker:
         return min(min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths)
 
     def _is_done(self, paths: list[_Path]) -> bool:
-        """Nothing loaded, nothing in flight, nothing to come."""
+        """Nothing loaded, nothing in flight, nothing to come, and nobody may add anything."""
+        if time.monotonic_ns() - self._t0 < self._until:
+            return False
         return not any(
             p.transport.in_flight or p.transport.next_due != NEVER or p.agenda.peek() is not None for p in paths
         )
@@ -257,6 +262,7 @@ class Worker:
             self._stop()
 
     def _stop(self) -> None:
+        self._until = 0
         for path in self._paths.values():
             path.agenda.clear()
             path.transport.drop()

@@ -277,10 +277,6 @@ class _Going:
     def _ask_too(self, pod: Target) -> None:
         if self.stopped_ns is not None:
             return
-        if self.engine.finished:
-            # The worker ends with its schedule: it would take these series and never ask.
-            self._not_asked(pod, "nobody was left to ask, and the worker has ended")
-            return
         series: list[Series] = []
         for lane in self.plan.lanes:
             if lane.target == "pods":
