@@ -98,17 +98,20 @@ class Channel:
         return sum(pacer.count(from_ns, to_ns) for pacer in pacers for from_ns, to_ns in spans)
 
     def loss(self, within: Spans | None = None) -> Loss:
-        """What became of the rows that count, and are due in `within` if it is given."""
+        """What became of the rows that count, and are due in `within` if it is given.
+
+        Good rows are known by the second or tenth only, so those of a stretch are what was due there less the others;
+        never more than were recorded.
+        """
         if within is None and not self.mortal:
             return self.whole
         spans = self.counted if within is None else common(self.counted, within)
-        planned = self.planned(spans)
         lost = int(self.lost[inside(self.first_ns, spans)].sum())
         unsent = int(self.unsent[inside(self.unsent_ns, spans)].sum())
         waiting = int(self.waiting[inside(self.waiting_ns, spans)].sum())
-        return Loss(
-            max(planned, lost + unsent + waiting), max(0, planned - lost - unsent - waiting), lost, unsent, waiting
-        )
+        others = lost + unsent + waiting
+        good = min(max(0, self.planned(spans) - others), self.whole.good)
+        return Loss(good + others, good, lost, unsent, waiting)
 
     def excused(self, within: Spans | None = None) -> int:
         """How many lost rows may be no fault of DNS: dropped by our own receive buffer, or lost by the lab itself."""
