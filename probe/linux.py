@@ -32,6 +32,7 @@ _PR_SET_TIMERSLACK = 29
 _PR_SET_PDEATHSIG = 1
 
 SUPPORTED = sys.platform == "linux"
+"""Elsewhere nothing here works, and nothing can be asked; this module can be imported all the same."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probe.errors import EnvironmentProblem, UsageError
-from probe.linux import port_range
+from probe.linux import SUPPORTED, port_range
 from probe.model import Question, Series, TargetKind
 from probe.transport.ports import address_of
 from probe.transport.rows import Channel
@@ -83,6 +83,8 @@ def check_limits(series: Sequence[Series]) -> None:
 
     UsageError or EnvironmentProblem with the number needed and the way out.
     """
+    if not SUPPORTED:
+        raise EnvironmentProblem("queries are sent from Linux only: run dnsprobe in a container; reports work anywhere")
     channels = [(channel, mine[0]) for channel, mine in Channels().of(series)]
     sockets = 0
     ports = {"pods": 0, "other targets": 0}

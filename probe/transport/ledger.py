@@ -141,7 +141,7 @@ class Ledger:
     @property
     def in_flight(self) -> int:
         """Rows that have started and have no outcome yet."""
-        return self.flight.in_flight + self._cursor - self._settled
+        return self.flight.in_flight + len(self.unsettled)
 
     def harvest(self) -> Harvest:
         """Everything since the last harvest; all that started is settled."""
