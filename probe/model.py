@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
@@ -74,17 +75,30 @@ _NEVER_GOOD = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Edns:
+    """The OPT record of a query (RFC 6891): UDP size, DO bit (RFC 3225), NSID asked for (RFC 5001)."""
+
+    size: int = 1232
+    do: bool = False
+    nsid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked and what counts as a good reply. `name` is absolute: it is sent as it stands."""
+    """What is asked and what counts as a good reply. `name` is absolute: it is sent as it stands.
+
+    A name may hold `{random}` or `{number}` once: each query then asks for another label, to defeat caches.
+    """
 
     name: str
     qtype: str
     expect: Expect
+    edns: Edns | None = None
 
     @classmethod
-    def of(cls, name: str, qtype: str = "A", expect: str = "") -> Question:
+    def of(cls, name: str, qtype: str = "A", expect: str = "", edns: Edns | None = None) -> Question:
         """A question from text; UsageError if `expect` cannot be read."""
-        return cls(name, qtype.upper(), Expect.parse(expect, qtype))
+        return cls(name, qtype.upper(), Expect.parse(expect, qtype), edns)
 
 
 class TargetKind(StrEnum):
@@ -146,10 +160,49 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """A stretch of a load: for duration_ns the rate goes evenly from one share of the series' rate to another."""
+
+    duration_ns: int
+    from_share: Fraction
+    to_share: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How the queries of a series lie in time; its `rate` is the highest there is.
+
+    arrivals: `even`; `poisson`, whose gaps are exponential and drawn from `seed`; `max`, the one closed loop: as fast
+    as replies allow, with at most `window` outstanding, no schedule (rows are due when they are sent).
+    legs: what the rate does, from start_ns on; after the last one it stays; none: it is constant.
+    """
+
+    arrivals: str = "even"
+    legs: tuple[Leg, ...] = ()
+    seed: int = 0
+    window: int = 0
+
+
+CONSTANT = Shape()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which rows of every series are one worker's: those whose number is `index` modulo `of`."""
+
+    index: int = 0
+    of: int = 1
+
+
+WHOLE = Slice()
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One way of asking. `target` selects whom: `service`, `pods`, ... or a target's name.
 
-    `rate` is queries a second towards each target, shared evenly by the questions.
+    `rate` is queries a second towards each target, shared evenly by the questions. pair: A and AAAA of a name leave one
+    socket back to back, as glibc sends them. gso: up to so many queries leave as one burst (UDP_SEGMENT), 1 is none.
     """
 
     name: str
@@ -158,14 +211,20 @@ class Lane:
     ports: Ports
     rate: Fraction
     timeout_ns: int
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
+    weights: tuple[int, ...] = ()
+    """How often each question is asked among the others; empty: all alike."""
+    shape: Shape = CONSTANT
+    pair: bool = False
+    gso: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """What one lane asks one target for one type: the unit that is scheduled, recorded and stored.
 
-    Its questions are asked in turn. Rows are due at start_ns + offset_ns + i / rate, before stop_ns.
+    Its questions are asked in turn, or by weight. Rows are due at start_ns + offset_ns + i / rate, before stop_ns,
+    where the shape is constant.
     """
 
     index: int
@@ -174,12 +233,16 @@ class Series:
     transport: str
     ports: Ports
     qtype: str
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
     rate: Fraction
     offset_ns: int
     start_ns: int
     stop_ns: int
     timeout_ns: int
+    weights: tuple[int, ...] = ()
+    shape: Shape = CONSTANT
+    pair: bool = False
+    gso: int = 1
 
     @property
     def channel(self) -> tuple[str, str]:

@@ -117,6 +117,10 @@ class Counter(IntEnum):
     TIMEOUT_ANSWER = 6
     CONNECTS = 7
     CONNECTIONS_LOST = 8
+    SENT_OCTETS = 9
+    RECEIVED_OCTETS = 10
+    PORTS_REUSED = 11
+    CLOCK_STEPS = 12
 
     @property
     def label(self) -> str:
@@ -134,4 +138,8 @@ COUNTER_HELP: dict[Counter, str] = {
     Counter.TIMEOUT_ANSWER: "TCP rows that timed out waiting for the answer",
     Counter.CONNECTS: "TCP connections that opened",
     Counter.CONNECTIONS_LOST: "open TCP connections that the other side ended while rows waited on them",
+    Counter.SENT_OCTETS: "octets of the DNS messages that were sent",
+    Counter.RECEIVED_OCTETS: "octets of the DNS messages that answered a row",
+    Counter.PORTS_REUSED: "source ports that a `fresh` lane used again within conntrack's 30 s",
+    Counter.CLOCK_STEPS: "batches of replies timed by this process, because the wall clock had stepped",
 }
