@@ -13,11 +13,7 @@ STORED: dict[type[IntEnum], str] = {
     "connection_refused network_error connection_lost unsent",
     UnsentCause: "stall ids sockets ports send_buffer descriptors",
     Counter: "late duplicate unmatched truncated_with_answer own_drops timeout_connect timeout_answer connects "
-    "connections_lost",
-    "sent_octets",
-    "received_octets",
-    "ports_reused",
-    "clock_steps",
+    "connections_lost sent_octets received_octets ports_reused clock_steps",
 }
 """Run files that were written already hold these numbers, counted from 0. A newcomer is appended here too."""
 
