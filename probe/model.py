@@ -20,16 +20,28 @@ BUCKET_NS = 100_000_000
 """Width of the finest time bucket that is recorded: 100 ms."""
 
 
+class Learnt(StrEnum):
+    """What is good where only the run tells: the commonest of a question's first replies, or what others say."""
+
+    PINNED = "pinned"
+    SAME = "same"
+
+
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What counts as good: a set of outcomes and, if any are given, exactly these addresses."""
+    """What counts as good: a set of outcomes and, if any are given, exactly these addresses.
+
+    learnt: PINNED, only the commonest of the set once ten replies to the question have been seen; SAME, only what the
+    lane's other targets say, too.
+    """
 
     outcomes: frozenset[Outcome]
     addresses: frozenset[str] = frozenset()
+    learnt: Learnt | None = None
 
     @classmethod
     def parse(cls, text: str, qtype: str) -> Expect:
-        """`answer`, `nodata`, `nxdomain`, `any`, joined by `|`, or addresses joined by commas; '' is the default.
+        """Outcomes joined by `|`, or `any`, `pinned` or `same`, or addresses joined by commas; '' is the default.
 
         The default is an answer, and for AAAA an answer or NODATA. UsageError for anything else.
         """
@@ -37,7 +49,9 @@ class Expect:
         if not text:
             return cls(_DEFAULT_AAAA if qtype.upper() == "AAAA" else _DEFAULT)
         if text.lower() == "any":
-            return cls(frozenset(Outcome) - _NEVER_GOOD)
+            return cls(_ANY)
+        if text.lower() in tuple(Learnt):
+            return cls(_FOUND, learnt=Learnt(text.lower()))
         words = [w.strip().lower() for w in text.split("|")]
         if all(w in _EXPECT_WORDS for w in words):
             return cls(frozenset(_EXPECT_WORDS[w] for w in words))
@@ -47,31 +61,33 @@ class Expect:
             addresses = frozenset(str(ipaddress.ip_address(a.strip())) for a in text.split(","))
         except ValueError:
             raise UsageError(
-                f"expect {text!r}: say answer, nodata, nxdomain, answer|nodata, any, or addresses joined by commas"
+                f"expect {text!r}: say {', '.join(_EXPECT_WORDS)}, some of these joined by |,"
+                " any, pinned, same, or addresses joined by commas"
             ) from None
         return cls(_DEFAULT, addresses)
 
     def __str__(self) -> str:
         if self.addresses:
             return ",".join(sorted(self.addresses))
-        if len(self.outcomes) > 3:
+        if self.learnt:
+            return self.learnt.value
+        if self.outcomes == _ANY:
             return "any"
         return "|".join(o.label for o in sorted(self.outcomes))
 
 
 _DEFAULT = frozenset({Outcome.ANSWER})
 _DEFAULT_AAAA = frozenset({Outcome.ANSWER, Outcome.NODATA})
-_EXPECT_WORDS = {o.label: o for o in (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)}
-_NEVER_GOOD = frozenset(
-    {
-        Outcome.MALFORMED,
-        Outcome.TIMEOUT,
-        Outcome.CONNECTION_REFUSED,
-        Outcome.NETWORK_ERROR,
-        Outcome.CONNECTION_LOST,
-        Outcome.UNSENT,
-    }
-)
+_FOUND = frozenset({Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN})
+_EXPECT_WORDS = {o.label: o for o in (*sorted(_FOUND), Outcome.SERVFAIL, Outcome.REFUSED, Outcome.TRUNCATED)}
+_ANY = frozenset(Outcome) - {
+    Outcome.MALFORMED,
+    Outcome.TIMEOUT,
+    Outcome.CONNECTION_REFUSED,
+    Outcome.NETWORK_ERROR,
+    Outcome.CONNECTION_LOST,
+    Outcome.UNSENT,
+}
 
 
 @dataclass(frozen=True, slots=True)

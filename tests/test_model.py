@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.errors import UsageError
-from probe.model import Expect, Mark, Phase, Ports, Question, Target, TargetKind
+from probe.model import Expect, Learnt, Mark, Phase, Ports, Question, Target, TargetKind
 from probe.outcome import Outcome
 
 NEVER_GOOD = {"malformed", "timeout", "connection_refused", "network_error", "connection_lost", "unsent"}
@@ -27,6 +27,8 @@ NEVER_GOOD = {"malformed", "timeout", "connection_refused", "network_error", "co
         ("NXDOMAIN", "A", {"nxdomain"}),
         (" nodata | NxDomain ", "A", {"nodata", "nxdomain"}),
         ("answer|answer", "A", {"answer"}),
+        ("truncated", "A", {"truncated"}),
+        ("servfail|refused", "A", {"servfail", "refused"}),
         ("Any", "A", {o.label for o in Outcome} - NEVER_GOOD),
     ],
 )
@@ -34,6 +36,13 @@ def test_what_counts_as_good(text: str, qtype: str, outcomes: set[str]) -> None:
     expect = Expect.parse(text, qtype)
     assert {o.label for o in expect.outcomes} == outcomes
     assert not expect.addresses
+    assert expect.learnt is None
+
+
+@pytest.mark.parametrize(("text", "learnt"), [("pinned", Learnt.PINNED), (" Same", Learnt.SAME)])
+def test_what_is_good_may_be_learnt(text: str, learnt: Learnt) -> None:
+    found = frozenset({Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN})
+    assert Expect.parse(text, "A") == Expect(found, learnt=learnt)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +59,21 @@ def test_expected_addresses_mean_an_answer_of_exactly_these(text: str, addresses
 
 @pytest.mark.parametrize(
     "text",
-    ["yes", "answer|yes", "answer||nodata", "|", ",", "192.0.2.1,", "192.0.2.300", "192.0.2.1|nodata", "servfail"],
+    [
+        "yes",
+        "answer|yes",
+        "answer||nodata",
+        "|",
+        ",",
+        "192.0.2.1,",
+        "192.0.2.300",
+        "192.0.2.1|nodata",
+        "timeout",
+        "answer|same",
+    ],
 )
 def test_what_cannot_be_expected_is_said_with_what_can(text: str) -> None:
-    with pytest.raises(UsageError, match=r"say answer, nodata, nxdomain, answer\|nodata, any, or addresses") as raised:
+    with pytest.raises(UsageError, match=r"say answer, nodata, .* by \|, any, pinned, same, or addresses") as raised:
         Expect.parse(text, "A")
     assert repr(text) in str(raised.value)
 
@@ -63,8 +83,11 @@ def test_an_address_with_a_zone_is_in_no_dns_record() -> None:
         Expect.parse("fe80::1%eth0", "AAAA")
 
 
+ALL_WORDS = ("pinned", "same", "answer|nodata|nxdomain|servfail|refused|truncated")
+
+
 @given(
-    st.sampled_from(["", "any", "answer", "nodata", "nxdomain", "answer|nodata", "nxdomain|nodata|answer"])
+    st.sampled_from(["", "any", "answer", "nodata", "nxdomain", "answer|nodata", "nxdomain|nodata|answer", *ALL_WORDS])
     | st.sets(st.ip_addresses(), min_size=1, max_size=4).map(lambda found: ",".join(map(str, found))),
     st.sampled_from(["A", "AAAA", "TXT"]),
 )
