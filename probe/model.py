@@ -189,14 +189,20 @@ class Shape:
     """How the queries of a series lie in time; its `rate` is the highest there is.
 
     arrivals: `even`; `poisson`, whose gaps are exponential and drawn from `seed`; `max`, the one closed loop: as fast
-    as replies allow, with at most `window` outstanding, no schedule (rows are due when they are sent).
-    legs: what the rate does, from start_ns on; after the last one it stays; none: it is constant.
+    as replies allow, with at most `window` outstanding towards a target, no schedule (rows are due when they are sent);
+    its `rate` only bounds what is sized by it.
+    legs: what the rate does, from t0 on, whenever the series starts; after the last one it stays; none: it is constant.
     """
 
     arrivals: str = "even"
     legs: tuple[Leg, ...] = ()
     seed: int = 0
     window: int = 0
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether rows are due at instants that are known beforehand."""
+        return self.arrivals != "max"
 
 
 CONSTANT = Shape()
