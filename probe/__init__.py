@@ -5,10 +5,12 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     0 errors       what a person got wrong, with an exit code each
     0 outcome      what can become of a query: Outcome, its help text, whose fault it is
     0 model        Question, Target, Lane, Series, Mark, Interval, Finding: the nouns everyone shares
+    1 book         many names of one type, flat in memory that processes share; weights -> whose turn it is
     1 schedule     pacers: rates -> due instants, a chunk at a time
     1 wire         question -> template bytes (once); batches of datagrams -> outcomes      the only door to dnspython
     1 histogram    log-linear latency counts that add
     1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
+    1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal
     2 transport/   rows out, finished rows back: udp, tcp
     2 recorder     finished rows -> time-bucketed columns; recorders add
     2 runfile      a run as one SQLite file, written while the run goes
