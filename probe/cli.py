@@ -83,6 +83,7 @@ PORTS_HELP = (
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine's loopback."
 DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
+FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines (default {CEILING})."
@@ -161,6 +162,7 @@ def run(
     setting: Annotated[Texts, _option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP, rich_help_panel=RESULT)] = False,
     out: Annotated[str, _option(RESULT, "-o", "--out", "FILE", OUT_HELP)] = "",
+    form: Annotated[str, _option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)] = "text",
     json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
     fail: Annotated[Texts, _option(RESULT, "", "--fail", "WHEN", FAIL_HELP)] = None,
     max_qps: Annotated[str, _option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)] = str(CEILING),
@@ -169,6 +171,7 @@ def run(
 
     A scenario, or a server with dnsperf's letters. There is no limit on outstanding queries.
     """
+    _check_format(form)
     options = {
         "servers": server, "port": port, "datafile": data, "names": name, "types": qtype, "expect": expect,
         "rate": rate, "length": length, "timeout": timeout, "transport": transport, "ports": ports,
@@ -195,7 +198,7 @@ def run(
     engine = Engine(EngineOptions())
     command = shlex.join(["dnsprobe", *sys.argv[1:]])
     ending = asyncio.run(run_plan(plan, path, fitting_view(), engine, cluster, command))
-    code = _report(open_run(ending.path), json_file)
+    code = _report(open_run(ending.path), form, json_file)
     if ending.interrupted:
         code = EXIT_INTERRUPTED
     elif ending.failed or ending.died:
@@ -260,6 +263,11 @@ def _show(plan: Plan) -> None:
     _say(_drawn(Text(title), table, *lines))
 
 
+def _check_format(form: str) -> None:
+    if form not in REPORTS:
+        raise UsageError(f"--format {form!r}: say {', '.join(REPORTS)}")
+
+
 def _check_json(json_file: str, run_file: Path) -> None:
     if json_file in ("", "-"):
         return
@@ -278,13 +286,13 @@ def _check_json(json_file: str, run_file: Path) -> None:
         raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}; name another file") from None
 
 
-def _report(run: Run, json_file: str) -> int:
+def _report(run: Run, form: str, json_file: str) -> int:
     """Print the report, and write it as JSON if asked; the verdict's exit code, or that of a full disk on stdout.
 
     A JSON file that cannot be written any more does not change the verdict.
     """
     code = verdict_of(run).ruling.exit_code
-    told = [(REPORTS["text"](run), sys.stderr if json_file == "-" else sys.stdout)]
+    told = [(REPORTS[form](run), sys.stderr if json_file == "-" else sys.stdout)]
     if json_file == "-":
         told.append((REPORTS["json"](run), sys.stdout))
     for text, stream in told:
@@ -301,16 +309,24 @@ def _report(run: Run, json_file: str) -> int:
     return code
 
 
-@app.command(epilog=_examples("dnsprobe report run.db", "dnsprobe report run.db --json - | jq .totals"))
+@app.command(
+    epilog=_examples(
+        "dnsprobe report run.db",
+        "dnsprobe report run.db --format json | jq .totals",
+        "dnsprobe report run.db --format dnsperf",
+    )
+)
 def report(
     file: Annotated[
         str, typer.Argument(help="What `dnsprobe run` wrote, even if it was cut short.", show_default=False)
     ],
+    form: Annotated[str, _option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)] = "text",
     json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
 ) -> None:
     """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive."""
+    _check_format(form)
     _check_json(json_file, Path(file))
-    raise typer.Exit(_report(open_run(file), json_file))
+    raise typer.Exit(_report(open_run(file), form, json_file))
 
 
 @app.command(epilog=_examples("dnsprobe scenarios", "dnsprobe run scale-down --lab --dry-run"))

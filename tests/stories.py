@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from probe.model import NS, Interval, Mark, Series, TargetKind
-from probe.outcome import Outcome
+from probe.outcome import Counter, Outcome
 from probe.runfile import Run
 from tests.synthetic import MS, drawn, series_of, written
 
@@ -77,6 +77,19 @@ def cut(path: Path) -> Run:
     return written(path, series, drawn("." * 45 + "?????", 10), name="cut", finish=False, facts=FACTS)
 
 
+def over_tcp(path: Path) -> Run:
+    """A connection per query, slower each second, in one of which the port is closed; every fifth name is unknown."""
+    series = [series_of(0, "tcp-fresh", "127.0.0.1", TargetKind.SERVER, 50, 4, "tcp", address="127.0.0.1")]
+
+    def fate(_: Series, due_ns: int) -> Outcome:
+        if NS <= due_ns < 2 * NS:
+            return _REFUSED
+        return Outcome.NXDOMAIN if due_ns // (20 * MS) % 5 == 0 else _GOOD
+
+    counters = {(0, Counter.CONNECTS): 150, (0, Counter.SENT_OCTETS): 5400, (0, Counter.RECEIVED_OCTETS): 10_500}
+    return written(path, series, fate, name="adhoc", latency=lambda ns: (ns // NS + 1) * MS // 2, counters=counters)
+
+
 def foreign(path: Path) -> Run:
     """Names that would move the cursor, recolour the terminal or hide: from a scenario, a cluster, a server."""
     evil = "pod\x1b[31m\n\u202etxt.\x07\u200b"
@@ -86,5 +99,5 @@ def foreign(path: Path) -> Run:
 
 
 STORIES: dict[str, Callable[[Path], Run]] = {
-    story.__name__: story for story in (clean, blackout, a_third, refusals, stalled, cut, foreign)
+    story.__name__: story for story in (clean, blackout, a_third, refusals, stalled, cut, over_tcp, foreign)
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,9 +87,13 @@ def columns_of(series: Sequence[Series], fate: Fate, latency: Latency = MS, seal
             good = outcome in s.questions[0].expect.outcomes
             columns.counts[i, bucket, outcome, int(good)] += 1
             latency_ns = latency if isinstance(latency, int) else latency(due)
-            for duration in [Duration.RTT] * (outcome in REPLIED) + [Duration.LATENCY] * good:
-                columns.durations[i, duration, bins_of(np.array([latency_ns]))[0]] += 1
-                columns.maxima[i, duration] = max(latency_ns, columns.maxima[i, duration])
+            replied = outcome in REPLIED
+            connected = replied and (s.transport, s.ports.policy) == ("tcp", "fresh")
+            lasted = [(Duration.RTT, latency_ns)] * replied + [(Duration.LATENCY, latency_ns)] * good
+            lasted += [(Duration.CONNECT, latency_ns // 2)] * connected
+            for duration, ns in lasted:
+                columns.durations[i, duration, bins_of(np.array([ns]))[0]] += 1
+                columns.maxima[i, duration] = max(ns, columns.maxima[i, duration])
             if not good and outcome is not Outcome.UNSENT:
                 if columns.first_bad[i, bucket] < 0:
                     columns.first_bad[i, bucket] = due
@@ -131,10 +135,14 @@ def written(
     objectives: tuple[str, ...] = (),
     facts: dict[str, str] | None = None,
     latency: Latency = MS,
+    counters: Mapping[tuple[int, Counter], int] | None = None,
     finish: bool = True,
     cut: str = "",
 ) -> Run:
-    """Writes the run to `path` and reads it again; without finish, as kill -9 leaves it: the .db alone."""
+    """Writes the run to `path` and reads it again; without finish, as kill -9 leaves it: the .db alone.
+
+    counters: what was counted beside the rows, by series and counter.
+    """
     columns = columns_of(series, fate, latency)
     end_ns = max(s.stop_ns for s in series)
     head = Head(name, STARTED, end_ns, f"dnsprobe run {name}", "", objectives, facts or {})
@@ -146,6 +154,8 @@ def written(
         writer.interval(interval)
     for at in range(0, len(columns), MINUTE):
         total = flush_of(columns[: at + MINUTE], len(series))
+        for (index, counter), n in (counters or {}).items():
+            total.counters[index, counter] = n
         new = columns[at : at + MINUTE]
         writer.flush(Flush(new, total.unsent, total.counters, total.lag, total.lag_max_ns, []), (at + len(new)) * NS)
     if finish:

@@ -95,6 +95,8 @@ def ran(command: str, folder: Path) -> tuple[int, str, str]:
         ("run -s ::1 --json none/x.json", 2, "--json none/x.json: its folder does not exist"),
         ("run -s ::1 --json /proc/x.json", 2, "--json /proc/x.json: cannot be written: "),
         ("report none.db", 2, "none.db: "),
+        ("report none.db --format html", 2, "--format 'html': say text, json, dnsperf"),
+        ("run -s ::1 --format ''", 2, "--format '': say text, json, dnsperf"),
         ("run --bogus", 2, "No such option: --bogus"),
         ("runn", 2, "No such command 'runn'"),
     ],
@@ -256,6 +258,26 @@ def test_a_run_without_loss_passes(scripted: Start, tmp_path: Path) -> None:
     again, text, _ = ran("report run.db", tmp_path)
     assert again == 0
     assert "PASS" in text
+
+
+@pytest.mark.parametrize(
+    ("form", "begins", "ends"),
+    [
+        ("text", "PASS: none of 200 queries was lost", "\n\n"),
+        ("json", "{\n", "\n}\n\n"),
+        ("dnsperf", "DNS Performance Testing Tool\n", "#histogram "),
+    ],
+)
+def test_a_report_in_any_format(
+    form: str, begins: str, ends: str, passed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = told(f"report {passed} --format {form}", capsys)
+    assert (code, err) == (0, "")
+    assert out.startswith(begins)
+    assert ends in out[-40:]
+    code, out, err = told(f"report {passed} --format {form} --json -", capsys)
+    assert json.loads(out)["verdict"] == "PASS"
+    assert err.startswith(begins)
 
 
 def test_a_json_file_never_replaces_a_run_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -13,14 +16,14 @@ import pytest
 
 from probe.model import NS, Mark
 from probe.outcome import Outcome
-from probe.report import REPORTS, json_report, text_report
+from probe.report import REPORTS, dnsperf_report, json_report, text_report
 from probe.report.units import clock, count, duration, plain, rfc3339, seconds, share, since_start
 from probe.runfile import Head, Run, RunWriter, open_run
+from tests.servers import RealServer
 from tests.stories import STORIES
 from tests.synthetic import STARTED, drawn, series_of, written
 
 GOLDEN = Path(__file__).parent / "data" / "report"
-IN_JSON = ("a_third", "refusals", "cut")
 KEYS = {
     "": "schema_version verdict objectives totals series windows marks findings doubts cut environment",
     "objectives": "text verdict met measure operator limit actual lane target why",
@@ -43,7 +46,15 @@ def golden(kind: str, story: str) -> Path:
     return GOLDEN / f"{story}.{'txt' if kind == 'text' else kind}"
 
 
-@pytest.mark.parametrize(("kind", "story"), [*(("text", s) for s in STORIES), *(("json", s) for s in IN_JSON)])
+TOLD = [
+    *(("text", story) for story in STORIES),
+    *(("json", story) for story in ("a_third", "refusals", "cut")),
+    *(("dnsperf", story) for story in ("blackout", "stalled", "cut", "over_tcp", "foreign")),
+]
+"""Which story is told in which format by a golden file."""
+
+
+@pytest.mark.parametrize(("kind", "story"), TOLD)
 def test_reports_are_as_agreed(tmp_path: Path, kind: str, story: str) -> None:
     assert rendered(kind, STORIES[story](tmp_path / "run.db")) == golden(kind, story).read_text("utf-8")
 
@@ -148,20 +159,6 @@ def test_units(formatted: str, expected: str) -> None:
     assert formatted == expected
 
 
-def _write_golden() -> None:
-    GOLDEN.mkdir(parents=True, exist_ok=True)
-    stories: list[tuple[str, str]] = [*(("text", s) for s in STORIES), *(("json", s) for s in IN_JSON)]
-    make: Callable[[Path], Run]
-    for kind, story in stories:
-        make = STORIES[story]
-        with tempfile.TemporaryDirectory() as folder:
-            golden(kind, story).write_text(rendered(kind, make(Path(folder) / "run.db")), "utf-8")
-
-
-if __name__ == "__main__":
-    _write_golden()
-
-
 def test_answers_that_were_not_expected_are_not_called_lost(tmp_path: Path) -> None:
     series = [series_of(0, rate=10, seconds=20)]
     text = text_report(written(tmp_path / "run.db", series, lambda _, _due: Outcome.NXDOMAIN, name="typo"))
@@ -169,3 +166,133 @@ def test_answers_that_were_not_expected_are_not_called_lost(tmp_path: Path) -> N
     assert "every answer was nxdomain: check the names, and what is expected of them" in " ".join(text.split())
     text = text_report(written(tmp_path / "big.db", series, lambda _, _due: Outcome.TRUNCATED, name="big"))
     assert "the answer does not fit into a datagram: ask by TCP" in text
+
+
+# --- dnsperf's words ---
+
+PERF_TESTS = {
+    "queries_sent": r"\s*Queries sent:\s*(\d+)",
+    "queries_completed": r"\s*Queries completed:\s*(\d+).*",
+    "queries_lost": r"\s*Queries lost:\s*(\d+).*",
+    "run_time": r"\s*Run time \(s\):\s*([0-9.]+)",
+    "qps": r"\s*Queries per second:\s*([0-9.]+)",
+    "avg_latency": r"\s*Average Latency \(s\):\s*([0-9.]+).*",
+    "min_latency": r"\s*Average Latency \(s\):.*min ([0-9.]+).*",
+    "max_latency": r"\s*Average Latency \(s\):.*max ([0-9.]+).*",
+    "stddev_latency": r"\s*Latency StdDev \(s\):\s*([0-9.]+)",
+}
+"""What kubernetes/perf-tests looks for at the beginning of each line, the last one counts: dns/py/data.py, RESULTS."""
+PERF_TESTS_HISTOGRAM = r"#histogram\s+(\d+) (\d+)"
+"""Milliseconds and rows; numpy.percentile() of these fails if there are none: dns/py/data.py, _compute_derived."""
+
+
+def as_perf_tests_reads(report: str) -> dict[str, float]:
+    found = {}
+    for line in report.split("\n"):
+        for key, pattern in PERF_TESTS.items():
+            if match := re.match(pattern, line.strip()):
+                found[key] = float(match[1])
+    return found
+
+
+def statistics(report: str) -> list[str]:
+    """From `Statistics:` to the deviation, its numbers as N, and as many latencies as there are."""
+    lines = report.split("\n")
+    end = max(
+        i for i, line in enumerate(lines) if "Latency" in line and "histogram" not in line and "bucket" not in line
+    )
+    return [re.sub(r"\d+", "N", line) for line in lines[lines.index("Statistics:") : end + 1]]
+
+
+def test_perf_tests_reads_what_dnsperf_would_have_said(tmp_path: Path) -> None:
+    report = dnsperf_report(STORIES["blackout"](tmp_path / "run.db"))
+    assert as_perf_tests_reads(report) == {
+        "queries_sent": 8000,
+        "queries_completed": 5000,
+        "queries_lost": 3000,
+        "run_time": 8.0,
+        "qps": 625.0,
+        "avg_latency": 0.001,
+        "min_latency": 0.001,
+        "max_latency": 0.001,
+        "stddev_latency": 0.0,
+    }
+    lines = [re.match(PERF_TESTS_HISTOGRAM, line) for line in report.split("\n")]
+    assert [(int(m[1]), int(m[2])) for m in lines if m] == [(0, 0), (1, 5000), (4999, 3000)]
+
+
+def test_unsent_rows_were_not_sent_and_undecided_ones_were_interrupted(tmp_path: Path) -> None:
+    series = [series_of(rate=10)]
+    report = dnsperf_report(
+        written(tmp_path / "run.db", series, drawn("uu..xxrsnc" + "." * 88 + "??", 10), finish=False)
+    )
+    counted = [re.sub(r" +", " ", line).strip() for line in report.split("\n") if line.startswith("  Queries ")]
+    assert counted[:4] == [
+        "Queries sent: 98",
+        "Queries completed: 92 (93.88%)",
+        "Queries lost: 4 (4.08%)",
+        "Queries interrupted: 2 (2.04%)",
+    ]
+    assert "  Response codes:       NOERROR 90 (97.83%), SERVFAIL 1 (1.09%), NXDOMAIN 1 (1.09%)\n" in report
+    opening = report.partition("\nStatistics:\n")[0].splitlines()
+    assert [line for line in opening if line.startswith("Warning: 2 rows were due and never sent")]
+    assert opening[-1] == "[Status] Testing complete (interruption)"
+
+
+@pytest.mark.parametrize("latency_ns", [500, 1_100, 20_480, 31_999, 33_000, 700_001, 4_997_000_000, 70 * NS])
+def test_every_latency_is_in_the_bucket_that_dnsperf_has_for_it(tmp_path: Path, latency_ns: int) -> None:
+    """Where bins of ours are wider than microseconds, a neighbour will do."""
+    report = dnsperf_report(written(tmp_path / "run.db", [series_of()], drawn(""), latency=latency_ns))
+    bucket = re.search(r"Latency bucket \(s\):   answer count\n  (\S+) - (\S+):  10\n\n", report)
+    assert bucket
+    first, last = (float(text) * 1e9 for text in bucket.groups())
+    assert first * 0.97 <= min(latency_ns, 68 * NS) <= last * 1.03 + 1000
+    assert f"max {latency_ns // 1000 / 10**6:.6f})" in report
+
+
+def test_nothing_from_outside_can_add_a_line(tmp_path: Path) -> None:
+    evil = "x\n  Queries sent: 7"
+    series = [series_of(lane=evil, target=evil, address=evil)]
+    report = dnsperf_report(written(tmp_path / "run.db", series, drawn("uuux"), name=evil, facts={evil: evil}))
+    assert as_perf_tests_reads(report)["queries_sent"] == 7 == 10 - 3
+    assert len([line for line in report.split("\n") if line.startswith("  Queries sent:")]) == 1
+
+
+@pytest.mark.parametrize("mode", ["udp", "tcp"])
+def test_dnsperf_itself_says_the_same(dnsperf: str, knot: RealServer, tmp_path: Path, mode: str) -> None:
+    (tmp_path / "names").write_text("a.example.test A\nnothing.example.test A\ndual.example.test AAAA\n")
+    asked = ["-s", "127.0.0.1", "-p", str(knot.port), "-d", "names", "-Q", "150", "-l", "1", "-m", mode]
+    own = [sys.executable, "-m", "probe.cli", "run", *asked, "--ports", "reused" if mode == "tcp" else "fixed"]
+    own += ["--expect", "any", "--format", "dnsperf", "-o", "run.db"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    theirs, ours = (
+        subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+        for command in ([dnsperf, *asked], own)
+    )
+    want, got = as_perf_tests_reads(theirs), as_perf_tests_reads(ours)
+    assert list(got) == list(want)
+    for key in ("queries_sent", "queries_completed", "queries_lost"):
+        assert got[key] == pytest.approx(want[key], abs=1)
+    assert got["run_time"] == pytest.approx(want["run_time"], rel=0.01)
+    counted = slice(0, 11)
+    assert statistics(ours)[counted] == statistics(theirs)[counted]
+    assert ours.startswith("DNS Performance Testing Tool\n")
+    status = [
+        re.findall(r"^\[Status\] (?:Command line|Sending queries|Started at|Stopping|Testing)", text, re.MULTILINE)
+        for text in (ours, theirs)
+    ]
+    assert status[0] == status[1]
+    assert ours.count("Connection Statistics:\n\n  ") == theirs.count("Connection Statistics:\n\n  ") == (mode == "tcp")
+
+
+def _write_golden() -> None:
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for kind, story in TOLD:
+        with tempfile.TemporaryDirectory() as folder:
+            golden(kind, story).write_text(rendered(kind, STORIES[story](Path(folder) / "run.db")), "utf-8")
+
+
+if __name__ == "__main__":
+    _write_golden()

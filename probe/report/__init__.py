@@ -1,13 +1,14 @@
-"""A Run -> a report: text for people, JSON for programs."""
+"""A Run -> a report: text for people, JSON for programs, dnsperf's words for its parsers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from probe.report.dnsperf import dnsperf_report
 from probe.report.json import json_report
 from probe.report.text import text_report
 from probe.runfile import Run
 
-__all__ = ["REPORTS", "json_report", "text_report"]
+__all__ = ["REPORTS", "dnsperf_report", "json_report", "text_report"]
 
-REPORTS: dict[str, Callable[[Run], str]] = {"text": text_report, "json": json_report}
+REPORTS: dict[str, Callable[[Run], str]] = {"text": text_report, "json": json_report, "dnsperf": dnsperf_report}

@@ -18,6 +18,9 @@ WIDTH = 110
 WINDOWS_SHOWN = 40
 """More windows than this are shown by length; JSON has them all."""
 
+OCTETS = (Counter.SENT_OCTETS, Counter.RECEIVED_OCTETS)
+"""Counters that are no rows: JSON has them."""
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 Row = Sequence[str]
@@ -28,7 +31,7 @@ def text_report(run: Run) -> str:
     verdict = verdict_of(run)
     timeline = verdict.timeline
     parts = [
-        [_headline(verdict), *_about(run)],
+        [headline(verdict), *_about(run)],
         ["OBJECTIVES", *_objectives(verdict.objectives)],
         ["LANES", *_lanes(timeline)],
         ["DISRUPTIONS", *_windows(timeline)],
@@ -39,7 +42,7 @@ def text_report(run: Run) -> str:
     return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts) + "\n"
 
 
-def _headline(verdict: Verdict) -> str:
+def headline(verdict: Verdict) -> str:
     """One line however long it is: the first thing people read, and what a search finds."""
     timeline = verdict.timeline
     judged = [c for c in timeline.channels if any(j.objective.covers(c.lane) for j in verdict.objectives)]
@@ -138,7 +141,8 @@ def _totals(timeline: Timeline, planned: int) -> str:
     undecided = int(run.in_flight.n.sum())
     said += [f"{count(undecided)} in flight"] if undecided else []
     text = f"all rows: {count(planned)} planned = {' + '.join(said) or '0'}"
-    counters = [f"{count(int(n))}{NO_BREAK}{Counter(i).label}" for i, n in enumerate(run.counters.sum(axis=0)) if n]
+    seen = {Counter(i): int(n) for i, n in enumerate(run.counters.sum(axis=0)) if n and i not in OCTETS}
+    counters = [f"{count(n)}{NO_BREAK}{counter.label}" for counter, n in seen.items()]
     return f"{text}; beside these: {', '.join(counters)}" if counters else text
 
 
