@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +83,13 @@ class RunWriter:
         )
         outcomes = [(int(o), o.label, MEANINGS[o].blame.value, MEANINGS[o].help) for o in Outcome]
         writer._later("INSERT INTO outcomes VALUES (?, ?, ?, ?)", outcomes)
-        writer._later("INSERT INTO facts VALUES (?, ?)", list(head.facts.items()))
+        writer.add_facts(head.facts)
         writer._write()
         return writer
+
+    def add_facts(self, facts: Mapping[str, str]) -> None:
+        """More of the environment, known only later; a fact of the same name is replaced."""
+        self._later("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
 
     def add_series(self, series: Sequence[Series]) -> None:
         """Series join the run, at its start or later."""

@@ -15,6 +15,7 @@ from probe import __version__
 from probe.cluster import Cluster, Happened
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
+from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
@@ -136,6 +137,7 @@ class _Going:
     writer: RunWriter
     view: View
     cluster: Cluster | None
+    host: Host = field(default_factory=Host)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     cut: str = ""
@@ -212,6 +214,11 @@ class _Going:
 
     def _flush(self) -> None:
         flush, now_ns = self.engine.flush(), self.engine.now_ns()
+        for seen in self.host.look(max(0, now_ns)):
+            if isinstance(seen, Mark):
+                self._mark(seen)
+            else:
+                self.writer.interval(seen)
         try:
             self.writer.flush(flush, now_ns)
         except RunFileProblem as problem:
@@ -227,6 +234,7 @@ class _Going:
         if lost := self.engine.overrun:
             text = f"the counts of {lost} s were overwritten before they were read"
             self.writer.interval(Interval(0, end_ns, "overrun", text, "engine"))
+        self.writer.add_facts(self.host.facts())
         try:
             self.writer.finish(end_ns, self.cut)
         except RunFileProblem as problem:
