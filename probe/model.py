@@ -210,7 +210,7 @@ CONSTANT = Shape()
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Which rows of every series are one worker's: those whose number is `index` modulo `of`."""
+    """Which rows of a series are one worker's, or one machine's: those whose number is `index` modulo `of`."""
 
     index: int = 0
     of: int = 1
@@ -265,6 +265,13 @@ class Series:
     shape: Shape = CONSTANT
     pair: bool = False
     gso: int = 1
+    share: Slice = WHOLE
+    """Which of its rows are meant; `rate` is that of all."""
+
+    @property
+    def own_rate(self) -> Fraction:
+        """Queries a second of its share."""
+        return self.rate / self.share.of
 
     @property
     def channel(self) -> tuple[str, str]:
