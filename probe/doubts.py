@@ -107,8 +107,9 @@ def _throttled(run: Run) -> Said:
     found = sorted(_stretches(run, "throttled"), key=lambda i: i.from_ns - i.to_ns)
     if found:
         when = ", ".join(f"{i.from_ns / NS:+.1f} s to {i.to_ns / NS:+.1f} s {i.text}" for i in found[:NAMED])
-        more = f", and {len(found) - NAMED} times more" if len(found) > NAMED else ""
-        yield f"{when}{more}: queries left late or not at all; give this prober a higher CPU limit, or none", ()
+        more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        text = f"this prober was held up, its queries left late or not at all: {when}{more}"
+        yield f"{text}: give it a higher CPU limit, or none", ()
 
 
 def _lag(run: Run) -> Said:
@@ -116,7 +117,7 @@ def _lag(run: Run) -> Said:
     lag = quantile_ns(run.lag, 0.99, maximum=run.lag_max_ns or math.inf)
     if lag > LAG_NS:
         text = f"queries left late: 1 % of them {lag / 1e6:.1f} ms or more after they were due (max"
-        yield f"{text} {run.lag_max_ns / 1e6:.1f} ms): that much of latency is this prober's own; rtt is not", ()
+        yield f"{text} {run.lag_max_ns / 1e6:.1f} ms): that much of latency is this prober's own, none of rtt", ()
 
 
 def _ports_reused(run: Run) -> Said:
