@@ -7,9 +7,11 @@ id, this module the rest.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
@@ -26,6 +28,9 @@ from probe.model import Question
 from probe.outcome import Outcome
 
 HEADER = 12
+LABEL_OCTETS = 13
+"""Octets that stand for `{random}` or `{number}` in a name."""
+_BRACED = re.compile(r"(?<!\\)\{([A-Za-z]+)\}")
 _FIXED_RR = 12
 """A record's octets before its data when its owner is a compression pointer: 2 + type, class, TTL, length."""
 _FORESEEN = np.array([0, 1, 2, 3, 4, 5, 10, 11])
@@ -47,13 +52,41 @@ class Verdicts(NamedTuple):
 
 
 def encode(question: Question) -> bytes:
-    """A query for the question, RD set, id 0. UsageError for a name or type that cannot be put on the wire."""
-    try:
-        name = dns.name.from_text(question.name)
-    except dns.exception.DNSException as error:
-        raise UsageError(f"name {_shorten(question.name)!r}: {_why_not_a_name(question.name, error)}") from None
+    """A query for the question, RD set, id 0; `{random}` or `{number}` in its name is LABEL_OCTETS times `0`.
+
+    UsageError for a name or type that cannot be put on the wire.
+    """
+    return _encoded(question, "0")
+
+
+def placeholder_of(question: Question) -> tuple[str, int] | None:
+    """`random` or `number`, and where its LABEL_OCTETS octets begin in the query; None if the name has none."""
+    words = _BRACED.findall(question.name)
+    if not words:
+        return None
+    pairs = enumerate(zip(_encoded(question, "0"), _encoded(question, "1"), strict=True))
+    return words[0], next(at for at, (one, other) in pairs if one != other)
+
+
+def _encoded(question: Question, fill: str) -> bytes:
+    name = _name(question.name, fill)
     query = dns.message.make_query(name, dns.rdatatype.RdataType(qtype_number(question.qtype)), id=0)
+    if edns := question.edns:
+        nsid: list[dns.edns.Option] = [dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")]
+        query.use_edns(0, dns.flags.DO if edns.do else 0, edns.size, options=nsid if edns.nsid else [])
     return query.to_wire()
+
+
+def _name(text: str, fill: str) -> dns.name.Name:
+    words = _BRACED.findall(text)
+    if len(words) > 1 or not {"random", "number"}.issuperset(words):
+        said = "a label that changes is one {random} or one {number}; a brace as such is \\{"
+        raise UsageError(f"name {_shorten(text)!r}: {said}")
+    filled = _BRACED.sub(fill * LABEL_OCTETS, text)
+    try:
+        return dns.name.from_text(filled)
+    except dns.exception.DNSException as error:
+        raise UsageError(f"name {_shorten(text)!r}: {_why_not_a_name(filled, error)}") from None
 
 
 def qtype_number(qtype: str) -> int:
