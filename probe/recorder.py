@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +47,8 @@ class Columns:
     first_bad, last_bad: int64[S, 10], due instants (ns since t0) of the first and last row that was sent and not good,
     -1 if none;
     durations: int64[S, 3, BINS] by Duration; maxima: int64[S, 3] in ns, 0 if none.
-    sealed: no row of this second can change any more. in flight = planned - counts.sum((2, 3)), never negative.
+    sealed: no row of this second can change any more. in flight = planned - counts.sum((2, 3)), never negative; once
+    sealed it is zero, but for rows of a worker that died.
     """
 
     second: int
@@ -304,45 +306,93 @@ class Recorder:
         self._room.scalars[Scalar.DONE] = int(done)
 
 
+class _Side:
+    """One worker's room as the reader sees it: what was taken of it, and what is kept until the others are as far."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.failures = 0
+        self.due: DueIn | None = None
+        """Set when the worker has died: what it should have asked."""
+        self._next = 0
+        self._kept: dict[int, Columns] = {}
+
+    def is_over(self, second: int) -> bool:
+        """No more rows will be due in it."""
+        scalars = self.room.scalars
+        return bool(scalars[Scalar.DONE]) or int(scalars[Scalar.REACHED]) >= (second + 1) * NS
+
+    def take(self, second: int, series: int, over: bool) -> Columns | None:
+        """Its part of a second, sealed if that is final; None if the writer was in the middle of it too often."""
+        if (kept := self._kept.get(second)) is not None:
+            return _widened(kept, series)
+        column = _copy(self.room, second, series, torn=self.due is not None)
+        if column is None:
+            return None
+        if self.due is None:
+            in_flight = int(column.planned.sum() - column.counts.sum())
+            return replace(column, sealed=self.is_over(second) and in_flight == 0)
+        planned = np.maximum(column.planned, column.counts.sum(axis=(2, 3)))
+        if over:
+            planned = np.maximum(planned, self.due(second, series))
+        return replace(column, planned=planned, sealed=over)
+
+    def keep(self, part: Columns, final: bool) -> None:
+        """A part that was taken; final: of all workers, so that nobody asks for it again."""
+        if part.sealed and part.second == self._next:
+            self._next += 1
+            self._kept[part.second] = part
+        if final:
+            self._kept.pop(part.second, None)
+        self.room.scalars[Scalar.TAKEN] = self._next
+
+
 class Reader:
     """The parent's side: the rooms of all workers, added up."""
 
     def __init__(self, rooms: Sequence[Room], question_of: Callable[[int], str]) -> None:
+        self._sides = [_Side(room) for room in rooms]
         self._rooms, self._question_of = rooms, question_of
         self._next = 0
         self._seen: dict[int, list[int]] = {}
-        self._failures = [0] * len(rooms)
 
     @property
     def done(self) -> bool:
-        """Every worker has an outcome for every row of its schedule."""
-        return all(room.scalars[Scalar.DONE] for room in self._rooms)
+        """Every worker that lives has an outcome for every row of its schedule."""
+        return all(side.room.scalars[Scalar.DONE] for side in self._sides if side.due is None)
 
     @property
     def overrun(self) -> int:
         """Seconds that writers overwrote before they were taken here: their counts are lost."""
         return int(sum(room.scalars[Scalar.OVERRUN] for room in self._rooms))
 
+    def bury(self, worker: int, due: DueIn) -> None:
+        """A worker has died: nobody waits for it, and what it leaves undecided, or should have asked, is in flight."""
+        self._sides[worker].due = due
+
     def flush(self, series: int, until_second: int) -> Flush:
         """Everything new of the first `series` series, up to and including until_second."""
         columns: list[Columns] = []
         sealing = True
+        living = [side for side in self._sides if side.due is None]
         for second in range(self._next, until_second + 1):
-            sealed = all(self._is_over(room, second) for room in self._rooms)
+            over = bool(living) and all(side.is_over(second) for side in living)
             versions = [int(room.version[second % room.places]) for room in self._rooms]
-            column = self._take(second, series, sealed)
-            if column is None:
+            parts = [part for side in self._sides if (part := side.take(second, series, over)) is not None]
+            if len(parts) < len(self._sides):
                 sealing = False
                 continue
-            sealing = sealing and column.sealed
-            if self._seen.get(second) != versions or column.sealed:
-                columns.append(column)
-                self._seen[second] = versions
+            total = reduce(_added, parts)
+            seen = _SEALED if total.sealed else versions
+            if self._seen.get(second) != seen:
+                columns.append(total)
+                self._seen[second] = seen
+            sealing = sealing and total.sealed
             if sealing:
                 self._next = second + 1
-                self._seen.pop(second, None)
-        for room in self._rooms:
-            room.scalars[Scalar.TAKEN] = self._next
+                self._seen.pop(second)
+            for side, part in zip(self._sides, parts, strict=True):
+                side.keep(part, final=sealing)
         return Flush(
             columns=columns,
             unsent=sum((r.unsent[:series] for r in self._rooms), np.zeros((series, len(UnsentCause)), np.int64)),
@@ -352,29 +402,12 @@ class Reader:
             failures=self._new_failures(),
         )
 
-    @staticmethod
-    def _is_over(room: Room, second: int) -> bool:
-        return bool(room.scalars[Scalar.DONE]) or int(room.scalars[Scalar.REACHED]) >= (second + 1) * NS
-
-    def _take(self, second: int, series: int, over: bool) -> Columns | None:
-        """A whole second, all rooms added; None if a writer was in the middle of it too often."""
-        total: Columns | None = None
-        for room in self._rooms:
-            column = _copy(room, second, series)
-            if column is None:
-                return None
-            total = column if total is None else _added(total, column)
-        if total is None:
-            return None
-        in_flight = int(total.planned.sum() - total.counts.sum())
-        return replace(total, sealed=over and in_flight == 0)
-
     def _new_failures(self) -> list[Failure]:
         found = []
-        for i, room in enumerate(self._rooms):
-            written = int(room.scalars[Scalar.FAILURES])
-            for k in range(max(self._failures[i], written - FAILURE_ROOM), written):
-                row = room.failures[k % FAILURE_ROOM]
+        for side in self._sides:
+            written = int(side.room.scalars[Scalar.FAILURES])
+            for k in range(max(side.failures, written - FAILURE_ROOM), written):
+                row = side.room.failures[k % FAILURE_ROOM]
                 found.append(
                     Failure(
                         series=int(row["series"]), question=self._question_of(int(row["question"])),
@@ -383,19 +416,26 @@ class Reader:
                         query_id=int(row["query_id"]),
                     )
                 )  # fmt: skip
-            self._failures[i] = written
+            side.failures = written
         return found
 
 
+DueIn = Callable[[int, int], Ints]
+"""Second, number of series -> rows due in it by the schedule, int64[series, 10]."""
+_SEALED: list[int] = []
+"""Instead of a second's versions, once it came sealed."""
 _TRIES = 200
 
 
-def _copy(room: Room, second: int, series: int) -> Columns | None:
-    """One second of one room, taken whole; zeros where nothing was due; None after too many tries."""
+def _copy(room: Room, second: int, series: int, torn: bool = False) -> Columns | None:
+    """One second of one room, taken whole; zeros where nothing was due; None after too many tries.
+
+    torn: as it is, for its writer has died.
+    """
     place = second % room.places
     for _ in range(_TRIES):
         version = int(room.version[place])
-        if version % 2 == 0:
+        if version % 2 == 0 or torn:
             if room.second[place] != second:
                 return _nothing(second, series)
             first = room.first_bad[place, :series].copy()
@@ -425,6 +465,22 @@ def _nothing(second: int, series: int) -> Columns:
         last_bad=np.full((series, BUCKETS), -1, np.int64),
         durations=np.zeros((series, len(Duration), BINS), np.int64),
         maxima=np.zeros((series, len(Duration)), np.int64),
+    )
+
+
+def _widened(column: Columns, series: int) -> Columns:
+    """With series that joined after it was taken."""
+    if (more := series - len(column.planned)) <= 0:
+        return column
+    rest = _nothing(column.second, more)
+    return replace(
+        column,
+        planned=np.concatenate([column.planned, rest.planned]),
+        counts=np.concatenate([column.counts, rest.counts]),
+        first_bad=np.concatenate([column.first_bad, rest.first_bad]),
+        last_bad=np.concatenate([column.last_bad, rest.last_bad]),
+        durations=np.concatenate([column.durations, rest.durations]),
+        maxima=np.concatenate([column.maxima, rest.maxima]),
     )
 
 
