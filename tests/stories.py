@@ -71,6 +71,25 @@ def stalled(path: Path) -> Run:
     return written(path, series, drawn("." * 400 + "u" * 200, 100), name="stalled", facts=FACTS)
 
 
+def dropped(path: Path) -> Run:
+    """Two windows, of refusals and of silence; our own receive buffer dropped 35 replies, nobody knows which."""
+    series = [
+        series_of(0, "vip-udp", "kube-dns", rate=100, seconds=20),
+        series_of(1, "vip-udp", "kube-dns", rate=100, seconds=20, qtype="AAAA", offset_ns=5 * MS),
+        series_of(2, "vip-fixed", "kube-dns", rate=50, seconds=20, ports="fixed"),
+    ]
+    fates = [
+        drawn("." * 500 + "r" * 95 + "." * 400 + "x" * 25, 100),
+        drawn("." * 995 + "x" * 25, 100),
+        drawn("." * 500 + "x" * 10, 50),
+    ]
+    counters = {(0, Counter.OWN_DROPS): 35, (2, Counter.OWN_DROPS): 9}
+    objectives = ("loss <= 2%", "loss(vip-udp) <= 3%", "longest_disruption <= 100ms", "p99(vip-fixed) <= 100ms")
+    return written(
+        path, series, lambda s, due: fates[s.index](s, due), name="fast", counters=counters, objectives=objectives
+    )
+
+
 def cut(path: Path) -> Run:
     """kill -9 after five seconds, rows in flight."""
     series = [series_of(0, "vip-udp", "kube-dns", rate=10, seconds=5)]
@@ -99,5 +118,5 @@ def foreign(path: Path) -> Run:
 
 
 STORIES: dict[str, Callable[[Path], Run]] = {
-    story.__name__: story for story in (clean, blackout, a_third, refusals, stalled, cut, over_tcp, foreign)
+    story.__name__: story for story in (clean, blackout, a_third, refusals, stalled, dropped, cut, over_tcp, foreign)
 }

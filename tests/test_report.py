@@ -17,7 +17,7 @@ import pytest
 from probe.model import NS, Mark
 from probe.outcome import Outcome
 from probe.report import REPORTS, dnsperf_report, json_report, text_report
-from probe.report.units import clock, count, duration, plain, rfc3339, seconds, share, since_start
+from probe.report.units import between, clock, count, duration, plain, rfc3339, seconds, share, since_start
 from probe.runfile import Head, Run, RunWriter, open_run
 from tests.servers import RealServer
 from tests.stories import STORIES
@@ -26,11 +26,12 @@ from tests.synthetic import STARTED, drawn, series_of, written
 GOLDEN = Path(__file__).parent / "data" / "report"
 KEYS = {
     "": "schema_version verdict objectives totals series windows marks findings doubts cut environment",
-    "objectives": "text verdict met measure operator limit actual lane target why",
-    "totals": "planned good in_flight outcomes unsent_by_cause counters",
-    "series": "lane target target_kind transport ports qtype planned good in_flight outcomes latency_seconds"
-    " rtt_seconds",
-    "windows": "from to seconds resolution_seconds lane target class planned lost inferred still_open others",
+    "objectives": "text verdict met measure operator limit actual actual_at_best lane target why",
+    "totals": "planned good in_flight lost lost_at_least outcomes unsent_by_cause counters",
+    "series": "lane target target_kind transport ports qtype planned good in_flight lost lost_at_least outcomes"
+    " latency_seconds rtt_seconds",
+    "windows": "from to seconds resolution_seconds lane target class planned lost lost_at_least inferred still_open"
+    " others",
     "marks": "at seconds kind text source subject",
     "doubts": "id text lanes hides_loss",
 }
@@ -48,7 +49,7 @@ def golden(kind: str, story: str) -> Path:
 
 TOLD = [
     *(("text", story) for story in STORIES),
-    *(("json", story) for story in ("a_third", "refusals", "cut")),
+    *(("json", story) for story in ("a_third", "refusals", "dropped", "cut")),
     *(("dnsperf", story) for story in ("blackout", "stalled", "cut", "over_tcp", "foreign")),
 ]
 """Which story is told in which format by a golden file."""
@@ -65,6 +66,7 @@ def test_reports_are_as_agreed(tmp_path: Path, kind: str, story: str) -> None:
         ("clean", "PASS: none of 2,000 queries was lost in 20.0 s"),
         ("blackout", "FAIL: it hurt: 3,000 of 8,000 queries lost (37.5 %), at worst for 3.000 s from 14:13:22.345 UTC"),
         ("a_third", "FAIL: it hurt: 100 of 1,500 queries lost (6.67 %), at worst for 2.980 s"),
+        ("dropped", "FAIL: it hurt: 111 to 155 of 5,000 queries lost (2.22 % to 3.1 %), at worst for 0.945 s from"),
         ("stalled", "INCONCLUSIVE: none of 800 queries was lost in 10.0 s, but 200 rows were due and never sent"),
         ("cut", "INCONCLUSIVE: none of 45 queries was lost in 5.0 s, but the run was cut"),
     ],
@@ -83,7 +85,9 @@ def test_json_is_stable_and_adds_up(tmp_path: Path, story: str) -> None:
     for rows in (report["totals"], *report["series"]):
         assert rows["planned"] == sum(rows["outcomes"].values()) + rows["in_flight"]
         assert tuple(rows["outcomes"]) == tuple(o.label for o in Outcome)
-    for name in ("planned", "good", "in_flight"):
+        assert rows["planned"] == rows["good"] + rows["lost"] + rows["outcomes"]["unsent"] + rows["in_flight"]
+        assert 0 <= rows["lost_at_least"] <= rows["lost"]
+    for name in ("planned", "good", "in_flight", "lost"):
         assert report["totals"][name] == sum(s[name] for s in report["series"])
     assert report["totals"]["outcomes"]["unsent"] == sum(report["totals"]["unsent_by_cause"].values())
     for w in report["windows"]:
@@ -148,6 +152,10 @@ def test_marks_are_told_in_order(tmp_path: Path) -> None:
         (share(0.000001), "<0.001 %"),
         (share(0.999999), "99.999 %"),
         (share(math.nan), "-"),
+        (between(120, 155, count), "120 to 155"),
+        (between(155, 155, count), "155"),
+        (between(math.nan, math.inf, duration), "never"),
+        (between(4e6, math.inf, duration), "4 ms to never"),
         (count(1_234_567), "1,234,567"),
         (since_start(-5_000_000), "-0.005 s"),
         (clock(STARTED + 5), "14:13:20.000"),

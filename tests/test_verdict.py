@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from probe.doubts import doubts_of
 from probe.errors import UsageError
 from probe.model import NS, Interval, Mark, Series, TargetKind
 from probe.outcome import Counter, Outcome
-from probe.recorder import Flush
-from probe.runfile import Head, Run, RunWriter, open_run
-from probe.verdict import Judged, Ruling, default_objectives, fail_condition, parse_objective, verdict_of
-from tests.synthetic import STARTED, Fate, columns_of, drawn, flush_of, series_of, written
+from probe.runfile import Run
+from probe.timeline import Timeline
+from probe.verdict import Judged, Ruling, default_objectives, fail_condition, judge, parse_objective, verdict_of
+from tests.synthetic import Fate, drawn, series_of, written
 
 Written = Callable[..., Run]
 PASS, FAIL, INCONCLUSIVE = Ruling.PASS, Ruling.FAIL, Ruling.INCONCLUSIVE
@@ -242,28 +243,55 @@ def test_what_the_lab_lost_itself_is_not_blamed_on_dns(
     assert one.why.startswith("what was lost may be no fault of DNS: ") == (ruling is INCONCLUSIVE)
 
 
-def run_with_own_drops(path: Path, drops: int, drawing: str) -> Run:
-    series = [series_of(rate=100, seconds=10)]
-    flush: Flush = flush_of(columns_of(series, drawn(drawing, 100)), 1)
-    flush.counters[0, Counter.OWN_DROPS] = drops
-    writer = RunWriter.create(
-        path, Head("x", STARTED, 10 * NS, objectives=("loss <= 1%", "longest_disruption <= 0.1s"))
-    )
-    writer.add_series(series)
-    writer.flush(flush, 10 * NS)
-    writer.finish(10 * NS)
-    return open_run(path)
-
-
 @pytest.mark.parametrize(
-    ("drops", "lost", "ruling"), [(5, 10, PASS), (0, 30, FAIL), (19, 30, FAIL), (30, 30, INCONCLUSIVE)]
+    ("objective", "drawing", "drops", "ruling", "between"),
+    [
+        # 1,000 rows at 100 q/s -> what the objective's value was at best, and as counted
+        ("loss <= 1%", "x" * 10, 5, PASS, (0.005, 0.01)),
+        ("loss <= 1%", "x" * 30, 0, FAIL, (0.03, 0.03)),
+        ("loss <= 1%", "x" * 30, 19, FAIL, (0.011, 0.03)),
+        ("loss <= 1%", "x" * 30, 20, INCONCLUSIVE, (0.01, 0.03)),
+        ("loss <= 1%", "x" * 30, 500, INCONCLUSIVE, (0, 0.03)),  # never less than nothing
+        ("loss <= 1%", "r" * 30, 30, FAIL, (0.03, 0.03)),  # a refusal is no reply that was dropped
+        ("loss <= 1%", "r" * 10 + "x" * 20, 30, INCONCLUSIVE, (0.01, 0.03)),
+        ("loss >= 2%", "x" * 30, 5, PASS, (0.025, 0.03)),
+        ("loss >= 2%", "x" * 30, 20, INCONCLUSIVE, (0.01, 0.03)),
+        ("longest_disruption <= 0.1s", "x" * 10, 5, PASS, (0.1, 0.1)),
+        ("longest_disruption <= 0.1s", "x" * 30, 19, FAIL, (0.2, 0.3)),  # 11 rows in a row are left
+        ("longest_disruption <= 0.1s", "x" * 30, 20, INCONCLUSIVE, (0.1, 0.3)),
+        ("longest_disruption <= 1s", "x" * 120, 119, INCONCLUSIVE, (0.1, 1.2)),
+        ("longest_disruption <= 1s", "x..." * 30, 2, FAIL, (1.09, 1.17)),  # that much shorter, at most
+        ("longest_disruption <= 1s", "x..." * 30, 30, INCONCLUSIVE, (0, 1.17)),
+        ("longest_disruption <= 1s", "x" * 120 + "." * 300 + "r" * 120, 120, FAIL, (1.2, 1.2)),
+        ("p99 <= 100ms", "x" * 11, 2, INCONCLUSIVE, (0.001, math.inf)),
+        ("p99 <= 100ms", "r" * 11, 1, FAIL, (math.inf, math.inf)),
+        ("p99 <= 100ms", "x" * 1000, 1000, INCONCLUSIVE, (math.nan, math.inf)),  # nothing is known to be lost, or good
+    ],
 )
 def test_replies_we_dropped_ourselves_are_not_blamed_on_dns(
-    tmp_path: Path, drops: int, lost: int, ruling: Ruling
+    tmp_path: Path, objective: str, drawing: str, drops: int, ruling: Ruling, between: tuple[float, float]
 ) -> None:
-    verdict = verdict_of(run_with_own_drops(tmp_path / "run.db", drops, "x" * lost))
-    assert verdict.ruling is ruling
-    assert {j.ruling for j in verdict.objectives} == {ruling}
+    run = written(
+        tmp_path / "run.db",
+        [series_of(rate=100)],
+        drawn(drawing, 100),
+        counters={(0, Counter.OWN_DROPS): drops},
+        objectives=(objective,),
+    )
+    (one,) = verdict_of(run).objectives
+    assert one.ruling is ruling
+    assert (one.at_best, one.actual) == pytest.approx(between, rel=0.02, nan_ok=True)
+    assert one.why.startswith("what was lost may be no fault of DNS: ") == (ruling is INCONCLUSIVE)
+
+
+def test_an_objective_is_missed_where_one_lane_missed_it_for_certain(tmp_path: Path) -> None:
+    """One lost more, but that may have been dropped here: between what each lost at best and as counted."""
+    series = [series_of(0, "ours", rate=100), series_of(1, "theirs", rate=100)]
+    fates = [drawn("x" * 50, 100), drawn("x" * 30, 100)]
+    drops = {(0, Counter.OWN_DROPS): 50}
+    run = written(tmp_path / "run.db", series, lambda s, due: fates[s.index](s, due), counters=drops)
+    one = judge(Timeline.of(run), doubts_of(run), [parse_objective("loss <= 1%")]).objectives[0]
+    assert (one.ruling, one.lane, one.at_best, one.actual) == (FAIL, "ours", 0.03, 0.05)
 
 
 def test_verdict_is_the_worst_ruling_and_its_exit_code(tmp_path: Path) -> None:

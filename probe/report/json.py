@@ -3,18 +3,21 @@
     schema_version  1; it changes when a name goes or changes its meaning, not when one is added
     verdict         PASS, FAIL or INCONCLUSIVE
     objectives[]    text; verdict; met: as counted, null without a sample; measure, operator; limit and actual: a
-                    fraction of rows for loss, else seconds; lane, target: whose value `actual` is; why: reasons
+                    fraction of rows for loss, else seconds; actual_at_best: the same, had all that may be no fault of
+                    DNS been good; lane, target: whose value `actual` is; why: reasons
     totals          every row of the run, also of pods that were told to go:
                     planned = sum of outcomes + in_flight; good; in_flight: undecided rows, 0 unless the run was cut;
-                    outcomes{}; unsent_by_cause{}; counters{}: what was seen beside the outcomes
+                    lost: neither good nor unsent; lost_at_least: without those that may be no fault of DNS, for our
+                    own receive buffer dropped as many, or the lab did; outcomes{}; unsent_by_cause{}; counters{}: what
+                    was seen beside the outcomes
     series[]        what one lane asked one target for one type: lane, target, target_kind, transport, ports, qtype,
-                    planned, good, in_flight, outcomes{}; latency_seconds{}: from due to a good reply,
-                    every other row that was sent as infinite, however fast its reply; rtt_seconds{}: from send to
-                    reply, of all replies; both p50, p90, p99, p999, max
+                    planned, good, in_flight, lost, lost_at_least, outcomes{}; latency_seconds{}: from due to a good
+                    reply, every other row that was sent as infinite, however fast its reply; rtt_seconds{}: from
+                    send to reply, of all replies; both p50, p90, p99, p999, max
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
-                    target, class (an outcome); planned, lost: rows due inside; inferred: a refusal that only others
-                    heard; still_open: not yet good again at the end; others[]: lane, and how many other targets of
-                    it were asked meanwhile, and how many of these lost nothing: targets, fine
+                    target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
+                    only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
+                    targets of it were asked meanwhile, and how many of these lost nothing: targets, fine
     marks[]         what happened: at, seconds (since the start), kind, text, source, subject
     findings[]      causes and remedies: id, severity, text, evidence, remedy, source
     doubts[]        what the prober did wrong itself: id, text, lanes[] (empty: all), hides_loss
@@ -40,11 +43,13 @@ from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 from probe.report.units import rfc3339
 from probe.runfile import Run
-from probe.timeline import Window, ranked_ns
-from probe.verdict import Judged, verdict_of
+from probe.timeline import Channel, Window, common, ranked_ns
+from probe.verdict import Judged, spared, verdict_of
 
 SCHEMA_VERSION = 1
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+
+_EVER = ((0, 1 << 62),)
 
 Ints = NDArray[np.int64]
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
@@ -53,18 +58,21 @@ Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 def json_report(run: Run) -> str:
     """One object, two spaces of indentation, ASCII, ends with a newline."""
     verdict = verdict_of(run)
+    channels = {channel.name: channel for channel in verdict.timeline.channels}
     outcomes, in_flight = _outcomes(run)
     report: dict[str, Json] = {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict.ruling.value,
         "objectives": [_objective(judged) for judged in verdict.objectives],
         "totals": {
-            **_rows(outcomes.sum(axis=0), int(in_flight.sum())),
+            **_rows(outcomes.sum(axis=0), int(in_flight.sum()), sum(spared(c, _EVER) for c in channels.values())),
             "unsent_by_cause": _named((x.label for x in UnsentCause), run.unsent.sum(axis=0).tolist()),
             "counters": _named((x.label for x in Counter), run.counters.sum(axis=0).tolist()),
         },
-        "series": [_series(run, s, outcomes[s.index], int(in_flight[s.index])) for s in run.series],
-        "windows": [_window(run, window) for window in verdict.timeline.windows],
+        "series": [
+            _series(run, s, outcomes[s.index], int(in_flight[s.index]), channels[s.channel]) for s in run.series
+        ],
+        "windows": [_window(run, w, channels[w.lane, w.target]) for w in verdict.timeline.windows],
         "marks": [_mark(run, mark) for mark in run.marks],
         "findings": [],
         "doubts": [
@@ -76,9 +84,7 @@ def json_report(run: Run) -> str:
     return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
-def _outcomes(
-    run: Run,
-) -> tuple[Ints, Ints]:
+def _outcomes(run: Run) -> tuple[Ints, Ints]:
     """Rows by series, outcome and good, int64[S, outcomes, 2]; and undecided ones, int64[S]."""
     table = np.zeros((len(run.series), len(Outcome), 2), np.int64)
     np.add.at(table, (run.counts.series, run.counts.outcome, run.counts.good), run.counts.n)
@@ -87,21 +93,26 @@ def _outcomes(
     return table, waiting
 
 
-def _rows(table: Ints, in_flight: int) -> dict[str, Json]:
+def _rows(table: Ints, in_flight: int, may_be: int) -> dict[str, Json]:
+    """may_be: how many of the lost rows may be no fault of DNS."""
+    lost = int(table[:, 0].sum() - table[Outcome.UNSENT, 0])
     return {
         "planned": int(table.sum()) + in_flight,
         "good": int(table[:, 1].sum()),
         "in_flight": in_flight,
+        "lost": lost,
+        "lost_at_least": max(0, lost - may_be),
         "outcomes": _named((x.label for x in Outcome), table.sum(axis=1).tolist()),
     }
 
 
-def _series(run: Run, s: Series, table: Ints, in_flight: int) -> dict[str, Json]:
-    lost = table[:, 0].copy()
-    lost[Outcome.UNSENT] = 0
+def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) -> dict[str, Json]:
+    may_be = spared(channel, _EVER)
+    if not channel.lab_at_fault:
+        may_be = min(may_be, int(table[Outcome.TIMEOUT, 0]))
     latency = run.histograms.total([s.index], Duration.LATENCY)
     rtt = run.histograms.total([s.index], Duration.RTT)
-    fate = (int(table[:, 1].sum()), int(lost.sum()))
+    fate = (int(table[:, 1].sum()), int(table[:, 0].sum() - table[Outcome.UNSENT, 0]))
     return {
         "lane": s.lane,
         "target": s.target.name,
@@ -109,7 +120,7 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int) -> dict[str, Json]
         "transport": s.transport,
         "ports": str(s.ports),
         "qtype": s.qtype,
-        **_rows(table, in_flight),
+        **_rows(table, in_flight, may_be),
         "latency_seconds": {name: _seconds(ranked_ns(*latency, q, *fate)) for name, q in QUANTILES.items()},
         "rtt_seconds": {name: _seconds(ranked_ns(*rtt, q)) for name, q in QUANTILES.items()},
     }
@@ -125,13 +136,15 @@ def _objective(judged: Judged) -> dict[str, Json]:
         "operator": o.operator,
         "limit": o.limit,
         "actual": judged.actual if math.isfinite(judged.actual) else None,
+        "actual_at_best": judged.at_best if math.isfinite(judged.at_best) else None,
         "lane": judged.lane,
         "target": judged.target,
         "why": judged.why,
     }
 
 
-def _window(run: Run, w: Window) -> dict[str, Json]:
+def _window(run: Run, w: Window, channel: Channel) -> dict[str, Json]:
+    may_be = spared(channel, common(channel.counted, ((w.from_ns, w.to_ns),)))
     return {
         "from": rfc3339(run.head.started_unix_ns + w.from_ns),
         "to": rfc3339(run.head.started_unix_ns + w.to_ns),
@@ -142,6 +155,7 @@ def _window(run: Run, w: Window) -> dict[str, Json]:
         "class": w.outcome.label,
         "planned": w.planned,
         "lost": w.lost,
+        "lost_at_least": w.lost - may_be,
         "inferred": w.inferred,
         "still_open": w.still_open,
         "others": [{"lane": o.lane, "targets": o.asked, "fine": o.fine} for o in w.others],

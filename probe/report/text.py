@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
-from probe.report.units import clock, count, date, duration, plain, seconds, share, since_start
+from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
-from probe.timeline import Channel, Elsewhere, Timeline, Window, ranked_ns
-from probe.verdict import MEASURES, Judged, Ruling, Verdict, verdict_of
+from probe.timeline import Channel, Elsewhere, Timeline, Window, common, ranked_ns
+from probe.verdict import MEASURES, Judged, Ruling, Verdict, spared, verdict_of
 
 WIDTH = 110
 WINDOWS_SHOWN = 40
@@ -49,11 +49,13 @@ def headline(verdict: Verdict) -> str:
     channels = judged or list(timeline.channels)
     losses = [c.loss() for c in channels]
     lost, asked = sum(loss.lost for loss in losses), sum(loss.asked for loss in losses)
+    surely = lost - sum(spared(c) for c in channels)
     text = f"none of {count(asked)} queries was lost in {timeline.run.end_ns / NS:,.1f} s"
     if lost:
         worst = _worst(timeline, channels)
         fate = "not answered as expected" if worst.outcome in REPLIED else "lost"
-        text = f"{count(lost)} of {count(asked)} queries {fate} ({share(lost / asked)}), {_at_worst(timeline, worst)}"
+        text = f"{between(surely, lost, count)} of {count(asked)} queries {fate}"
+        text += f" ({between(surely / asked, lost / asked, share)}), {_at_worst(timeline, worst)}"
     if verdict.ruling is Ruling.INCONCLUSIVE:
         return f"{verdict.ruling}: {text}, but {_reason(verdict)}"
     if verdict.ruling is Ruling.FAIL and not lost:
@@ -105,9 +107,10 @@ def _objectives(objectives: Sequence[Judged]) -> list[str]:
 
 
 def _actual(judged: Judged) -> str:
+    """As counted; a range where lost rows may be no fault of DNS."""
     if MEASURES[judged.objective.measure].unit == "%":
-        return share(judged.actual)
-    return duration(judged.actual * NS)
+        return between(judged.at_best, judged.actual, share)
+    return between(judged.at_best * NS, judged.actual * NS, duration)
 
 
 def _lanes(timeline: Timeline) -> list[str]:
@@ -118,14 +121,17 @@ def _lanes(timeline: Timeline) -> list[str]:
         loss = c.loss()
         quantiles = (timeline.quantile_ns(c, Duration.LATENCY, q) for q in (0.5, 0.99, 1))
         unsent = count(loss.unsent) if missed else ""
-        numbers = (count(loss.planned), unsent, count(loss.good), count(loss.lost), share(loss.share))
+        surely = loss.lost - spared(c)
+        lost = between(surely, loss.lost, count)
+        part = between(surely / loss.asked, loss.share, share) if loss.asked else share(loss.share)
+        numbers = (count(loss.planned), unsent, count(loss.good), lost, part)
         rows.append((_channel(c), f"{c.transport} {c.ports}", *numbers, *map(duration, quantiles)))
     lines = _table(rows, "<<>>>>>>>>")
     lines.append("  p50, p99, max: from when a query was due to its good reply; never: that row was lost")
-    for c in timeline.channels:
-        if (excused := c.excused()) and (lost := c.loss().lost):
-            fewest = count(max(0, lost - excused))
-            lines.append(f"  {_channel(c)}: {fewest} to {count(lost)} lost, see what to doubt")
+    if any(spared(c) for c in timeline.channels):
+        lines.append(
+            "  lost: from what certainly was to what looks so, for some may be no fault of DNS: see the doubts"
+        )
     planned = sum(c.whole.planned for c in timeline.channels)
     beside = planned - sum(c.loss().planned for c in timeline.channels)
     if beside > 0:
@@ -154,9 +160,12 @@ def _windows(timeline: Timeline) -> list[str]:
     start = timeline.run.head.started_unix_ns
     rows: list[Row] = [("from", "(UTC)", "to (UTC)", "length", "lost of planned", "class", "lane -> target")]
     kept = [w for w in windows if w in shown]
+    channels = {c.name: c for c in timeline.channels}
     for w in kept:
         length = f"{seconds(w.to_ns - w.from_ns)} (to {duration(w.resolution_ns)})"
-        lost = f"{count(w.lost)} of {count(w.planned)}"
+        channel = channels[w.lane, w.target]
+        surely = w.lost - spared(channel, common(channel.counted, ((w.from_ns, w.to_ns),)))
+        lost = f"{between(surely, w.lost, count)} of {count(w.planned)}"
         times = (since_start(w.from_ns), clock(start + w.from_ns), clock(start + w.to_ns))
         rows.append((*times, length, lost, w.outcome.label, _channel(w)))
     head, *lines = _table(rows, ">>>>><<")

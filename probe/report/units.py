@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from probe.model import NS
+
+Number = TypeVar("Number", int, float)
 
 
 def count(n: int) -> str:
     """12,345."""
     return f"{n:,}"
+
+
+def between(least: Number, most: Number, text: Callable[[Number], str]) -> str:
+    """A range, `120 to 155`; one number where it reads the same, or where least is nan: not known."""
+    low, high = text(least), text(most)
+    return high if low == high or math.isnan(least) else f"{low} to {high}"
 
 
 def share(fraction: float) -> str:

@@ -13,7 +13,7 @@ from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Doubt
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, joined
-from probe.verdict.measures import MEASURES, Reading
+from probe.verdict.measures import MEASURES, Reading, spared
 from probe.verdict.objective import Objective, default_objectives, fail_condition, parse_objective
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "fail_condition",
     "judge",
     "parse_objective",
+    "spared",
     "verdict_of",
 ]
 
@@ -48,6 +49,7 @@ class Judged:
     """One objective: `actual` is the value of the lane and target that came closest to missing it, or missed it most.
 
     met: as counted; None without a sample. why: what makes a ruling differ from `met`, or a note on what was measured.
+    at_best: what `actual` may have been, had all that may be no fault of DNS been good: the truth lies between them.
     """
 
     objective: Objective
@@ -57,6 +59,7 @@ class Judged:
     lane: str = ""
     target: str = ""
     why: str = ""
+    at_best: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +99,19 @@ def _judged(timeline: Timeline, doubts: Sequence[Doubt], objective: Objective) -
     if channel is None:
         return Judged(objective, Ruling.INCONCLUSIVE, math.nan, None, why="nothing was measured on these lanes")
     met = objective.met_by(actual)
-    if not met:
-        best, _ = _worst(timeline, channels, objective, within, Reading.BEST)
-        spared = objective.met_by(best)
-        ruling = Ruling.INCONCLUSIVE if spared else Ruling.FAIL
-        why = _excuse(doubts, channels) if spared else note
-        return Judged(objective, ruling, actual, met, *channel.name, why=why)
-    hidden = (
-        _hidden(timeline, doubts, objective, channels, within)
-        or _too_few(objective, channels, within)
-        or _open_ended(timeline, objective, channels)
-    )
-    ruling = Ruling.INCONCLUSIVE if hidden else Ruling.PASS
-    return Judged(objective, ruling, actual, met, *channel.name, why=hidden or note)
+    at_best, _ = _worst(timeline, channels, objective, within, Reading.BEST)
+    if math.isnan(at_best) or objective.met_by(at_best) != met:
+        ruling, why = Ruling.INCONCLUSIVE, _excuse(doubts, channels)
+    elif not met:
+        ruling, why = Ruling.FAIL, note
+    else:
+        hidden = (
+            _hidden(timeline, doubts, objective, channels, within)
+            or _too_few(objective, channels, within)
+            or _open_ended(timeline, objective, channels)
+        )
+        ruling, why = Ruling.INCONCLUSIVE if hidden else Ruling.PASS, hidden or note
+    return Judged(objective, ruling, actual, met, *channel.name, why=why, at_best=at_best)
 
 
 def _worst(

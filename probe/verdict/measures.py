@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
+import numpy as np
+
 from probe.model import NS
+from probe.outcome import Outcome
 from probe.recorder import Duration
-from probe.timeline import Channel, Spans, Timeline, stretches
+from probe.timeline import Channel, Spans, Timeline, Window, common, stretches
+from probe.timeline.spans import inside
 
 
 class Reading(Enum):
@@ -17,7 +21,7 @@ class Reading(Enum):
 
     AS_COUNTED = "unsent rows left out, what we or the lab dropped as the timeouts they look like"
     WORST = "as if every unsent row had been lost"
-    BEST = "as if every lost row that may be no fault of DNS had been good"
+    BEST = "as if every lost row that may be no fault of DNS had been good; nobody knows how fast, so without latency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,42 @@ class Measure:
     rows: int = 1
 
 
+def spared(channel: Channel, within: Spans | None = None) -> int:
+    """How many lost rows may be no fault of DNS: of those that count, or of all that were due in some stretches.
+
+    What the lab lost itself, and as many timeouts as our own receive buffer dropped replies: which ones is not known,
+    nor when, so these may be any. What was lost for certain are the rows beyond that.
+    """
+    if not (channel.own_drops or channel.lab_at_fault):
+        return 0
+    spans = channel.counted if within is None else within
+    ours = inside(channel.first_ns, common(spans, channel.lab_at_fault))
+    silent = int(channel.lost[inside(channel.first_ns, spans) & ~ours, Outcome.TIMEOUT].sum())
+    return int(channel.lost[ours].sum()) + min(channel.own_drops, silent)
+
+
+def _shortest_ns(channel: Channel, window: Window) -> int:
+    """How long a window lasted at least, had the rows that may be spared been good: those before it and after."""
+    within = common(channel.counted, ((window.from_ns, window.to_ns),))
+    left = window.lost - spared(channel, within)
+    if left <= 0:
+        return 0
+    if left == window.lost:
+        return window.to_ns - window.from_ns
+    mine = inside(channel.first_ns, within)
+    first, last = channel.first_ns[mine], np.maximum.accumulate(channel.last_ns[mine])
+    total = channel.lost[mine].sum(axis=1).cumsum()
+    before = np.concatenate([[0], total[:-1]])
+    end = np.searchsorted(total, before + left)
+    spans = last[end[end < len(last)]] - first[end < len(last)]
+    return int(spans.min()) + channel.interval_ns
+
+
 def _more_lost(channel: Channel, within: Spans | None, reading: Reading) -> int:
     if reading is Reading.WORST:
         return channel.loss(within).unsent
-    return -channel.excused(within) if reading is Reading.BEST else 0
+    spans = channel.counted if within is None else common(channel.counted, within)
+    return -spared(channel, spans) if reading is Reading.BEST else 0
 
 
 def _loss(_: Timeline, channel: Channel, within: Spans | None, reading: Reading) -> float:
@@ -47,20 +83,18 @@ def _loss(_: Timeline, channel: Channel, within: Spans | None, reading: Reading)
 
 
 def _longest(timeline: Timeline, channel: Channel, within: Spans | None, reading: Reading) -> float:
-    """BEST leaves out windows whose lost rows may all be excused; WORST takes unsent rows for lost ones."""
+    """BEST shortens each window by the rows that may be spared; WORST takes unsent rows for lost ones."""
     if not channel.loss(within).planned:
         return float("nan")
     if reading is Reading.WORST:
         ends = [(first, last + channel.interval_ns) for first, last in stretches(channel, unsent_too=True)]
+        lasted = [(a, b, b - a) for a, b in ends]
     else:
-        ends = [
-            (w.from_ns, w.to_ns)
-            for w in timeline.by_channel.get(channel.name, ())
-            if reading is not Reading.BEST or w.lost > channel.excused(((w.from_ns, w.to_ns),))
-        ]
-    if within is not None:
-        ends = [(a, b) for a, b in ends if any(a < to_ns and b > from_ns for from_ns, to_ns in within)]
-    return max((b - a for a, b in ends), default=0) / NS
+        best = reading is Reading.BEST
+        windows = timeline.by_channel.get(channel.name, ())
+        lasted = [(w.from_ns, w.to_ns, _shortest_ns(channel, w) if best else w.to_ns - w.from_ns) for w in windows]
+    met = [ns for a, b, ns in lasted if within is None or any(a < end and b > begin for begin, end in within)]
+    return max(met, default=0) / NS
 
 
 def _latency(q: float, timeline: Timeline, channel: Channel, within: Spans | None, reading: Reading) -> float:
