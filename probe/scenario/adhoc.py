@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from probe.errors import UsageError
 from probe.model import NS, Lane, Ports, Question, Target, TargetKind
-from probe.scenario.datafile import checked_question, read_questions
+from probe.scenario.datafile import read_questions
+from probe.scenario.names import NDOTS, Asking, edns_of, edns_size_of, ndots_of, suffixes_of
 from probe.scenario.plan import ALL_SERVERS, Plan
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, rate_of, timeout_of
 
+Typed = TypeVar("Typed", str, Sequence[str])
 T = TypeVar("T")
 
 DEFAULT_NAME = "kubernetes.default.svc.cluster.local"
@@ -35,6 +37,12 @@ class Options:
     timeout: str = "2"
     transport: str = "udp"
     ports: str = ""
+    search: Sequence[str] = ()
+    ndots: str = ""
+    edns: str = ""
+    dnssec: bool = False
+    nsid: bool = False
+    external: bool = False
 
 
 def plan_of(options: Options) -> Plan:
@@ -62,9 +70,9 @@ def plan_of(options: Options) -> Plan:
     )
 
 
-def _read(option: str, text: str, read: Callable[[str], T]) -> T:
+def _read(option: str, typed: Typed, read: Callable[[Typed], T]) -> T:
     try:
-        return read(text)
+        return read(typed)
     except UsageError as problem:
         raise UsageError(f"{option} {problem}") from None
 
@@ -84,13 +92,27 @@ def _servers(given: Sequence[str], port: int) -> tuple[Target, ...]:
     return tuple(Target(a, TargetKind.SERVER, a, port) for a in dict.fromkeys(addresses))
 
 
-def _questions(options: Options) -> tuple[Question, ...]:
+def _questions(options: Options) -> Sequence[Question]:
+    asking = _asking(options)
     if options.datafile:
         if options.names or options.types:
             raise UsageError("-d gives names and types itself: leave out -n and --type, or leave out -d")
-        return read_questions(options.datafile, options.expect)
+        return read_questions(options.datafile, options.expect, asking)
     return tuple(
-        checked_question(name, qtype, options.expect)
+        question
         for name in options.names or (DEFAULT_NAME,)
         for qtype in options.types or ("A",)
+        for question in asking.questions(name, qtype, options.expect)
+    )
+
+
+def _asking(options: Options) -> Asking:
+    if options.ndots and not options.search:
+        raise UsageError(f"--ndots {options.ndots!r}: goes with --search: without one a name is asked as it stands")
+    size = _read("--edns", options.edns, edns_size_of) if options.edns else None
+    return Asking(
+        edns=edns_of(size, options.dnssec, options.nsid),
+        search=_read("--search", options.search, suffixes_of),
+        ndots=_read("--ndots", options.ndots, ndots_of) if options.ndots else NDOTS,
+        external=options.external,
     )

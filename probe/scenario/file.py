@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
+from probe.book import by_type, pattern
 from probe.cluster.settings import LabSettings
 from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Lane, Ports, Question, Target, TargetKind
-from probe.scenario.datafile import checked_question
 from probe.scenario.document import Document, Place, override, parse_document
+from probe.scenario.names import MOST_SUFFIXES, NDOTS, Asking, edns_of, edns_size_of, ndots_of, suffix_of
 from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, rate_of, seconds_text, timeout_of, whole
 from probe.scenario.steps import Step, read_step, waited_ns
@@ -141,6 +142,7 @@ class _Question(_Part):
     name: Text
     type: Text = ""
     expect: Text = ""
+    weight: Annotated[int, _field(lambda text: whole(text, 1, 1000, "a weight"))] = 1
 
 
 def _question(value: Any) -> Any:
@@ -156,6 +158,12 @@ class _Lane(_Part):
     timeout: Annotated[int, _field(timeout_of)] = TIMEOUT_NS
     questions: Annotated[list[Annotated[_Question, BeforeValidator(_question)]], Field(min_length=1)]
     types: Annotated[list[Text], Field(min_length=1)] = ["A", "AAAA"]
+    search: Annotated[list[Annotated[str, _field(suffix_of)]], Field(max_length=MOST_SUFFIXES)] = []
+    ndots: Annotated[int, _field(ndots_of)] = NDOTS
+    edns: Annotated[int, _field(edns_size_of)] | None = None
+    dnssec: Truth = False
+    nsid: Truth = False
+    external: Truth = False
 
 
 class _Scenario(_Part):
@@ -285,12 +293,27 @@ def _lane(lane: _Lane, i: int, targets: list[str], document: Document) -> Lane:
     ports = _at(document, (*here, "ports"), lambda: Ports.parse(lane.ports, lane.transport))
     for k, qtype in enumerate(lane.types):
         _at(document, (*here, "types", k), partial(qtype_number, qtype))
-    questions: list[Question] = []
+    questions, weights = _questions(lane, here, document)
+    return Lane(lane.name, lane.target, lane.transport, ports, lane.rate, lane.timeout, questions, weights)
+
+
+def _questions(lane: _Lane, here: Place, document: Document) -> tuple[tuple[Question, ...], tuple[int, ...]]:
+    """A lane's questions, and their weights unless all are alike."""
+    if "ndots" in lane.model_fields_set and not lane.search:
+        raise document.error((*here, "ndots"), "goes with search: without it a name is asked as it stands")
+    asking = Asking(edns_of(lane.edns, lane.dnssec, lane.nsid), tuple(lane.search), lane.ndots, lane.external)
+    weighed: list[tuple[Question, int]] = []
     for j, asked in enumerate(lane.questions):
         for qtype in [asked.type] if asked.type else lane.types:
-            read = partial(checked_question, asked.name, qtype, asked.expect)
-            questions.append(_at(document, (*here, "questions", j), read))
-    return Lane(lane.name, lane.target, lane.transport, ports, lane.rate, lane.timeout, tuple(questions))
+            read = partial(asking.questions, asked.name, qtype, asked.expect)
+            weighed += [(question, asked.weight) for question in _at(document, (*here, "questions", j), read)]
+    questions, weights = tuple(q for q, _ in weighed), tuple(weight for _, weight in weighed)
+    if len(set(weights)) == 1:
+        return questions, ()
+    for qtype in by_type(questions):
+        mine = [weight for question, weight in weighed if question.qtype == qtype]
+        _at(document, (*here, "questions"), partial(pattern, mine))
+    return questions, weights
 
 
 def _each_once(names: list[str], key: str, document: Document) -> None:

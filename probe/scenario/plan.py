@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from fractions import Fraction
 
+from probe.book import by_type
 from probe.cluster.pods import LEAST_GRACE
 from probe.cluster.settings import LabSettings
 from probe.engine import check_limits
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS, Lane, Question, Series, Target, TargetKind
+from probe.model import NS, Lane, Series, Target, TargetKind
 from probe.scenario.quantity import rate_text
 from probe.scenario.steps import Step, changes_of
 from probe.schedule import pacer_of, phase
@@ -73,12 +74,11 @@ class Plan:
 
 def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: int) -> list[Series]:
     """One series per question type, counted from `index`, each with its share of the lane's rate and its own phase."""
-    types: dict[str, list[Question]] = {}
-    for question in lane.questions:
-        types.setdefault(question.qtype, []).append(question)
     made = []
-    for k, (qtype, questions) in enumerate(types.items(), index):
-        share = (lane.rate * len(questions) / len(lane.questions)).limit_denominator(1000)
+    whole = sum(lane.weights) or len(lane.questions)
+    for k, (qtype, questions) in enumerate(by_type(lane.questions).items(), index):
+        weights = tuple(w for q, w in zip(lane.questions, lane.weights, strict=False) if q.qtype == qtype)
+        share = (lane.rate * (sum(weights) or len(questions)) / whole).limit_denominator(1000)
         rate = max(share, Fraction(1, 1000))
         offset_ns = int(phase(k) * NS / rate)
         made.append(
@@ -89,12 +89,13 @@ def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: in
                 transport=lane.transport,
                 ports=lane.ports,
                 qtype=qtype,
-                questions=tuple(questions),
+                questions=questions,
                 rate=rate,
                 offset_ns=offset_ns,
                 start_ns=start_ns,
                 stop_ns=stop_ns,
                 timeout_ns=lane.timeout_ns,
+                weights=weights,
             )
         )
     return made
