@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probe import __version__
+from probe.book import by_type
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
 from probe.errors import (
@@ -73,9 +74,19 @@ app = typer.Typer(
 
 AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
 EXPECT_HELP = (
-    "What is good: answer, nodata, nxdomain, answer|nodata, any, or addresses joined by commas"
+    "What is good: answer, nodata, nxdomain, servfail, refused, truncated, or some of them joined by |; any; pinned,"
+    " what the first ten replies mostly are; same, what the other servers say; or addresses joined by commas"
     " (default answer, for AAAA answer|nodata)."
 )
+NAME_HELP = (
+    f"Ask for it; repeatable; {{random}} or {{number}} in it is another label in each query (default {DEFAULT_NAME})."
+)
+EXTERNAL_HELP = "Names with {random} or {number} may load servers that are not ours."
+SEARCH_HELP = "Try names with it, as a pod's resolver does; repeatable; what becomes of these is expected as `pinned`."
+NDOTS_HELP = "From so many dots on a name is first asked as it stands (default 5)."
+EDNS_HELP = "The size of UDP replies, 512 to 65535 (default no EDNS)."
+DNSSEC_HELP = "Ask for signatures: the DO bit, and EDNS of 1232 octets."
+NSID_HELP = "Ask which server answers, by EDNS of 1232 octets."
 PORTS_HELP = (
     "Source ports: fresh, fixed or pool:K; for tcp connections: fresh or reused"
     " (default fresh; above 5,000 q/s pool:64, for tcp reused)."
@@ -91,11 +102,14 @@ MAX_QPS_HELP = f"The most queries a second in all towards other machines (defaul
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
     "rate": "-Q", "length": "-l", "timeout": "-t", "transport": "-m", "ports": "--ports",
+    "search": "--search", "ndots": "--ndots", "edns": "--edns", "dnssec": "-D", "nsid": "--nsid",
+    "external": "--external",
 }  # fmt: skip
 """adhoc.Options' fields as they are typed."""
 
 OneText = str | None
 Texts = list[str] | None
+OneFlag = bool | None
 
 
 def _option(panel: str, letter: str, word: str, metavar: str, text: str) -> Any:
@@ -104,7 +118,14 @@ def _option(panel: str, letter: str, word: str, metavar: str, text: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
 
 
+def _flag(panel: str, letter: str, word: str, text: str) -> Any:
+    """An option without a value; None if it was left out."""
+    names = [name for name in (letter, word) if name]
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+
+
 _ad_hoc = partial(_option, AD_HOC)
+_ad_hoc_flag = partial(_flag, AD_HOC)
 
 
 def _version(asked: bool) -> None:
@@ -150,9 +171,15 @@ def run(
     server: Annotated[Texts, _ad_hoc("-s", "--server", "ADDRESS", "The server; repeatable.")] = None,
     port: Annotated[OneText, _ad_hoc("-p", "--port", "PORT", "Its port (default 53).")] = None,
     data: Annotated[OneText, _ad_hoc("-d", "--data", "FILE", "Lines of `name type`; - is stdin.")] = None,
-    name: Annotated[Texts, _ad_hoc("-n", "--name", "NAME", f"Ask for it; repeatable (default {DEFAULT_NAME}).")] = None,
+    name: Annotated[Texts, _ad_hoc("-n", "--name", "NAME", NAME_HELP)] = None,
     qtype: Annotated[Texts, _ad_hoc("", "--type", "TYPE", "Of the names; repeatable (default A).")] = None,
     expect: Annotated[OneText, _ad_hoc("", "--expect", "WHAT", EXPECT_HELP)] = None,
+    search: Annotated[Texts, _ad_hoc("", "--search", "SUFFIX", SEARCH_HELP)] = None,
+    ndots: Annotated[OneText, _ad_hoc("", "--ndots", "N", NDOTS_HELP)] = None,
+    external: Annotated[OneFlag, _ad_hoc_flag("", "--external", EXTERNAL_HELP)] = None,
+    edns: Annotated[OneText, _ad_hoc("", "--edns", "SIZE", EDNS_HELP)] = None,
+    dnssec: Annotated[OneFlag, _ad_hoc_flag("-D", "--dnssec", DNSSEC_HELP)] = None,
+    nsid: Annotated[OneFlag, _ad_hoc_flag("", "--nsid", NSID_HELP)] = None,
     rate: Annotated[OneText, _ad_hoc("-Q", "--qps", "RATE", "Queries a second to each server (default 100).")] = None,
     length: Annotated[OneText, _ad_hoc("-l", "--length", "TIME", "Seconds, or 5m (default 10).")] = None,
     timeout: Annotated[OneText, _ad_hoc("-t", "--timeout", "TIME", "Seconds, or 500ms (default 2).")] = None,
@@ -175,6 +202,7 @@ def run(
     options = {
         "servers": server, "port": port, "datafile": data, "names": name, "types": qtype, "expect": expect,
         "rate": rate, "length": length, "timeout": timeout, "transport": transport, "ports": ports,
+        "search": search, "ndots": ndots, "edns": edns, "dnssec": dnssec, "nsid": nsid, "external": external,
     }  # fmt: skip
     given = {option: value for option, value in options.items() if value is not None}
     plan = _plan(scenario, given, setting or [], lab, dry_run)
@@ -249,7 +277,7 @@ def _show(plan: Plan) -> None:
     for lane in plan.lanes:
         mine = [s for s in series if s.lane == lane.name]
         targets = list(dict.fromkeys(s.target.name for s in mine))
-        types = list(dict.fromkeys(q.qtype for q in lane.questions))
+        types = by_type(lane.questions)
         table.add_row(
             Text(lane.name),
             Text(targets[0] if len(targets) == 1 else f"{len(targets)} {lane.target}"),
