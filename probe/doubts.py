@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from probe.histogram import quantile_ns
 from probe.model import NS, Doubt, Interval, Series, TargetKind
-from probe.outcome import UNSENT_HELP, Counter, Outcome, UnsentCause
+from probe.outcome import REPLIED, UNSENT_HELP, Counter, Outcome, UnsentCause
 from probe.runfile import Run
 
 FEWEST_ROWS = 30
@@ -21,6 +22,12 @@ LAG_NS = 5_000_000
 """Queries that leave later than this after they were due (p99) load the prober's delay onto every latency."""
 NAMED = 3
 """Stretches of time that a text names, the longest ones."""
+ROUND = 64
+"""A power of two from here on may be a limit that somebody set."""
+FEWEST_PORTS = 8
+"""A loss as large as a smaller pool is no coincidence worth a word."""
+CHARGED = (832, 1280, 2304)
+"""Octets of a receive buffer that Linux charges for a small, a middling and a large datagram."""
 
 EXCUSES = ("own_drops", "lab_dropped", "lab_died")
 """Doubts about lost rows: they may be no fault of DNS."""
@@ -142,6 +149,35 @@ def _clock_steps(run: Run) -> Said:
         yield text, _lanes(run, np.flatnonzero(batches).tolist())
 
 
+def _artefact(run: Run) -> Said:
+    """A limit of the tool is easily read as a loss of the server's: 100 rows of dnsperf are its -q, not an outage."""
+    rows = run.counts
+    silent = rows.n * ~np.isin(rows.outcome, [*REPLIED, Outcome.UNSENT])
+    by_series = [np.bincount(rows.series, n, len(run.series)).tolist() for n in (silent, rows.n)]
+    lost, planned = Tally[tuple[str, str]](), Tally[tuple[str, str]]()
+    for s, gone, all_ in zip(run.series, *by_series, strict=True):
+        lost[s.channel] += int(gone)
+        planned[s.channel] += int(all_)
+    which = {s.channel: _limit(run, s, lost[s.channel]) for s in run.series if lost[s.channel] < planned[s.channel]}
+    found = [(lane, f"{lane} -> {target} lost {lost[lane, target]:,}, {w}") for (lane, target), w in which.items() if w]
+    if found:
+        text = "; ".join(text for _, text in found)
+        lanes = tuple(dict.fromkeys(lane for lane, _ in found))
+        yield f"{text}: a loss of just that size may come from a limit of this prober, or on the way", lanes
+
+
+def _limit(run: Run, series: Series, n: int) -> str:
+    """Which limit is just as large; '' for none."""
+    granted = run.head.facts.get("receive_buffer", "")
+    if n and n == series.shape.window:
+        return "the most that may be outstanding"
+    if n >= FEWEST_PORTS and n == series.ports.count:
+        return "one for each source port"
+    if granted.isdecimal() and n in [int(granted) // charged for charged in CHARGED]:
+        return f"the replies that fit into our receive buffer of {int(granted):,} octets"
+    return "a power of two" if n >= ROUND and n & (n - 1) == 0 else ""
+
+
 def _is_translated(series: Series) -> bool:
     if series.target.kind is TargetKind.SERVER:
         return not ipaddress.ip_address(series.target.address).is_loopback
@@ -190,5 +226,6 @@ DOUBTS: dict[str, Kind] = {
     "throttled": Kind("the cgroup's quota withheld CPU: queries left late, or are `unsent`", False, _throttled),
     "lag": Kind("1 % of the queries left 5 ms or more after they were due: latency is too long", False, _lag),
     "ports_reused": Kind("`fresh` ports came again within conntrack's 30 s: losses may be ours", False, _ports_reused),
+    "artefact": Kind("as many rows were lost as a limit of our own is large", False, _artefact),
     "clock_steps": Kind("the wall clock was set: some replies are timed less exactly", False, _clock_steps),
 }

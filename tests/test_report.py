@@ -21,7 +21,7 @@ from probe.report.units import between, clock, count, duration, plain, rfc3339, 
 from probe.runfile import Head, Run, RunWriter, open_run
 from tests.servers import RealServer
 from tests.stories import STORIES
-from tests.synthetic import STARTED, drawn, series_of, written
+from tests.synthetic import MS, STARTED, drawn, series_of, written
 
 GOLDEN = Path(__file__).parent / "data" / "report"
 KEYS = {
@@ -174,6 +174,37 @@ def test_answers_that_were_not_expected_are_not_called_lost(tmp_path: Path) -> N
     assert "every answer was nxdomain: check the names, and what is expected of them" in " ".join(text.split())
     text = text_report(written(tmp_path / "big.db", series, lambda _, _due: Outcome.TRUNCATED, name="big"))
     assert "the answer does not fit into a datagram: ask by TCP" in text
+
+
+@pytest.mark.parametrize(
+    ("ports", "lost", "said"),
+    [
+        # of 5,000 rows -> what is said of so many lost ones
+        ("fresh", 256, "vip-udp -> service lost 256, a power of two: a loss of just that size may come from a limit"),
+        ("fresh", 255, ""),
+        ("fresh", 32, ""),
+        ("fresh", 5000, ""),
+        ("pool:20", 20, "lost 20, one for each source port"),
+        ("pool:4", 4, ""),
+        ("pool:20", 10_082 // 4, "lost 2,520, the replies that fit into our receive buffer of 2,097,152 octets"),
+    ],
+)
+def test_a_loss_as_large_as_a_limit_of_our_own_is_remarked_on(tmp_path: Path, ports: str, lost: int, said: str) -> None:
+    series = [series_of(0, rate=250, ports=ports), series_of(1, rate=250, ports=ports, qtype="AAAA", offset_ns=2 * MS)]
+    fates = [drawn("x" * (lost - lost // 2), 250), drawn("x" * (lost // 2), 250)]
+    facts = {"receive_buffer": "2097152"}
+    run = written(tmp_path / "run.db", series, lambda s, due: fates[s.index](s, due), facts=facts)
+    doubts = " ".join(text_report(run).partition("WHAT TO DOUBT\n")[2].partition("MADE WITH")[0].split())
+    assert ("may come from a limit of this prober" in doubts) == bool(said)
+    assert said in doubts
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SERVFAIL, Outcome.UNSENT])
+def test_answers_and_what_was_not_sent_are_no_artefact(tmp_path: Path, outcome: Outcome) -> None:
+    run = written(
+        tmp_path / "run.db", [series_of(rate=100)], lambda _, due: outcome if due < 2_560 * MS else Outcome.ANSWER
+    )
+    assert "may come from a limit" not in text_report(run)
 
 
 # --- dnsperf's words ---
