@@ -216,7 +216,7 @@ def test_a_course_says_how_long_rows_last() -> None:
 
 def test_as_fast_as_replies_allow_has_no_schedule() -> None:
     series = series_of(0, Fraction(1_000_000), 0, 0, WEEK, Shape("max", window=100))
-    pacer = pacer_of(series, Slice(1, 2))
+    pacer = pacer_of(series)
     assert (pacer.peek(), pacer.count(0, WEEK), len(pacer.take(WEEK))) == (None, 0, 0)
     agenda = Agenda()
     agenda.add(series)
@@ -308,7 +308,7 @@ def test_slices_have_each_row_once(series: Series, of: int, chunks: list[int]) -
     whole = pacer_of(series).take(WEEK)
     assert (np.diff(whole) >= 0).all()
     for index in range(of):
-        pacer, taken = pacer_of(series, Slice(index, of)), []
+        pacer, taken = pacer_of(replace(series, share=Slice(index, of))), []
         for limit in chunks * 2:
             taken += pacer.take(series.stop_ns - NS, limit).tolist()
         assert pacer.nth == index + of * len(taken)
@@ -321,7 +321,7 @@ def test_slices_have_each_row_once(series: Series, of: int, chunks: list[int]) -
 @given(shaped, st.integers(1, 3), st.data())
 def test_counts_are_the_rows_of_any_stretch(series: Series, of: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, of - 1))
-    pacer = pacer_of(series, Slice(index, of))
+    pacer = pacer_of(replace(series, share=Slice(index, of)))
     dues = pacer_of(series).take(WEEK)[index::of]
     anywhere = st.integers(-10, series.stop_ns + NS)
     if len(dues):
@@ -408,9 +408,9 @@ def test_a_series_can_end_earlier(series: list[Series], taken: int, later: int, 
 def test_the_agendas_of_all_slices_have_each_row_once(series: list[Series], of: int, limit: int) -> None:
     rows = []
     for index in range(of):
-        agenda = Agenda(Slice(index, of))
+        agenda = Agenda()
         for each in series:
-            agenda.add(each)
+            agenda.add(replace(each, share=Slice(index, of)))
         while agenda.peek() is not None:
             rows += rows_of([agenda.take(agenda.reached + 50 * MS, limit)])
     assert sorted(rows) == sorted(by_definition(series))
@@ -420,9 +420,10 @@ def test_the_agendas_of_all_slices_have_each_row_once(series: list[Series], of: 
     "shape", [CONSTANT, Shape("poisson", seed=5), Shape(legs=(ramp(1, Fraction(0), Fraction(1)),))]
 )
 def test_rows_of_a_pair_are_side_by_side(shape: Shape) -> None:
-    agenda = Agenda(Slice(1, 2))
+    agenda, share = Agenda(), Slice(1, 2)
     for k in range(4):
-        agenda.add(series_of(k, Fraction(100), (k // 2) * MS, 0, 3 * NS, replace(shape, seed=shape.seed + k // 2)))
+        one = series_of(k, Fraction(100), (k // 2) * MS, 0, 3 * NS, replace(shape, seed=shape.seed + k // 2))
+        agenda.add(replace(one, share=share))
     rows = []
     while agenda.peek() is not None:
         rows += rows_of([agenda.take(agenda.reached + NS // 3, 64)])
@@ -434,8 +435,8 @@ def test_rows_of_a_pair_are_side_by_side(shape: Shape) -> None:
 @pytest.mark.parametrize("rate", [Fraction(1_000_000), Fraction(999_999_999, 1000), Fraction(1, 1000), Fraction(1, 3)])
 def test_an_agenda_is_as_exact_as_a_pacer(rate: Fraction) -> None:
     """After a week, in the slice of the last of 999 workers; a second at a time."""
-    series, share = series_of(0, rate, 5, WEEK, 2 * WEEK), Slice(998, 999)
-    agenda, pacer = Agenda(share), pacer_of(series, share)
+    series = replace(series_of(0, rate, 5, WEEK, 2 * WEEK), share=Slice(998, 999))
+    agenda, pacer = Agenda(), pacer_of(series)
     agenda.add(series)
     agenda.reached = WEEK
     for _ in range(30):
@@ -446,10 +447,10 @@ def test_an_agenda_is_as_exact_as_a_pacer(rate: Fraction) -> None:
     assert agenda.peek() == pacer.peek()
 
 
-def test_a_series_may_have_another_share_than_its_agenda() -> None:
-    agenda = Agenda(Slice(1, 2))
-    agenda.add(series_of(0, Fraction(10), 0, 0, NS))
-    agenda.add(series_of(1, Fraction(10), 0, 0, NS), Slice(2, 5))
+def test_each_series_has_a_share_of_its_own() -> None:
+    agenda = Agenda()
+    agenda.add(replace(series_of(0, Fraction(10), 0, 0, NS), share=Slice(1, 2)))
+    agenda.add(replace(series_of(1, Fraction(10), 0, 0, NS), share=Slice(2, 5)))
     batch = agenda.take(NS, 100)
     assert batch.nth[batch.series == 0].tolist() == [1, 3, 5, 7, 9]
     assert batch.nth[batch.series == 1].tolist() == [2, 7]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.model import NS, WHOLE, Series, Slice
+from probe.model import NS, Series
 from probe.schedule.pacers import Pacer, pacer_of
 
 Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 class _Row(IntEnum):
     """The table of constant series has a column for each of them and these rows.
 
-    Row nth is due at DUE + REST / NUM ns, the one of this slice after it WHOLE + PART / NUM later, where STEP / NUM is
+    Row nth is due at DUE + REST / NUM ns, the one of its share after it WHOLE + PART / NUM later, where STEP / NUM is
     WHOLE + PART / NUM: whole numbers throughout. With rates up to 10^6 in thousandths and stretches up to a second all
     products stay below 2^63.
     """
@@ -48,47 +48,41 @@ _NO_ROWS = Batch(*(np.empty(0, np.int64) for _ in Batch._fields))
 
 
 class Agenda:
-    """The schedules of many series, merged: each row of this worker's slice once, in order of due instants.
+    """The schedules of many series, merged: each row of their shares once, in order of due instants.
 
     Rows due at the same instant come in the order in which their series were added: those of a pair side by side.
     """
 
-    def __init__(self, share: Slice = WHOLE) -> None:
-        self._share = share
+    def __init__(self) -> None:
         self._table = np.empty((len(_Row), 0), np.int64)
-        self._pacers: dict[int, tuple[Pacer, Slice]] = {}
+        self._pacers: dict[int, Pacer] = {}
         self._drawn, self._drawn_ns = _NO_ROWS, 0
         self._rates: dict[int, float] = {}
         self.reached = 0
         """Every row due before this instant (ns since t0) has been taken."""
 
-    def add(self, series: Series, share: Slice | None = None) -> None:
-        """From now on; its rows must be due at or after `reached`. share: instead of the agenda's own.
-
-        Series that are over are forgotten.
-        """
+    def add(self, series: Series) -> None:
+        """From now on; its rows must be due at or after `reached`. Series that are over are forgotten."""
         t = self._table = self._table[:, self._table[_Row.DUE] < self._table[_Row.STOP]]
-        self._pacers = {index: paced for index, paced in self._pacers.items() if paced[0].peek() is not None}
+        self._pacers = {index: pacer for index, pacer in self._pacers.items() if pacer.peek() is not None}
         going = {*t[_Row.SERIES].tolist(), *self._pacers}
         self._rates = {index: rate for index, rate in self._rates.items() if index in going}
         if not series.shape.scheduled:
             return
-        share = share or self._share
-        self._rates[series.index] = float(series.rate) / share.of
-        column = _column(series, share)
+        self._rates[series.index] = float(series.own_rate)
+        column = _column(series)
         even = series.shape.arrivals == "even" and not series.shape.legs
         if even and column[_Row.NUM] <= NS and column[_Row.STEP] < 1 << 61:
             self._table = np.column_stack([t, column])
         else:
-            paced = {series.index: (pacer_of(series, share), share)}
-            self._pacers |= paced
-            self._drawn = _merged([self._drawn, _taken(paced, self._drawn_ns)])
+            self._pacers[series.index] = pacer = pacer_of(series)
+            self._drawn = _merged([self._drawn, _taken({series.index: pacer}, self._drawn_ns)])
 
     def end(self, series: Series) -> None:
         """The series stops earlier: at series.stop_ns, which must not be before `reached`."""
         self._table[_Row.STOP, self._table[_Row.SERIES] == series.index] = series.stop_ns
         if series.index in self._pacers:
-            self._pacers[series.index][0].stop_ns = series.stop_ns
+            self._pacers[series.index].stop_ns = series.stop_ns
             stays = (self._drawn.series != series.index) | (self._drawn.due < series.stop_ns)
             self._drawn = Batch(*(column[stays] for column in self._drawn))
 
@@ -107,7 +101,7 @@ class Agenda:
     def peek(self) -> int | None:
         """When the next row is due, or None when all schedules are over."""
         going = self._table[_Row.DUE] < self._table[_Row.STOP]
-        dues = [*self._table[_Row.DUE, going], *self._drawn.due[:1], *(p.peek() for p, _ in self._pacers.values())]
+        dues = [*self._table[_Row.DUE, going], *self._drawn.due[:1], *(p.peek() for p in self._pacers.values())]
         return min((int(due) for due in dues if due is not None), default=None)
 
     def take(self, until_ns: int, limit: int) -> Batch:
@@ -159,17 +153,17 @@ class Agenda:
         return batch
 
 
-def _column(s: Series, share: Slice) -> list[int]:
+def _column(s: Series) -> list[int]:
     num, step = s.rate.numerator, NS * s.rate.denominator
-    due, rest = divmod(step * share.index, num)
-    whole, part = divmod(step * share.of, num)
+    due, rest = divmod(step * s.share.index, num)
+    whole, part = divmod(step * s.share.of, num)
     first = s.start_ns + s.offset_ns + due
-    return [s.index, first, rest, share.index, share.of, whole, part, num, step * share.of, s.stop_ns]
+    return [s.index, first, rest, s.share.index, s.share.of, whole, part, num, step * s.share.of, s.stop_ns]
 
 
-def _taken(pacers: dict[int, tuple[Pacer, Slice]], until_ns: int) -> Batch:
-    first = np.array([(index, pacer.nth, share.of) for index, (pacer, share) in pacers.items()], np.int64)
-    dues = [pacer.take(until_ns) for pacer, _ in pacers.values()]
+def _taken(pacers: dict[int, Pacer], until_ns: int) -> Batch:
+    first = np.array([(index, pacer.nth, pacer.share.of) for index, pacer in pacers.items()], np.int64)
+    dues = [pacer.take(until_ns) for pacer in pacers.values()]
     counts = np.array([len(due) for due in dues])
     series, nth, of = np.repeat(first.T, counts, axis=1)
     return Batch(np.concatenate(dues), series, nth + of * _each_from_0(counts))

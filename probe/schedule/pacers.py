@@ -1,4 +1,4 @@
-"""One series, and a worker's slice of it -> its due instants: constant, along legs, poisson."""
+"""One series -> the due instants of its share: constant, along legs, poisson."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ BLOCKS = 1024
 
 
 class Pacer(Protocol):
-    """When the queries of a series are due, in ns since t0; of a slice of them, those that are its own."""
+    """When the queries of a series' share are due, in ns since t0."""
 
+    share: Slice
     stop_ns: int
     """No row is due at or after it; it may be set earlier."""
 
@@ -52,13 +53,13 @@ class Constant:
         self._step = NS * rate.denominator * share.of
         self._head = NS * rate.denominator * share.index
         self._first = start_ns + offset_ns
-        self._share = share
+        self.share = share
         self._next = 0
         self.stop_ns = stop_ns
 
     @property
     def nth(self) -> int:
-        return self._share.index + self._next * self._share.of
+        return self.share.index + self._next * self.share.of
 
     def _index(self, ns: int) -> int:
         """The first of its rows due at or after ns."""
@@ -165,27 +166,27 @@ class ByBlocks:
     """A pacer whose instants come from a law's blocks."""
 
     def __init__(self, law: Law, stop_ns: int, share: Slice = WHOLE) -> None:
-        self._law, self._share = law, share
+        self._law, self.share = law, share
         self._next = 0
         self._k, self._block = -1, np.empty(0, np.int64)
         self.stop_ns = stop_ns
 
     @property
     def nth(self) -> int:
-        return self._share.index + self._next * self._share.of
+        return self.share.index + self._next * self.share.of
 
     def _ahead(self) -> Ints:
         """What has not been taken of the block that has the next row; never empty."""
         k, at = divmod(self.nth, BLOCK)
         if k != self._k:
             self._k, self._block = k, self._law.block(k)
-        return self._block[at :: self._share.of]
+        return self._block[at :: self.share.of]
 
     def _index(self, ns: int) -> int:
         """The first of its rows due at or after ns."""
         k = self._law.block_of(min(ns, self.stop_ns))
         row = k * BLOCK + int(np.searchsorted(self._law.block(k), min(ns, self.stop_ns)))
-        return max(0, -((self._share.index - row) // self._share.of))
+        return max(0, -((self.share.index - row) // self.share.of))
 
     def take(self, until_ns: int, limit: int = MOST) -> Ints:
         until_ns = min(until_ns, self.stop_ns)
@@ -215,25 +216,25 @@ def phase(k: int) -> Fraction:
     return Fraction(k * 40503 % 65536, 65536)
 
 
-def _even(s: Series, share: Slice) -> Pacer:
+def _even(s: Series) -> Pacer:
     if not s.shape.legs:
-        return Constant(s.rate, s.offset_ns, s.start_ns, s.stop_ns, share)
+        return Constant(s.rate, s.offset_ns, s.start_ns, s.stop_ns, s.share)
     course = Course(s.rate, s.shape.legs, s.start_ns)
-    return ByBlocks(Even(course, float(s.offset_ns * s.rate / NS)), s.stop_ns, share)
+    return ByBlocks(Even(course, float(s.offset_ns * s.rate / NS)), s.stop_ns, s.share)
 
 
-def _poisson(s: Series, share: Slice) -> Pacer:
-    return ByBlocks(Poisson(Course(s.rate, s.shape.legs, s.start_ns), s.shape.seed), s.stop_ns, share)
+def _poisson(s: Series) -> Pacer:
+    return ByBlocks(Poisson(Course(s.rate, s.shape.legs, s.start_ns), s.shape.seed), s.stop_ns, s.share)
 
 
-def _max(s: Series, share: Slice) -> Pacer:
+def _max(s: Series) -> Pacer:
     """Nothing is due beforehand."""
-    return Constant(s.rate, 0, 0, 0, share)
+    return Constant(s.rate, 0, 0, 0)
 
 
-PACERS: dict[str, Callable[[Series, Slice], Pacer]] = {"even": _even, "poisson": _poisson, "max": _max}
+PACERS: dict[str, Callable[[Series], Pacer]] = {"even": _even, "poisson": _poisson, "max": _max}
 
 
-def pacer_of(series: Series, share: Slice = WHOLE) -> Pacer:
-    """The schedule of a series, or of the rows of it that are a worker's; its count() also serves reports."""
-    return PACERS[series.shape.arrivals](series, share)
+def pacer_of(series: Series) -> Pacer:
+    """The schedule of a series' share; its count() also serves reports."""
+    return PACERS[series.shape.arrivals](series)
