@@ -17,7 +17,7 @@ MOST_QUESTIONS = 10_000_000
 _FORMAT = "a line is a name and a type, e.g. `example.com A`"
 _WHAT = "a data file (`name type` a line)"
 _LABEL = rb"[A-Za-z0-9_*/+-]{1,63}"
-_PLAIN = re.compile(rb"((?:%b\.)*%b)\.?[ \t]+([A-Za-z0-9]+)[ \t\r]*" % (_LABEL, _LABEL)).fullmatch
+_PLAIN = re.compile(rb"((?:%b\.)*%b\.?)[ \t]+([A-Za-z0-9]+)[ \t\r]*" % (_LABEL, _LABEL)).fullmatch
 """Lines whose names dnspython would only copy."""
 _LENGTHS = [bytes([n]) for n in range(64)]
 _MOST_OCTETS = 255
@@ -49,27 +49,32 @@ class _Reading:
 
     def __init__(self, expect: str, asking: Asking) -> None:
         self._expect, self._asking = expect, asking
-        self._plain: list[Question] = []
-        self._books: dict[str, BookWriter] = {}
-        self._book_of: dict[bytes, BookWriter] = {}
-        """The book by the type as it is spelt."""
+        self._plain: list[tuple[Question, bytes]] = []
+        self._kinds: dict[bytes, Question] = {}
+        self._books: dict[bytes, BookWriter] = {}
         self._left = MOST_QUESTIONS
 
     def take(self, line: bytes) -> None:
         """UsageError for a line that is no question, or one too many."""
-        if self._books and (found := _PLAIN(line)):
-            name, qtype = found.groups()
-            octets = b"".join([_LENGTHS[len(label)] + label for label in name.split(b".")]) + b"\0"
+        if not self._asking.search and (found := _PLAIN(line)):
+            name, qtype = found[1], found[2].upper()
+            octets = b"".join([_LENGTHS[len(label)] + label for label in name.split(b".")])
+            if octets[-1]:  # no last dot
+                octets += b"\0"
             if len(octets) <= _MOST_OCTETS:
-                self._write(octets, qtype)
+                if book := self._books.get(qtype):
+                    self._write(octets, book)
+                else:
+                    self._add(replace(self._kind(qtype), name=name.decode()), octets)
                 return
         for question in self._read(line):
-            if not self._books and len(self._plain) == PLAIN_QUESTIONS:
-                self._begin_books()
-            if self._books:
-                self._shelve(question)
-            else:
-                self._plain.append(question)
+            self._add(question, encode(replace(question, edns=None))[_BEFORE:-_AFTER])
+
+    def _kind(self, qtype: bytes) -> Question:
+        if qtype not in self._kinds:
+            qtype_number(qtype.decode())
+            self._kinds[qtype] = Question.of("", qtype.decode(), self._expect, self._asking.edns)
+        return self._kinds[qtype]
 
     def _read(self, line: bytes) -> list[Question]:
         """The questions a line stands for, one unless there is a search list; none if it is blank or a comment."""
@@ -89,34 +94,39 @@ class _Reading:
         except UsageError as problem:
             raise UsageError(f"{problem}{hint}") from None
 
-    def _begin_books(self) -> None:
-        """Put into books what has been read so far."""
-        if self._asking.search:
-            raise UsageError(f"more than {PLAIN_QUESTIONS:,} questions; with a search list that is the most")
-        for question in self._plain:
-            self._shelve(question)
-        self._plain.clear()
+    def _add(self, question: Question, octets: bytes) -> None:
+        """Keep a question as an object while they are few, else the octets of its name."""
+        if not self._books and len(self._plain) == PLAIN_QUESTIONS:
+            if self._asking.search:
+                raise UsageError(f"more than {PLAIN_QUESTIONS:,} questions; with a search list that is the most")
+            for each in self._plain:
+                self._shelve(*each)
+            self._plain.clear()
+        if self._books:
+            self._shelve(question, octets)
+        else:
+            self._plain.append((question, octets))
 
-    def _shelve(self, question: Question) -> None:
+    def _shelve(self, question: Question, octets: bytes) -> None:
         if placeholder_of(question):
             few = f"up to {PLAIN_QUESTIONS:,} questions: it stands for any number of names"
             raise UsageError(f"name {question.name!r}: a label that changes goes with {few}")
-        self._write(encode(replace(question, edns=None))[_BEFORE:-_AFTER], question.qtype.encode())
+        qtype = question.qtype.encode()
+        if qtype not in self._books:
+            self._books[qtype] = BookWriter(self._kind(qtype))
+        self._write(octets, self._books[qtype])
 
-    def _write(self, name: bytes, qtype: bytes) -> None:
+    def _write(self, octets: bytes, book: BookWriter) -> None:
         if not self._left:
             raise UsageError(f"more than {MOST_QUESTIONS:,} questions, the most that are read")
         self._left -= 1
-        book = self._book_of.get(qtype)
-        if book is None:
-            qtype_number(qtype.decode())
-            kind = Question.of("", qtype.decode(), self._expect, self._asking.edns)
-            book = self._book_of[qtype] = self._books.get(kind.qtype) or BookWriter(kind)
-            self._books[kind.qtype] = book
-        book.add(name)
+        book.add(octets)
 
     def close(self) -> Sequence[Question]:
-        return Shelf([book.close() for book in self._books.values()]) if self._books else tuple(self._plain)
+        """All that was read."""
+        if self._books:
+            return Shelf([book.close() for book in self._books.values()])
+        return tuple(question for question, _ in self._plain)
 
 
 def _short(line: str) -> str:

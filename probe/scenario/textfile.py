@@ -15,7 +15,7 @@ from probe.errors import UsageError
 PIECE = 1 << 20
 LONGEST_LINE = 1 << 16
 """A file that has no end of line for so many octets is no text."""
-PATIENCE_S = 1.0
+PATIENCE_S = 0.7
 
 
 def read_text(path: str, what: str, most: int) -> str:
@@ -69,18 +69,18 @@ def _opened(path: str, what: str) -> Iterator[BinaryIO]:
 @contextmanager
 def _progress(where: str) -> Iterator[Callable[[int], None]]:
     """What to tell the number of lines to; it says nothing of what is over before one would wonder."""
-    next_at = monotonic() + PATIENCE_S
+    begun = told = monotonic()
 
     def tell(count: int) -> None:
-        nonlocal next_at
-        if sys.stderr.isatty() and monotonic() >= next_at:
-            next_at = monotonic() + PATIENCE_S / 2
+        nonlocal told
+        if sys.stderr.isatty() and monotonic() >= told + PATIENCE_S:
+            told = monotonic()
             sys.stderr.write(f"\r{where}: {count:,} lines")
             sys.stderr.flush()
 
     try:
         yield tell
     finally:
-        if sys.stderr.isatty():
+        if told > begun:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
