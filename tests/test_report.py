@@ -9,12 +9,15 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from probe.model import NS, Mark
+from probe.model import CONSTANT, NS, Leg, Mark, Shape, Slice
 from probe.outcome import Outcome
 from probe.report import REPORTS, dnsperf_report, json_report, text_report
 from probe.report.units import between, clock, count, duration, plain, rfc3339, seconds, share, since_start
@@ -29,7 +32,7 @@ KEYS = {
     "objectives": "text verdict met measure operator limit actual actual_at_best lane target why",
     "totals": "planned good in_flight lost lost_at_least outcomes unsent_by_cause counters",
     "series": "lane target target_kind transport ports qtype planned good in_flight lost lost_at_least outcomes"
-    " latency_seconds rtt_seconds",
+    " load latency_seconds rtt_seconds",
     "windows": "from to seconds resolution_seconds lane target class planned lost lost_at_least inferred still_open"
     " others",
     "marks": "at seconds kind text source subject",
@@ -205,6 +208,39 @@ def test_answers_and_what_was_not_sent_are_no_artefact(tmp_path: Path, outcome: 
         tmp_path / "run.db", [series_of(rate=100)], lambda _, due: outcome if due < 2_560 * MS else Outcome.ANSWER
     )
     assert "may come from a limit" not in text_report(run)
+
+
+UP = (Leg(5 * NS, Fraction(1, 10), Fraction(1)), Leg(NS // 2, Fraction(1), Fraction(1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "100 q/s"),
+        ({"share": Slice(1, 4)}, "25 q/s"),
+        ({"shape": Shape("poisson", seed=7)}, "100 q/s, Poisson arrivals"),
+        ({"shape": Shape(legs=UP)}, "10 to 100 q/s for 5 s, 100 q/s for 0.5 s"),
+        ({"shape": Shape(legs=UP * 3)}, f"{', '.join(['10 to 100 q/s for 5 s, 100 q/s for 0.5 s'] * 2)}, ... (6 legs)"),
+        (
+            {"shape": Shape("max", window=1000)},
+            "as fast as replies allow, at most 1,000 outstanding: a closed loop, its latency is rtt",
+        ),
+        ({"pair": True}, "100 q/s, A and AAAA in pairs"),
+        ({"gso": 16}, "100 q/s, bursts of up to 16 that are routed, refused and lost as one"),
+    ],
+)
+def test_what_the_load_was(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    plan = [series_of(0, rate=100), series_of(1, "pods", rate=Fraction(10, 3)), series_of(2, "pods", "other", rate=9)]
+    run = replace(written(tmp_path / "run.db", plan, drawn("")), series=(replace(plan[0], **changes), *plan[1:]))
+    first = text_report(run).partition("\n\n")[0]
+    assert f"load on each target: vip-udp {said}; pods 3.333 q/s" in " ".join(first.split())
+    told = json.loads(json_report(run))["series"][0]["load"]
+    shape = changes.get("shape", CONSTANT)
+    assert told["arrivals"] == shape.arrivals
+    assert told["qps"] == (None if shape.arrivals == "max" else 25 if "share" in changes else 100)
+    assert told["outstanding"] == (shape.window or None)
+    assert [leg["from_qps"] for leg in told["legs"]] == [100 * leg.from_share for leg in shape.legs]
+    assert (told["pair"], told["gso"]) == (changes.get("pair", False), changes.get("gso", 1))
 
 
 # --- dnsperf's words ---

@@ -11,9 +11,11 @@
                     own receive buffer dropped as many, or the lab did; outcomes{}; unsent_by_cause{}; counters{}: what
                     was seen beside the outcomes
     series[]        what one lane asked one target for one type: lane, target, target_kind, transport, ports, qtype,
-                    planned, good, in_flight, lost, lost_at_least, outcomes{}; latency_seconds{}: from due to a good
-                    reply, every other row that was sent as infinite, however fast its reply; rtt_seconds{}: from
-                    send to reply, of all replies; both p50, p90, p99, p999, max
+                    planned, good, in_flight, lost, lost_at_least, outcomes{}; load{}: qps, at its highest; arrivals:
+                    even, poisson, or max, the closed loop: as fast as replies allow, with so many outstanding; legs[]:
+                    seconds, from_qps, to_qps; pair; gso; latency_seconds{}: from due to a good reply, every other row
+                    that was sent as infinite, however fast its reply; rtt_seconds{}: from send to reply, of all
+                    replies; both p50, p90, p99, p999, max
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
@@ -121,8 +123,22 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) 
         "ports": str(s.ports),
         "qtype": s.qtype,
         **_rows(table, in_flight, may_be),
+        "load": _load(s),
         "latency_seconds": {name: _seconds(ranked_ns(*latency, q, *fate)) for name, q in QUANTILES.items()},
         "rtt_seconds": {name: _seconds(ranked_ns(*rtt, q)) for name, q in QUANTILES.items()},
+    }
+
+
+def _load(s: Series) -> dict[str, Json]:
+    rate, shape = s.own_rate, s.shape
+    legs = [(leg.duration_ns / NS, float(rate * leg.from_share), float(rate * leg.to_share)) for leg in shape.legs]
+    return {
+        "qps": float(rate) if shape.scheduled else None,
+        "arrivals": shape.arrivals,
+        "legs": [{"seconds": lasts, "from_qps": first, "to_qps": last} for lasts, first, last in legs],
+        "outstanding": shape.window or None,
+        "pair": s.pair,
+        "gso": s.gso,
     }
 
 

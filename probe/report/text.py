@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
+from probe.report.load import load_text
 from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Elsewhere, Timeline, Window, common, ranked_ns
@@ -89,6 +90,8 @@ def _about(run: Run) -> list[str]:
         lines += _wrapped(f"CUT SHORT: {plain(run.cut)} (planned: {head.planned_ns / NS:,.1f} s)")
     if head.command:
         lines.append(plain(head.command))
+    if load := load_text(run.series):
+        lines += _wrapped(f"load on each target: {load}", 0, 2)
     return lines
 
 
