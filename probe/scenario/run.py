@@ -66,9 +66,19 @@ class Ending:
 
 
 async def run(
-    plan: Plan, path: Path, view: View, engine: Engine, cluster: Cluster | None = None, command: str = ""
+    plan: Plan,
+    path: Path,
+    view: View,
+    engine: Engine,
+    cluster: Cluster | None = None,
+    command: str = "",
+    *,
+    idle: bool = True,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
+
+    idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
+    start another run.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -85,8 +95,9 @@ async def run(
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns)
         # Children inherit the priority: lab and worker are running already.
-        _schedule("SCHED_IDLE")
-        stack.callback(_schedule, "SCHED_OTHER")
+        if idle:
+            _schedule("SCHED_IDLE")
+            stack.callback(_schedule, "SCHED_OTHER")
         engine.begin()
         head = Head(
             name=plan.name,
