@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from probe.book import Book
 from probe.cluster.settings import LabSettings
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS, Lane, Ports, Question, Target, TargetKind
+from probe.model import NS, Edns, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.file import read_scenario_text
 from probe.scenario.plan import Plan, check_ceiling, check_load, expected_series, first_series, planned, series_of
@@ -49,6 +52,26 @@ def test_questions_of_a_type_share_a_series_in_order() -> None:
     assert (a.index, aaaa.index) == (7, 8)
     assert (a.start_ns, a.stop_ns, a.timeout_ns) == (5 * NS, 10 * NS, 2 * NS)
     assert a.channel == aaaa.channel == ("lane", "one")
+
+
+def test_a_lane_shares_its_rate_by_weight() -> None:
+    weighed = replace(lane("A", "AAAA", "A"), weights=(5, 2, 1))
+    a, aaaa = series_of(weighed, ONE, 0, 0, NS)
+    assert (a.rate, a.weights) == (Fraction(75), (5, 1))
+    assert (aaaa.rate, aaaa.weights) == (Fraction(25), (2,))
+    assert [s.weights for s in series_of(lane("A", "AAAA"), ONE, 0, 0, NS)] == [(), ()]
+
+
+def test_a_series_of_many_names_is_a_book(tmp_path: Path) -> None:
+    file = tmp_path / "names"
+    file.write_text("".join(f"n{i}.example {'AAAA' if i % 10 == 9 else 'A'}\n" for i in range(10_000)))
+    (only,) = plan_of(Options(["127.0.0.1"], datafile=str(file))).lanes
+    a, aaaa = series_of(only, ONE, 0, 0, NS)
+    assert isinstance(a.questions, Book)
+    assert isinstance(aaaa.questions, Book)
+    assert (a.qtype, a.rate, len(a.questions)) == ("A", Fraction(90), 9_000)
+    assert (aaaa.qtype, aaaa.rate, len(aaaa.questions)) == ("AAAA", Fraction(10), 1_000)
+    assert [q.name for q in aaaa.questions[:2]] == ["n9.example", "n19.example"]
 
 
 def test_no_two_series_are_due_together() -> None:
@@ -174,6 +197,22 @@ def test_ad_hoc_servers_names_and_types() -> None:
     assert asked == [("a.example", "A"), ("a.example", "MX"), ("b.example", "A"), ("b.example", "MX")]
 
 
+def test_ad_hoc_search_list_and_edns() -> None:
+    options = Options(["::1"], names=["db", "a.test."], search=["svc.test", "test."], ndots="1", dnssec=True, nsid=True)
+    (only,) = plan_of(options).lanes
+    assert [q.name for q in only.questions] == ["db.svc.test", "db.test", "db", "a.test."]
+    assert {q.edns for q in only.questions} == {Edns(1232, do=True, nsid=True)}
+    (other,) = plan_of(replace(options, ndots="0", search=["test"], edns="4096", nsid=False, dnssec=False)).lanes
+    assert [q.name for q in other.questions] == ["db", "db.test", "a.test."]
+    assert {q.edns for q in other.questions} == {Edns(4096)}
+
+
+def test_ad_hoc_names_that_change() -> None:
+    (only,) = plan_of(Options(["::1"], names=["{random}.test", "x{number}.cluster.local"])).lanes
+    assert [q.name for q in only.questions] == ["{random}.test", "x{number}.cluster.local"]
+    assert plan_of(Options(["::1"], names=["{random}.dnsprobe.dev"], external=True)).lanes
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -196,6 +235,16 @@ def test_ad_hoc_servers_names_and_types() -> None:
         (Options(["::1"], types=["HOST"]), "type 'HOST': not a DNS type"),
         (Options(["::1"], expect="luck"), "expect 'luck': say answer, nodata, nxdomain"),
         (Options(["::1"], datafile="x", names=["a.example"]), "-d gives names and types itself"),
+        (Options(["::1"], search=["a..b"]), "--search name 'a..b': an empty label"),
+        (Options(["::1"], search=["."]), "--search '.': empty; the name itself is always asked, too"),
+        (Options(["::1"], ndots="1"), "--ndots '1': goes with --search"),
+        (
+            Options(["::1"], search=["test"], ndots="five"),
+            "--ndots 'five': the number of dots is a whole number from 0",
+        ),
+        (Options(["::1"], edns="100"), "--edns '100': the size of UDP replies is a whole number from 512 to 65535"),
+        (Options(["::1"], names=["{random}.dnsprobe.dev"]), "the servers of dnsprobe.dev: if they may be loaded, say"),
+        (Options(["::1"], names=["{rnd}.test"]), "name '{rnd}.test': a label that changes is one {random} or one"),
     ],
 )
 def test_ad_hoc_mistakes_name_option_and_value(options: Options, said: str) -> None:

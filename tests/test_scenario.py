@@ -10,7 +10,7 @@ import pytest
 
 from probe.cluster.settings import LabSettings
 from probe.errors import ScenarioError, UsageError
-from probe.model import NS, Lane, Ports, Question, Target, TargetKind
+from probe.model import NS, Edns, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.file import _Lab, read_scenario, read_scenario_text, shipped_scenarios
 from probe.scenario.plan import Plan, expected_series, planned
 from probe.scenario.quantity import duration_ns, rate_of
@@ -101,6 +101,38 @@ def test_everything_in_a_file_is_in_its_plan() -> None:
     assert plan.places == {"vip": "x.yaml:13: lanes[0]", "up": "x.yaml:21: lanes[1]"}
 
 
+def test_how_names_are_asked_is_said_of_the_lane() -> None:
+    text = WHOLE.replace(
+        "    types: [A]\n    questions: [a.example]\n",
+        """\
+    types: [A]
+    search: [svc.test, test]
+    ndots: 2
+    edns: 4096
+    dnssec: true
+    nsid: yes
+    external: true
+    questions:
+      - {name: a.example, weight: 3}
+      - "{random}.dnsprobe.dev"
+      - {name: c.example., expect: same}
+""",
+    )
+    lane = read(text).lanes[1]
+    edns = Edns(4096, do=True, nsid=True)
+    assert lane.questions == (
+        Question.of("a.example.svc.test", "A", "pinned", edns),
+        Question.of("a.example.test", "A", "pinned", edns),
+        Question.of("a.example", "A", "", edns),
+        Question.of("{random}.dnsprobe.dev", "A", "", edns),
+        Question.of("{random}.dnsprobe.dev.svc.test", "A", "pinned", edns),
+        Question.of("{random}.dnsprobe.dev.test", "A", "pinned", edns),
+        Question.of("c.example.", "A", "same", edns),
+    )
+    assert lane.weights == (3, 3, 3, 1, 1, 1, 1)
+    assert read(text.replace("weight: 3", "weight: 1")).lanes[1].weights == ()
+
+
 WRONG = [
     # one change to the whole file above -> what a person reads
     ("rate: 10.5", "rat: 10.5", "x.yaml:16: lanes[0].rat: unknown key; nearest: rate; keys here are name, target"),
@@ -139,6 +171,32 @@ WRONG = [
     ("      - a.example", "      - a..example", "x.yaml:19: lanes[0].questions[0]: name 'a..example': an empty label"),
     ("type: txt", "typ: txt", "x.yaml:20: lanes[0].questions[1].typ: unknown key; nearest: type"),
     ("expect: nxdomain", "expect: gone", "x.yaml:20: lanes[0].questions[1]: expect 'gone': say answer, nodata"),
+    (
+        "expect: nxdomain",
+        "weight: 0",
+        "x.yaml:20: lanes[0].questions[1].weight: '0': a weight is a whole number from 1",
+    ),
+    ("type: txt", "wieght: 2", "x.yaml:20: lanes[0].questions[1].wieght: unknown key; nearest: weight"),
+    (
+        "types: [A]",
+        "types: [A]\n    ndots: 1",
+        "x.yaml:27: lanes[1].ndots: goes with search: without it a name is asked",
+    ),
+    ("types: [A]", "search: [.]", "x.yaml:26: lanes[1].search[0]: '.': empty; the name itself is always asked, too"),
+    ("types: [A]", "search: svc.test", "x.yaml:26: lanes[1].search: a list is expected here"),
+    ("types: [A]", "edns: big", "x.yaml:26: lanes[1].edns: 'big': the size of UDP replies is a whole number from 512"),
+    ("types: [A]", "dnssec: 1", "x.yaml:26: lanes[1].dnssec: '1': say true or false"),
+    (
+        "- a.example",
+        "- '{random}.dnsprobe.dev'",
+        "x.yaml:19: lanes[0].questions[0]: name '{random}.dnsprobe.dev': no cache",
+    ),
+    ("- a.example", "- '{random}.dnsprobe.dev'", "in a scenario external: true"),
+    (
+        "- a.example",
+        "- {name: a.example, weight: 1000}" + "\n      - {name: a.example, weight: 999}" * 11,
+        "x.yaml:18: lanes[0].questions: weights that add up to 11,989 when divided",
+    ),
     ("questions: [a.example]", "questions: []", "x.yaml:27: lanes[1].questions: empty; at least one is needed"),
     ("questions: [a.example]", "questions: a.example", "x.yaml:27: lanes[1].questions: a list is expected here"),
     ("- scale: 2", "- scael: 2", "x.yaml:30: steps[1]: unknown step 'scael'; nearest: scale; steps are wait, scale"),
