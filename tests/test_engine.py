@@ -117,7 +117,7 @@ def test_a_stall_makes_unsent_rows_with_their_cause_and_no_burst(scripted: Start
         await engine.start([asked])
         engine.begin()
         await asyncio.sleep(1)
-        worker = engine.worker_pid
+        worker = engine.worker_pids[0]
         os.kill(worker, signal.SIGSTOP)
         await asyncio.sleep(1)
         recorded.take(engine.flush())
@@ -254,9 +254,9 @@ def test_a_stall_longer_than_the_recorder_reaches_loses_no_row(scripted: Start) 
         await engine.start([asked])
         engine.begin()
         await asyncio.sleep(1)
-        os.kill(engine.worker_pid, signal.SIGSTOP)
+        os.kill(engine.worker_pids[0], signal.SIGSTOP)
         await asyncio.sleep(15)
-        os.kill(engine.worker_pid, signal.SIGCONT)
+        os.kill(engine.worker_pids[0], signal.SIGCONT)
         while not engine.finished:
             recorded.take(engine.flush())
             await asyncio.sleep(0.1)
@@ -321,13 +321,13 @@ def test_a_target_that_went_and_came_back_is_asked_anew_and_leaves_no_socket(
             again = replace(ask(index=index), start_ns=engine.now_ns())
             recorded.series += engine.add([again])
             await asyncio.sleep(0.8)
-            open_files.append(files_of(engine.worker_pid))
+            open_files.append(files_of(engine.worker_pids[0]))
             engine.end([index], engine.now_ns())
             await asyncio.sleep(1.0)
         while not engine.finished:
             recorded.take(engine.flush())
             if engine.now_ns() < 5.9 * NS:
-                left = files_of(engine.worker_pid)
+                left = files_of(engine.worker_pids[0])
             await asyncio.sleep(0.1)
         recorded.take(engine.flush())
         await engine.close()

@@ -1,4 +1,4 @@
-"""schedule -> transport -> recorder, in a worker process; the parent's hold on it: start, begin, flush, stop.
+"""schedule -> transport -> recorder, in worker processes; the parent's hold on them: start, begin, flush, stop.
 
 In: series. Out: columns of finished rows, once a second.
 """
@@ -6,84 +6,80 @@ In: series. Out: columns of finished rows, once a second.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from multiprocessing.connection import Connection, Pipe
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
-from probe.engine.plan import Catalogue, EngineOptions, Orders, check_limits
-from probe.errors import DnsprobeError, EnvironmentProblem
-from probe.model import NS, Series
-from probe.recorder import Flush, Reader, Room, places_for
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Engine", "EngineOptions", "check_limits"]
+from probe.book import Book
+from probe.engine.plan import Catalogue, Deal, EngineOptions, Orders, check_limits
+from probe.engine.process import WorkerProcess
+from probe.errors import EnvironmentProblem
+from probe.model import BUCKET_NS, NS, Series
+from probe.recorder import BUCKETS, Flush, Reader, Scalar
+from probe.schedule import pacer_of
+
+__all__ = ["Death", "Engine", "EngineOptions", "check_limits"]
 
 LEAD_NS = 20_000_000
 """From begin() to t0."""
 NOTICE_NS = 250_000_000
 """Changes to the schedule take effect no sooner than this: rows are prepared ahead."""
-_START_SECONDS = 30.0
-_STOP_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A worker that died: its number, from 1; rows due before from_ns (since t0) it had taken note of; how it ended.
+
+    lanes: those that had rows of it, which nobody asks from then on.
+    """
+
+    worker: int
+    from_ns: int
+    why: str
+    lanes: tuple[str, ...]
 
 
 class Engine:
-    """One run's worker. start(), begin(), then flush() once a second until `finished`; close() in any case."""
+    """One run's workers. start(), begin(), then flush() once a second until `finished`; close() in any case."""
 
     def __init__(self, options: EngineOptions | None = None) -> None:
         self._options = options or EngineOptions()
+        self._deal = Deal(self._options.workers)
         self._series: list[Series] = []
         self._catalogue = Catalogue()
         self._facts: dict[str, str] = {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._orders: Connection | None = None
+        self._workers: list[WorkerProcess] = []
         self._reader: Reader | None = None
+        self._stopped_ns: int | None = None
+        self.deaths: list[Death] = []
+        """Workers that were found dead while others live; flush(), `finished` and `died` look after them."""
         self.t0_ns = 0
         """CLOCK_MONOTONIC ns of t0."""
         self.t0_unix_ns = 0
         """Wall clock of t0, ns since 1970."""
 
     async def start(self, series: Sequence[Series], longest_timeout_ns: int = 0) -> None:
-        """Spawn the worker, open its sockets, warm it up. DnsprobeError with the message for the person.
+        """Spawn the workers, open their sockets, warm them up. DnsprobeError with the message for the person.
 
         longest_timeout_ns: of any series that may be added later.
         """
-        check_limits(series)
+        check_limits(series, self._deal.workers)
         self._note(series)
         longest = max([longest_timeout_ns, *(s.timeout_ns for s in series)])
-        room, memory = Room.create(self._options.max_series, longest)
-        self._orders, theirs = Pipe()
-        try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220  a fork of milliseconds, before the run begins
-                [sys.executable, "-m", "probe.engine.worker", str(theirs.fileno()), str(memory), str(os.getpid())],
-                pass_fds=(theirs.fileno(), memory),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        finally:
-            theirs.close()
-            os.close(memory)
-        self._reader = Reader([room], self._question_text)
-        self._orders.send((self._options, places_for(longest), tuple(series)))
-        answer = await self._answer()
-        if isinstance(answer, DnsprobeError):
-            raise answer
-        self._facts = answer
-
-    async def _answer(self) -> dict[str, str] | DnsprobeError:
-        deadline = time.monotonic() + _START_SECONDS
-        while not (self._orders and self._orders.poll()):
-            if self.died or time.monotonic() > deadline:
-                raise EnvironmentProblem(f"the engine's worker did not start: {self.died or 'no answer in 30 s'}")
-            await asyncio.sleep(0.01)
-        try:
-            answer: dict[str, str] | DnsprobeError = self._orders.recv()
-        except EOFError:
-            raise EnvironmentProblem(f"the engine's worker did not start: {self.died or 'it closed its end'}") from None
-        return answer
+        books = {s.questions.fd for s in series if isinstance(s.questions, Book)}
+        for worker in range(self._deal.workers):
+            parts = [self._deal.part(s, worker) for s in series]
+            self._workers.append(WorkerProcess.spawn(self._options, parts, longest, sorted(books)))
+        self._reader = Reader([w.room for w in self._workers], self._question_text)
+        for each in self._workers:
+            for name, value in (await each.ready()).items():
+                told = self._facts.setdefault(name, value)
+                self._facts[name] = told if value in told.split("; ") else f"{told}; {value}"
 
     def _note(self, series: Sequence[Series]) -> None:
         for each in series:
@@ -93,14 +89,19 @@ class Engine:
             self._catalogue.add(each)
 
     def _question_text(self, number: int) -> str:
-        question = self._catalogue.questions[number]
+        question = self._catalogue.question(number)
         return f"{question.name} {question.qtype}"
 
-    def begin(self) -> None:
-        """Set t0, a moment from now; the series' times count from it."""
-        self.t0_ns = time.monotonic_ns() + LEAD_NS
-        self.t0_unix_ns = time.time_ns() + LEAD_NS
-        self._send(self.t0_ns)
+    def begin(self, at_unix_ns: int | None = None) -> None:
+        """Set t0, from which the series' times count: a moment from now, or at a wall clock time in ns since 1970.
+
+        Rows that were due at a time that is past are `unsent`.
+        """
+        now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+        self.t0_unix_ns = wall_ns + LEAD_NS if at_unix_ns is None else at_unix_ns
+        self.t0_ns = now_ns + self.t0_unix_ns - wall_ns
+        for worker in self._workers:
+            worker.send(self.t0_ns)
 
     def now_ns(self) -> int:
         """Time since t0 in ns; negative before it."""
@@ -116,9 +117,10 @@ class Engine:
         if len(self._series) + len(added) > self._options.max_series:
             raise EnvironmentProblem(f"more than {self._options.max_series} series in one run")
         asked = [s for s in self._series if s.stop_ns + s.timeout_ns > soonest]
-        check_limits([*asked, *added])
+        check_limits([*asked, *added], self._deal.workers)
         self._note(added)
-        self._send(Orders(add=tuple(added)))
+        for number, worker in enumerate(self._workers):
+            worker.send(Orders(add=tuple(self._deal.part(s, number) for s in added)))
         return added
 
     def end(self, indices: Sequence[int], stop_ns: int) -> list[Series]:
@@ -128,23 +130,49 @@ class Engine:
         for each in ended:
             self._series[each.index] = each
         if ended:
-            self._send(Orders(end=tuple(ended)))
+            for number, worker in enumerate(self._workers):
+                worker.send(Orders(end=tuple(self._deal.part(s, number) for s in ended)))
         return ended
 
     def stop(self) -> None:
         """No new queries from now on; what is in flight still gets its outcome."""
-        self._send(Orders(stop=True))
-
-    def _send(self, order: Orders | int) -> None:
-        if self._orders is not None:
-            with contextlib.suppress(OSError):
-                self._orders.send(order)
+        if self._stopped_ns is None:
+            self._stopped_ns = max(0, self.now_ns())
+        for worker in self._workers:
+            worker.send(Orders(stop=True))
 
     def flush(self) -> Flush:
         """The columns that changed since the last flush; once a second."""
         if self._reader is None:
             raise RuntimeError("flush() before start()")
+        self._look_after_workers()
         return self._reader.flush(len(self._series), max(self.now_ns(), 0) // NS)
+
+    def _look_after_workers(self) -> None:
+        """Take note of the dead, unless all are."""
+        gone = {w.pid: why for w in self._workers if (why := w.died)}
+        known = {death.worker for death in self.deaths}
+        if self._reader is None or len(gone) == len(self._workers):
+            return
+        for number, worker in enumerate(self._workers):
+            if worker.pid in gone and number + 1 not in known:
+                mine = [self._deal.part(s, number) for s in self._series]
+                lanes = tuple(dict.fromkeys(s.lane for s in mine if s.start_ns < s.stop_ns))
+                reached = max(0, int(worker.room.scalars[Scalar.REACHED]))
+                self.deaths.append(Death(number + 1, reached, gone[worker.pid], lanes))
+                self._reader.bury(number, partial(self._due, number))
+
+    def _due(self, worker: int, second: int, series: int) -> NDArray[np.int64]:
+        """Rows that a worker's schedule has in a second: int64[series, 10]."""
+        rows = np.zeros((series, BUCKETS), np.int64)
+        until = self._stopped_ns
+        edges = [second * NS + k * BUCKET_NS for k in range(BUCKETS + 1)]
+        edges = edges if until is None else [min(edge, until) for edge in edges]
+        for i, one in enumerate(self._series[:series]):
+            if one.start_ns < edges[-1] and one.stop_ns > edges[0]:
+                pacer = pacer_of(self._deal.part(one, worker))
+                rows[i] = [pacer.count(a, b) for a, b in pairwise(edges)]
+        return rows
 
     @property
     def overrun(self) -> int:
@@ -153,33 +181,27 @@ class Engine:
 
     @property
     def finished(self) -> bool:
-        """Every row of the schedule has its outcome."""
+        """Every row of the schedule has its outcome, but for those of workers that died."""
+        self._look_after_workers()
         return self._reader is not None and self._reader.done
 
     @property
-    def worker_pid(self) -> int:
-        """The worker's process id, 0 before start()."""
-        return self._process.pid if self._process else 0
+    def worker_pids(self) -> list[int]:
+        """The workers' process ids, none before start()."""
+        return [worker.pid for worker in self._workers]
 
     @property
     def died(self) -> str:
-        """Why the worker is gone, if it is and should not be; else nothing."""
-        code = self._process.poll() if self._process else None
-        if code is None or (code == 0 and self.finished):
+        """Why all workers are gone, if they are and should not be; else nothing."""
+        whys = [worker.died for worker in self._workers]
+        if not whys or not all(whys):
             return ""
-        return f"worker ended by signal {-code}" if code < 0 else f"worker ended with exit code {code}"
+        return f"worker {whys[0]}" if len(whys) == 1 else f"all {len(whys)} workers ended, the last {whys[-1]}"
 
     def facts(self) -> dict[str, str]:
-        """What was granted and chosen: tick, receive_buffer, gso."""
-        return dict(self._facts)
+        """What was granted and chosen: workers, tick, receive_buffer, gso."""
+        return {"workers": str(self._deal.workers), **self._facts}
 
     async def close(self) -> None:
-        """End the worker, if it has not ended itself."""
-        if self._orders is not None:
-            self._orders.close()
-        if self._process is not None:
-            try:
-                await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        """End the workers that have not ended themselves."""
+        await asyncio.gather(*(worker.close() for worker in self._workers))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import resource
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
+from probe.book import Book
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import SUPPORTED, port_range
-from probe.model import Question, Series, TargetKind
+from probe.model import Ports, Question, Series, Slice, TargetKind
 from probe.transport.ports import address_of
 from probe.transport.rows import Channel
 
@@ -22,12 +25,14 @@ class EngineOptions:
     """tick_ns: how often due rows are sent above 2,000 q/s. receive_buffer: asked of the kernel, bytes a socket.
 
     seed: makes ids predictable, for tests only. max_series: room for series that are added while the run goes.
+    workers: how many processes share the queries.
     """
 
     tick_ns: int = 200_000
     receive_buffer: int = 4 << 20
     seed: int | None = None
     max_series: int = 1024
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,35 @@ class Orders:
     add: tuple[Series, ...] = ()
     end: tuple[Series, ...] = ()
     stop: bool = False
+
+
+class Deal:
+    """What of each series which worker gets: a share of its rows, ports and window; what is one port, one worker."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._owners: dict[tuple[str, str], int] = {}
+
+    def part(self, series: Series, worker: int) -> Series:
+        """Of another worker's port no row, but the index, so that all count alike.
+
+        A part's rows are rows of the series' own share: those of all workers together are exactly these.
+        """
+        if is_one_port(series.ports):
+            owner = self._owners.setdefault(series.channel, len(self._owners) % self.workers)
+            return series if worker == owner else replace(series, start_ns=series.stop_ns, rate=Fraction(1, 1000))
+        share, n = series.share, self.workers
+        return replace(
+            series,
+            share=Slice(share.index + share.of * worker, share.of * n),
+            ports=replace(series.ports, count=-(-series.ports.count // n)),
+            shape=replace(series.shape, window=-(-series.shape.window // n)),
+        )
+
+
+def is_one_port(ports: Ports) -> bool:
+    """All rows leave by one source port or connection, by what is meant: `fixed`, `reused`, `pool:1`."""
+    return ports.policy != "fresh" and ports.count == 1
 
 
 class Channels:
@@ -53,46 +87,74 @@ class Channels:
         found = []
         for mine in groups.values():
             index, self._count = self._count, self._count + 1
-            rate = float(sum(s.rate for s in mine))
+            rate = float(sum(s.own_rate for s in mine))
             timeout = max(s.timeout_ns for s in mine)
             found.append((Channel(index, mine[0].target, mine[0].ports, rate, timeout), mine))
         return found
 
 
 class Catalogue:
-    """The distinct questions of a run, numbered in the order in which series bring them; parent and worker agree."""
+    """The distinct questions of a run, numbered in the order in which series bring them; parent and worker agree.
+
+    A book is numbered as one stretch, whatever else asks for the same names.
+    """
 
     def __init__(self) -> None:
-        self._numbers: dict[Question, int] = {}
-        self.questions: list[Question] = []
+        self._numbers: dict[Question | int, int] = {}
+        self._firsts: list[int] = []
+        self._parts: list[Sequence[Question]] = []
+        self._count = 0
 
-    def add(self, series: Series) -> list[Question]:
-        """The questions that are new with this series."""
-        new = [q for q in dict.fromkeys(series.questions) if q not in self._numbers]
-        self._numbers.update({q: len(self.questions) + i for i, q in enumerate(new)})
-        self.questions += new
+    def add(self, series: Series) -> Sequence[Question]:
+        """The questions that are new with this series: a book, or some objects."""
+        asked = series.questions
+        if isinstance(asked, Book):
+            new: Sequence[Question] = () if asked.fd in self._numbers else asked
+            self._numbers.setdefault(asked.fd, self._count)
+        else:
+            new = [q for q in dict.fromkeys(asked) if q not in self._numbers]
+            self._numbers.update({q: self._count + i for i, q in enumerate(new)})
+        if new:
+            self._firsts.append(self._count)
+            self._parts.append(new)
+            self._count += len(new)
         return new
 
-    def numbers(self, series: Series) -> list[int]:
+    def first(self, book: Book) -> int:
+        """The number of a book's first question; the others follow."""
+        return self._numbers[book.fd]
+
+    def numbers(self, series: Series) -> Sequence[int]:
         """The numbers of a series' questions, in its order."""
-        return [self._numbers[q] for q in series.questions]
+        asked = series.questions
+        if isinstance(asked, Book):
+            return range(self.first(asked), self.first(asked) + len(asked))
+        return [self._numbers[q] for q in asked]
+
+    def question(self, number: int) -> Question:
+        """The question with this number."""
+        k = bisect_right(self._firsts, number) - 1
+        return self._parts[k][number - self._firsts[k]]
 
 
-def check_limits(series: Sequence[Series]) -> None:
+def check_limits(series: Sequence[Series], workers: int = 1) -> None:
     """Refuse what ids, ports or the hard limit of file descriptors cannot carry (a worker raises its soft limit).
 
     UsageError or EnvironmentProblem with the number needed and the way out.
     """
     if not SUPPORTED:
         raise EnvironmentProblem("queries are sent from Linux only: run dnsprobe in a container; reports work anywhere")
-    channels = [(channel, mine[0]) for channel, mine in Channels().of(series)]
-    sockets = 0
-    ports = {"pods": 0, "other targets": 0}
-    for channel, first in channels:
+    for channel, mine in Channels().of(series):
         address_of(channel.target)
-        need = _sockets(channel, first)
-        sockets += need
-        ports["pods" if channel.target.kind is TargetKind.POD else "other targets"] += need
+        _check_ids(channel, mine[0])
+    deal = Deal(workers)
+    sockets: list[int] = []
+    ports = {"pods": 0, "other targets": 0}
+    for worker in range(workers):
+        needs = [(c.target.kind, _sockets(c)) for c, _ in Channels().of([deal.part(s, worker) for s in series])]
+        sockets.append(sum(need for _, need in needs))
+        for kind, need in needs:
+            ports["pods" if kind is TargetKind.POD else "other targets"] += need
     low, high = port_range()
     half = (high - low + 1) // 2
     for side, count in ports.items():
@@ -102,13 +164,19 @@ def check_limits(series: Sequence[Series]) -> None:
                 f"(half of net.ipv4.ip_local_port_range {low}-{high}): lower the rate or the timeout, "
                 "or use --ports pool:64"
             )
+    _check_descriptors(max(sockets), workers)
+
+
+def _check_descriptors(sockets: int, workers: int) -> None:
+    """sockets: of the worker that needs most; each process has a limit of its own."""
     needed = sockets + SPARE_DESCRIPTORS
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        why = f"rate x timeout needs up to {sockets:,} sockets, dnsprobe itself about {SPARE_DESCRIPTORS} files more"
+        each = f" in each of {workers} workers" if workers > 1 else ""
+        why = f"rate x timeout needs up to {sockets:,} sockets{each}, dnsprobe itself about {SPARE_DESCRIPTORS} files"
         less = ", lower the rate or the timeout, or use --ports pool:64" if sockets > SPARE_DESCRIPTORS else ""
         raise EnvironmentProblem(
-            f"{why}, and the hard limit of open files is {hard:,}: "
+            f"{why} more, and the hard limit of open files is {hard:,}: "
             f"raise it (ulimit -Hn {needed}, or LimitNOFILE={needed}){less}"
         )
 
@@ -120,13 +188,18 @@ def raise_soft_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _sockets(channel: Channel, series: Series) -> int:
-    """How many sockets a channel can need at once. UsageError where its ids cannot carry the rate."""
-    seconds = channel.timeout_ns / 1e9
+def _sockets(channel: Channel) -> int:
+    """How many sockets a channel can need at once."""
     if channel.ports.policy == "fresh":
-        return int(channel.rate * seconds * 1.05) + 16
+        return int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
+    return channel.ports.count
+
+
+def _check_ids(channel: Channel, series: Series) -> None:
+    """UsageError where its query ids cannot carry the rate."""
+    seconds = channel.timeout_ns / 1e9
     most = 65_536 / (2 * seconds)
-    if series.transport == "udp" and channel.rate / channel.ports.count > most:
+    if channel.ports.policy != "fresh" and series.transport == "udp" and channel.rate / channel.ports.count > most:
         pool = 1 << math.ceil(math.log2(channel.rate / most))
         count = f"{channel.ports.count} source port" + ("s" if channel.ports.count > 1 else "")
         raise UsageError(
@@ -134,4 +207,3 @@ def _sockets(channel: Channel, series: Series) -> int:
             f"ids again too soon: a port carries 65,536 / (2 x timeout) = {most:,.0f} q/s; "
             f"say --ports pool:{max(pool, 2)}, or a shorter timeout"
         )
-    return channel.ports.count

@@ -1,0 +1,248 @@
+"""Several workers, or several machines, instead of one: the same rows, each once; and what is left when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from probe.engine import Engine, EngineOptions, check_limits
+from probe.engine.plan import Deal
+from probe.errors import UsageError
+from probe.model import NS, WHOLE, Ports, Series, Shape, Slice
+from probe.outcome import Outcome
+from probe.recorder import Reader
+from probe.schedule import pacer_of
+from tests.conftest import Start
+from tests.probing import Recorded, probe, series
+from tests.servers import REPLIES, RealServer, Rule
+from tests.test_recorder import Make, pair
+
+__all__ = ["pair"]
+
+TWO = EngineOptions(max_series=64, workers=2)
+
+
+# -- who gets what
+
+
+def ask(ports: str = "fresh", index: int = 0, transport: str = "udp", share: Slice = WHOLE) -> Series:
+    one = series("127.0.0.1", 53, "a.test", ports=ports, transport=transport, index=index, seconds=3)
+    return replace(one, lane=f"lane-{index}", share=share)
+
+
+@pytest.mark.parametrize("share", [Slice(), Slice(0, 3), Slice(2, 3)])
+@pytest.mark.parametrize("ports", ["fresh", "fixed", "pool:1", "pool:5"])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_all_parts_together_are_the_rows_of_the_share(share: Slice, ports: str, workers: int) -> None:
+    deal, whole = Deal(workers), ask(ports, share=share)
+    parts = [pacer_of(deal.part(whole, w)).take(10 * NS) for w in range(workers)]
+    assert sorted(np.concatenate(parts).tolist()) == pacer_of(whole).take(10 * NS).tolist()
+    if ports in ("fixed", "pool:1"):
+        assert sum(len(part) > 0 for part in parts) == 1, "one port is one socket of one process"
+
+
+def test_ports_and_windows_are_divided_and_never_none() -> None:
+    deal, shape = Deal(3), Shape("max", window=64)
+    pools = [deal.part(replace(ask(f"pool:{n}"), shape=shape), 2) for n in (2, 3, 64)]
+    assert [part.ports.count for part in pools] == [1, 1, 22]
+    assert {part.shape.window for part in pools} == {22}
+    assert deal.part(ask("fresh"), 1).ports == Ports("fresh")
+    assert deal.part(ask("fresh"), 1).own_rate == Fraction(100, 3)
+
+
+def test_what_is_one_port_goes_round_and_stays_where_it_is() -> None:
+    deal = Deal(2)
+    lanes = [ask("fixed", 0), ask("reused", 1, "tcp"), ask("fixed", 2), ask("reused", 3, "tcp")]
+    owners = [next(w for w in (0, 1) if deal.part(lane, w) == lane) for lane in lanes * 2]
+    assert owners == [0, 1, 0, 1] * 2
+    ended = replace(lanes[0], stop_ns=NS)
+    assert len(pacer_of(deal.part(ended, 0)).take(10 * NS)) == 100
+    assert len(pacer_of(deal.part(ended, 1)).take(10 * NS)) == 0
+
+
+def test_limits_are_those_of_a_port_however_many_workers() -> None:
+    check_limits([replace(ask("pool:2"), rate=Fraction(20_000), timeout_ns=2 * NS)], 2)
+    with pytest.raises(UsageError, match=r"20,000 q/s on 1 source port .* pool:2"):
+        check_limits([replace(ask("fixed"), rate=Fraction(20_000), timeout_ns=2 * NS)], 2)
+
+
+# -- counts
+
+
+def many(address: str, port: int, rate: int = 40) -> list[Series]:
+    """Every port policy, good names and missing ones."""
+    policies = [("udp", "fresh"), ("udp", "pool:3"), ("udp", "fixed"), ("tcp", "fresh"), ("tcp", "reused")]
+    return [
+        series(
+            address, port, *names, rate=rate, seconds=2, transport=transport, ports=ports, timeout=3,
+            index=2 * k + j, lane=f"{transport}-{ports}",
+        )
+        for k, (transport, ports) in enumerate(policies)
+        for j, names in enumerate([("a.example.test", "dual.example.test"), ("missing.example.test",)])
+    ]  # fmt: skip
+
+
+def test_two_workers_and_two_machines_ask_what_one_asks(coredns: RealServer) -> None:
+    wanted = many("127.0.0.1", coredns.port)
+    whole, both = probe(*wanted), probe(*wanted, options=TWO)
+    shards = [probe(*(replace(s, share=Slice(i, 2)) for s in wanted), options=TWO) for i in (0, 1)]
+    for k in range(len(wanted)):
+        assert whole.planned(k) == both.planned(k) == sum(s.planned(k) for s in shards) == 80
+        assert whole.outcomes(k) == both.outcomes(k)
+        assert [s.outcomes(k) for s in shards] == [{name: n // 2 for name, n in whole.outcomes(k).items()}] * 2
+    assert both.facts["workers"] == "2"
+    for second, column in whole.seconds.items():
+        assert (both.seconds[second].planned == column.planned).all()
+        assert (sum(s.seconds[second].planned for s in shards) == column.planned).all()
+
+
+def test_each_worker_has_its_share_of_a_pool(scripted: Start) -> None:
+    """64 ports, 32 of each worker; the window of one that is fixed lies with one of them."""
+    server = scripted()
+    probe(series("127.0.0.1", server.port, "a.test", rate=500, seconds=2, ports="pool:64"), options=TWO)
+    assert len(set(server.received().port.tolist())) == 64
+
+
+def test_a_stall_of_one_worker_is_its_own(scripted: Start) -> None:
+    """It stands still for longer than the recorder's ring: the other neither waits nor loses anything."""
+    server = scripted()
+    asked = series("127.0.0.1", server.port, "a.test", rate=20, seconds=16, timeout=0.3)
+
+    async def run() -> Recorded:
+        engine, recorded = Engine(TWO), Recorded([asked])
+        await engine.start([asked])
+        engine.begin()
+        await asyncio.sleep(0.5)
+        os.kill(engine.worker_pids[0], signal.SIGSTOP)
+        while engine.now_ns() < 14 * NS:
+            await asyncio.sleep(0.2)
+            recorded.take(engine.flush())
+        os.kill(engine.worker_pids[0], signal.SIGCONT)
+        while not engine.finished:
+            recorded.take(engine.flush())
+            await asyncio.sleep(0.1)
+        recorded.take(engine.flush())
+        assert not engine.overrun
+        await engine.close()
+        return recorded
+
+    recorded = asyncio.run(run())
+    assert recorded.planned() == sum(recorded.outcomes().values()) == 320
+    assert 130 <= recorded.outcomes()["unsent"] <= 140
+    assert recorded.unsent() == {"stall": recorded.outcomes()["unsent"]}
+
+
+# -- a worker dies
+
+
+def killed(wanted: Sequence[Series], *workers: int, after: float = 1.5) -> tuple[Recorded, Engine]:
+    """A run in which workers are killed, to its end."""
+
+    async def run() -> tuple[Recorded, Engine]:
+        engine, recorded = Engine(TWO), Recorded(list(wanted))
+        try:
+            await engine.start(wanted)
+            engine.begin()
+            await asyncio.sleep(after)
+            for worker in workers:
+                os.kill(engine.worker_pids[worker], signal.SIGKILL)
+            while not (engine.finished or engine.died):
+                recorded.take(engine.flush())
+                await asyncio.sleep(0.1)
+            recorded.take(engine.flush())
+        finally:
+            await engine.close()
+        return recorded, engine
+
+    return asyncio.run(run())
+
+
+def test_when_one_worker_dies_the_other_goes_on(scripted: Start) -> None:
+    """Planned stays what the schedule has; what the dead one had not decided, or never asked, is undecided."""
+    server = scripted([Rule(REPLIES["answer"])])
+    wanted = [
+        series("127.0.0.1", server.port, "a.test", rate=100, seconds=4, ports=ports, index=k, lane=ports, timeout=0.5)
+        for k, ports in enumerate(["pool:8", "fixed", "fresh", "pool:1"])
+    ]
+    recorded, engine = killed(wanted, 1)
+    (death,) = engine.deaths
+    assert (death.worker, death.why, engine.died) == (2, "ended by signal 9", "")
+    assert death.lanes == ("pool:8", "fresh", "pool:1"), "the port of `fixed` is the first worker's"
+    assert death.from_ns == pytest.approx(1.5 * NS, abs=0.3 * NS)
+    assert [recorded.planned(k) for k in range(4)] == [400] * 4
+    answers = [recorded.outcomes(k)["answer"] for k in range(4)]
+    assert answers[1] == 400
+    assert answers[3] == pytest.approx(150, abs=30)
+    for k in (0, 2):
+        assert answers[k] == pytest.approx(200 + 75, abs=15)
+        assert recorded.outcomes(k).keys() == {"answer"}
+    for second, column in recorded.seconds.items():
+        left = (column.planned - column.counts.sum((2, 3))).sum(1)
+        assert column.sealed
+        assert (left[[0, 2]] == (0, 25, 50, 50, 0)[second]).all() or second == 1
+    assert (recorded.seconds[3].planned[:, :] == 10).all()
+
+
+def test_when_all_workers_die_the_run_is_over() -> None:
+    recorded, engine = killed([ask("pool:4")], 0, 1, after=1.2)
+    assert engine.died == "all 2 workers ended, the last ended by signal 9"
+    assert not engine.finished
+    assert 0 < recorded.planned() < 150
+
+
+# -- the reader
+
+
+def test_the_reader_waits_for_nobody_who_is_dead(pair: Make) -> None:
+    one, two = pair(), pair()
+    reader = Reader([one.room, two.room], str)
+    one.plan(5)
+    one.finish(5)
+    one.writer.reached(2 * NS)
+    two.plan(6, 7)
+    two.finish(6)
+    two.writer.reached(8)
+    assert [c.sealed for c in reader.flush(1, 1).columns] == [False, False]
+    two.room.version[0] += 1  # it died in the middle of a change
+    reader.bury(1, lambda _, series: np.full((series, 10), 2))
+    found = reader.flush(1, 1).columns
+    assert [(c.second, c.sealed, int(c.planned.sum()), int(c.counts.sum())) for c in found] == [
+        (0, True, 1 + 20, 2),
+        (1, True, 20, 0),
+    ]
+    assert reader.flush(1, 1).columns == []
+    assert not reader.done
+    one.writer.reached(2 * NS, done=True)
+    assert reader.done
+
+
+def test_a_sealed_second_comes_once_though_an_earlier_one_is_open(pair: Make) -> None:
+    both = pair()
+    both.plan(10, NS + 10)
+    both.finish(NS + 10, outcome=Outcome.TIMEOUT)
+    both.writer.reached(2 * NS)
+    assert [(c.second, c.sealed) for c in both.flush(1).columns] == [(0, False), (1, True)]
+    assert both.flush(1).columns == []
+    both.finish(10)
+    assert [(c.second, c.sealed) for c in both.flush(1).columns] == [(0, True)]
+
+
+def test_a_series_that_joined_while_one_worker_lagged_behind_is_there(pair: Make) -> None:
+    one, two = pair(), pair()
+    reader = Reader([one.room, two.room], str)
+    one.plan(5)
+    one.finish(5)
+    one.writer.reached(NS)
+    two.plan(6)
+    assert [c.sealed for c in reader.flush(1, 0).columns] == [False]
+    two.finish(6)
+    two.writer.reached(NS)
+    (column,) = reader.flush(2, 0).columns
+    assert (column.sealed, column.planned.sum(1).tolist()) == (True, [2, 0])
