@@ -215,6 +215,20 @@ class Slice:
     index: int = 0
     of: int = 1
 
+    @classmethod
+    def parse(cls, text: str) -> Slice:
+        """`0/4` to `3/4`, the slices of 4; UsageError for anything else."""
+        if match := re.fullmatch(r"([0-9]{1,4})/([1-9][0-9]{0,3})", text.strip()):
+            index, of = int(match[1]), int(match[2])
+            if index < of:
+                return cls(index, of)
+            if index == of:
+                raise UsageError(f"{text!r}: of {of} shards the last is {of - 1}/{of}: they count from 0")
+        raise UsageError(f"{text!r}: say I/N, which of how many, counted from 0: 0/4, 1/4, 2/4, 3/4")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
 
 WHOLE = Slice()
 

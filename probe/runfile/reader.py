@@ -14,7 +14,7 @@ import numpy as np
 
 from probe.errors import UsageError
 from probe.histogram import BINS
-from probe.model import NS, Failure, Interval, Mark, Ports, Question, Series, Target, TargetKind
+from probe.model import NS, Failure, Interval, Mark, Ports, Question, Series, Slice, Target, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 from probe.runfile.head import Head
@@ -246,7 +246,7 @@ def _cells(db: sqlite3.Connection, sql: str, series: int, names: dict[str, Unsen
 
 
 def _series(row: tuple[object, ...]) -> Series:
-    index, lane, name, kind, address, port, side, transport, ports, qtype, questions, rate, *times = row
+    index, lane, name, kind, address, port, side, transport, ports, qtype, questions, rate, share, *times = row
     target = Target(str(name), TargetKind(str(kind)), str(address), int(str(port)), str(side))
     asked = tuple(Question.of(*question) for question in json.loads(str(questions)))
     offset_ns, start_ns, stop_ns, timeout_ns = (int(str(t)) for t in times)
@@ -259,6 +259,7 @@ def _series(row: tuple[object, ...]) -> Series:
         qtype=str(qtype),
         questions=asked,
         rate=Fraction(str(rate)),
+        share=Slice.parse(str(share)),
         offset_ns=offset_ns,
         start_ns=start_ns,
         stop_ns=stop_ns,

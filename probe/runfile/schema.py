@@ -34,6 +34,7 @@ CREATE TABLE series (       -- what one lane asks one target for one type
   transport TEXT NOT NULL, ports TEXT NOT NULL, qtype TEXT NOT NULL,
   questions TEXT NOT NULL,  -- JSON array of [name, type, what counts as good]
   rate TEXT NOT NULL,       -- queries a second, a fraction: 100/3
+  share TEXT NOT NULL,      -- which of its rows this run asked: 1/4: those whose number modulo 4 is 1
   offset_ns INTEGER NOT NULL, start_ns INTEGER NOT NULL,  -- row i is due at start + offset + i/rate, before stop
   stop_ns INTEGER NOT NULL, timeout_ns INTEGER NOT NULL
 );

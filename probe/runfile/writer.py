@@ -24,7 +24,7 @@ FAILURES_KEPT = 50_000
 
 Statement = tuple[str, list[tuple[object, ...]]]
 
-_INSERT_SERIES = "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_SERIES = "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REWRITE = {
     "seconds": ("DELETE FROM seconds WHERE second >= ? AND second < ?", "INSERT INTO seconds VALUES (?, ?, ?, ?, ?)"),
     "in_flight": ("DELETE FROM in_flight WHERE second >= ? AND second < ?", "INSERT INTO in_flight VALUES (?, ?, ?)"),
@@ -227,6 +227,6 @@ def _series_row(s: Series) -> tuple[object, ...]:
     questions = json.dumps([[q.name, q.qtype, str(q.expect)] for q in s.questions])
     return (
         *(s.index, s.lane, t.name, t.kind.value, t.address, t.port, t.side),
-        *(s.transport, str(s.ports), s.qtype, questions, str(s.rate)),
+        *(s.transport, str(s.ports), s.qtype, questions, str(s.rate), str(s.share)),
         *(s.offset_ns, s.start_ns, s.stop_ns, s.timeout_ns),
     )
