@@ -227,8 +227,17 @@ dual     A 192.0.2.2
 dual     AAAA 2001:db8::2
 alias    CNAME a
 dangling CNAME nothing
+service  SRV 0 5 53 ns
+service  HTTPS 1 . alpn=h2
+service  SVCB 1 a port=53
+service  MX 10 a
+service  TXT "hello"
+1        PTR a
 """ + "".join(f'many     A 198.51.100.{i}\nmany     TXT "{i:03} {"x" * 120}"\n' for i in range(1, 101))
-"""What every real server serves: a (A), dual (A, AAAA), alias (to a), dangling (to nothing), many (too big for UDP)."""
+"""What every real server serves: a (A), dual (A, AAAA), alias (to a), dangling (to nothing), many (too big for UDP).
+
+Other types: service (SRV, HTTPS, SVCB, MX, TXT), 1 (PTR).
+"""
 
 
 @dataclass(frozen=True)
