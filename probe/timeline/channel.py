@@ -84,7 +84,7 @@ class Channel:
         """Queries a second; a type that is asked in several series one after the other counts once."""
         fastest: dict[str, Fraction] = {}
         for s in self.series:
-            fastest[s.qtype] = max(s.rate, fastest.get(s.qtype, Fraction(0)))
+            fastest[s.qtype] = max(s.own_rate, fastest.get(s.qtype, Fraction(0)))
         return sum(fastest.values(), Fraction(0))
 
     @property
