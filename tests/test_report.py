@@ -351,6 +351,8 @@ def test_dnsperf_itself_says_the_same(dnsperf: str, knot: RealServer, tmp_path: 
     for key in ("queries_sent", "queries_completed", "queries_lost"):
         assert got[key] == pytest.approx(want[key], abs=1)
     assert got["run_time"] == pytest.approx(want["run_time"], rel=0.01)
+    sizes = [re.findall(r"(?:request|response) (\d+)", text) for text in (ours, theirs)]
+    assert [int(n) for n in sizes[0]] == pytest.approx([int(n) for n in sizes[1]], abs=1)
     counted = slice(0, 11)
     assert statistics(ours)[counted] == statistics(theirs)[counted]
     assert ours.startswith("DNS Performance Testing Tool\n")
