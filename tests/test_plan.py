@@ -12,10 +12,20 @@ import pytest
 from probe.book import Book
 from probe.cluster.settings import LabSettings
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS, Edns, Lane, Ports, Question, Target, TargetKind
+from probe.model import NS, Edns, Lane, Leg, Ports, Question, Shape, Target, TargetKind
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.file import read_scenario_text
-from probe.scenario.plan import Plan, check_ceiling, check_load, expected_series, first_series, planned, series_of
+from probe.scenario.plan import (
+    Plan,
+    check_ceiling,
+    check_load,
+    expected_series,
+    first_series,
+    planned,
+    planned_text,
+    series_of,
+)
+from probe.scenario.quantity import MAX_RATE
 from probe.schedule import pacer_of
 
 ONE = Target("one", TargetKind.SERVER, "127.0.0.1", 5300)
@@ -88,6 +98,38 @@ def test_planned_is_rate_x_time() -> None:
     assert planned(expected_series(plan)) == 2 * 250 * 10
 
 
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        (Shape(), "2,000"),
+        (Shape(legs=(Leg(10 * NS, Fraction(0), Fraction(1)),)), "1,000"),
+        (Shape("max", window=100), "as fast as replies allow"),
+    ],
+)
+def test_what_is_planned_is_told(shape: Shape, text: str) -> None:
+    shaped = replace(lane("A", "AAAA", rate=Fraction(200)), shape=shape)
+    series = expected_series(Plan("p", 10 * NS, (shaped,), servers=(ONE,)))
+    assert planned_text(series) == text
+    more = series_of(lane("A"), ONE, 0, 0, NS)
+    if text.startswith("as"):
+        assert planned_text([*series, *more]) == f"100 and, {text}, more"
+
+
+def test_the_types_of_a_lane_share_its_window_and_draw_their_own_arrivals() -> None:
+    a, aaaa = series_of(replace(lane("A", "AAAA"), shape=Shape("max", window=5)), ONE, 0, 0, NS)
+    assert (a.shape.window, aaaa.shape.window) == (2, 2)
+    a, aaaa = series_of(replace(lane("A", "AAAA"), shape=Shape("poisson", seed=7)), ONE, 3, 0, NS)
+    assert (a.shape.seed, aaaa.shape.seed) == (10, 11)
+
+
+@pytest.mark.parametrize("shape", [Shape(), Shape("poisson"), Shape(legs=(Leg(NS, Fraction(0), Fraction(1)),))])
+def test_a_and_aaaa_of_a_pair_are_due_together_a_first(shape: Shape) -> None:
+    paired = replace(lane("AAAA", "A", rate=Fraction(100)), pair=True, shape=shape)
+    a, aaaa = series_of(paired, ONE, 4, 0, 5 * NS)
+    assert (a.qtype, a.index, aaaa.qtype, aaaa.index) == ("A", 4, "AAAA", 5)
+    assert pacer_of(a).take(5 * NS).tolist() == pacer_of(aaaa).take(5 * NS).tolist()
+
+
 def test_lanes_select_their_targets() -> None:
     pods = [Target(f"pod-{n}", TargetKind.POD, f"127.53.0.{n}") for n in (1, 2)]
     vip = Target("kube-dns", TargetKind.SERVICE, "127.53.0.10")
@@ -143,6 +185,25 @@ def test_a_load_that_cannot_be_carried_is_refused_with_its_lanes_line(overloaded
     with pytest.raises(DnsprobeError) as caught:
         check_load(read_scenario_text("x.yaml", head + "".join(lanes), []))
     assert said in str(caught.value)
+
+
+def test_as_fast_as_replies_allow_is_for_loopback_unless_a_person_says_otherwise() -> None:
+    fast = replace(lane("A"), ports=Ports("pool", 64), rate=Fraction(MAX_RATE), shape=Shape("max", window=100))
+    near = expected_series(Plan("p", NS, (fast,), servers=(ONE,)))
+    far = expected_series(Plan("p", NS, (fast,), servers=(ONE, FAR)))
+    check_ceiling(near, Fraction(1000))
+    check_ceiling(far, None)
+    with pytest.raises(UsageError, match=r"lane lane: as fast as replies allow, towards far .* --max-qps max"):
+        check_ceiling(far, Fraction(1_000_000))
+
+
+def test_a_ceiling_and_the_limits_go_by_the_highest_rate() -> None:
+    legs = (Leg(NS, Fraction(1, 100), Fraction(1)), Leg(NS, Fraction(1), Fraction(1, 100)))
+    far = expected_series(
+        Plan("p", NS, (replace(lane("A", rate=Fraction(1001)), shape=Shape(legs=legs)),), servers=(FAR,))
+    )
+    with pytest.raises(UsageError, match="1,001 q/s in all"):
+        check_ceiling(far, Fraction(1000))
 
 
 @pytest.mark.parametrize(
@@ -214,6 +275,57 @@ def test_ad_hoc_names_that_change() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "rate", "shape", "seconds"),
+    [
+        (Options(["::1"]), 100, Shape(), 10),
+        (Options(["::1"], rate="20", arrivals="poisson"), 20, Shape("poisson"), 10),
+        (Options(["::1"], rate="MAX"), MAX_RATE, Shape("max", window=1024), 10),
+        (Options(["::1"], rate="max", max_inflight="80"), MAX_RATE, Shape("max", window=80), 10),
+        (Options(["::1"], ramp="10:500:30"), 500, Shape(legs=(Leg(30 * NS, Fraction(1, 50), Fraction(1)),)), 30),
+        (
+            Options(["::1"], ramp="8:0.5:1m", length="90", arrivals="poisson"),
+            8,
+            Shape("poisson", (Leg(60 * NS, Fraction(1), Fraction(1, 16)),)),
+            90,
+        ),
+        (Options(["::1"], ramp="0:6000:2.5"), 6000, Shape(legs=(Leg(5 * NS // 2, Fraction(0), Fraction(1)),)), 2.5),
+    ],
+)
+def test_ad_hoc_shapes(options: Options, rate: int, shape: Shape, seconds: float) -> None:
+    plan = plan_of(options)
+    (only,) = plan.lanes
+    assert (only.rate, only.shape, plan.duration_ns) == (rate, shape, seconds * NS)
+    assert (str(only.ports) == "pool:64") == (rate > 5000)
+    assert plan.unplanned == ("as fast as replies allow" if rate == MAX_RATE else "")
+
+
+def test_ad_hoc_pairs_and_bursts() -> None:
+    (only,) = plan_of(Options(["::1"], names=["a.test", "b.test"], pair=True, ports="pool:8", gso="16")).lanes
+    assert (only.pair, only.gso) == (True, 16)
+    assert [(q.name, q.qtype) for q in only.questions][:2] == [("a.test", "A"), ("a.test", "AAAA")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("a.test A\na.test AAAA\nb.test AAAA\nb.test A\n", ""),
+        ("a.test A\na.test AAAA\nb.test AAAA\n", "b.test is not asked as both"),
+        ("a.test A\nb.test A\nb.test AAAA\na.test AAAA\n", "a.test is not asked as both, in the same order"),
+        ("".join(f"n{i}.test A\nn{i}.test AAAA\n" for i in range(5000)), ""),
+        ("".join(f"n{i}.test A\nn{i % 4999}.test AAAA\n" for i in range(5000)), "n4999.test is not asked as both"),
+    ],
+)
+def test_pairs_of_a_data_file(lines: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(lines)
+    options = Options(["::1"], datafile=str(tmp_path / "names.txt"), pair=True)
+    if not said:
+        assert plan_of(options).lanes[0].pair
+        return
+    with pytest.raises(UsageError, match=said):
+        plan_of(options)
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (Options(["dns.example"]), "-s 'dns.example': not an IP address; a server is given by address"),
@@ -224,7 +336,36 @@ def test_ad_hoc_names_that_change() -> None:
         (Options(["0.0.0.0"]), "-s '0.0.0.0': not the address of one host"),
         (Options(["::1"], port="0"), "-p '0': a port is a whole number from 1 to 65535"),
         (Options(["::1"], rate="-5"), "-Q '-5': a rate is a number of queries a second from 0.001 to 1,000,000"),
-        (Options(["::1"], rate="max"), "-Q 'max': a rate is"),
+        (
+            Options(["::1"], rate="fast"),
+            "-Q 'fast': a rate is a number of queries a second from 0.001 to 1,000,000, or max",
+        ),
+        (Options(["::1"], rate="5", ramp="1:2:3"), "--ramp gives the rate itself: leave out -Q 5"),
+        (Options(["::1"], ramp="1:2"), "--ramp '1:2': say FROM:TO:SECONDS, e.g. 10:500:30"),
+        (Options(["::1"], ramp="1:0:5"), "--ramp '0': a rate is a number of queries a second from 0.001"),
+        (Options(["::1"], ramp="1:2:soon"), "--ramp 'soon': a duration is like 500ms, 30s, 1m30s, or plain seconds"),
+        (Options(["::1"], ramp="1:2:30", length="20"), "--ramp takes 30 s, but the run lasts 20 s: run longer"),
+        (Options(["::1"], arrivals="bursty"), "--arrivals 'bursty': say even or poisson"),
+        (Options(["::1"], rate="max", arrivals="poisson"), "--arrivals 'poisson': goes with a rate: under max a query"),
+        (Options(["::1"], max_inflight="50"), "--max-inflight '50': there is no limit on outstanding queries"),
+        (Options(["::1"], rate="max", max_inflight="0"), "--max-inflight '0': the number of queries outstanding is a"),
+        (
+            Options(["::1"], rate="max", ports="fresh"),
+            "ports fresh: under a rate of max nothing bounds how many a second",
+        ),
+        (
+            Options(["::1"], gso="16"),
+            "--gso 16: only with ports pool:K or a rate of max: a burst crosses NAT as one packet",
+        ),
+        (Options(["::1"], gso="65", ports="pool:2"), "--gso '65': the number of queries in a burst is a whole number"),
+        (Options(["::1"], gso="16", transport="tcp"), "--gso 16: bursts are for udp: tcp joins queries by itself"),
+        (Options(["::1"], pair=True, types=["A"]), "--pair: a pair is A and AAAA of a name, and here A is asked"),
+        (
+            Options(["::1"], pair=True, types=["A", "AAAA", "TXT"]),
+            "and here A, AAAA, TXT is asked: say types A and AAAA",
+        ),
+        (Options(["::1"], pair=True, transport="tcp"), "--pair: pairs are for udp"),
+        (Options(["::1"], pair=True, rate="max"), "--pair: pairs need a schedule: say a rate instead of max"),
         (Options(["::1"], length="0"), "-l '0': a duration from 0.1 s to 86400 s is allowed here"),
         (Options(["::1"], timeout="0"), "-t '0': a duration from 0.001 s to 60 s is allowed here"),
         (Options(["::1"], transport="dot"), "-m 'dot': say udp or tcp"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from fractions import Fraction
 
@@ -14,7 +14,8 @@ from probe.cluster.pods import LEAST_GRACE
 from probe.cluster.settings import LabSettings
 from probe.engine import check_limits
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS, Lane, Series, Target, TargetKind
+from probe.model import NS, Lane, Series, Shape, Target, TargetKind
+from probe.scenario.load import UNPLANNED
 from probe.scenario.quantity import rate_text
 from probe.scenario.steps import Step, changes_of
 from probe.schedule import pacer_of, phase
@@ -61,6 +62,11 @@ class Plan:
         return [f"SIGKILL cuts the lameduck: {told} of preStop > {grace} of grace (lab.grace_period)"]
 
     @property
+    def unplanned(self) -> str:
+        """That some lanes have no schedule; '' if all have."""
+        return UNPLANNED if any(not lane.shape.scheduled for lane in self.lanes) else ""
+
+    @property
     def longest_timeout_ns(self) -> int:
         """The longest a query sent last can stay open."""
         return max(lane.timeout_ns for lane in self.lanes)
@@ -76,11 +82,13 @@ def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: in
     """One series per question type, counted from `index`, each with its share of the lane's rate and its own phase."""
     made = []
     whole = sum(lane.weights) or len(lane.questions)
-    for k, (qtype, questions) in enumerate(by_type(lane.questions).items(), index):
+    types = by_type(lane.questions)
+    for k, qtype in enumerate(sorted(types) if lane.pair else types, index):
+        questions = types[qtype]
         weights = tuple(w for q, w in zip(lane.questions, lane.weights, strict=False) if q.qtype == qtype)
-        share = (lane.rate * (sum(weights) or len(questions)) / whole).limit_denominator(1000)
-        rate = max(share, Fraction(1, 1000))
-        offset_ns = int(phase(k) * NS / rate)
+        part = Fraction(sum(weights) or len(questions), whole)
+        rate = max((lane.rate * part).limit_denominator(1000), Fraction(1, 1000))
+        beat = index if lane.pair else k  # of a pair, A and AAAA are due together
         made.append(
             Series(
                 index=k,
@@ -91,14 +99,24 @@ def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: in
                 qtype=qtype,
                 questions=questions,
                 rate=rate,
-                offset_ns=offset_ns,
+                offset_ns=int(phase(beat) * NS / rate),
                 start_ns=start_ns,
                 stop_ns=stop_ns,
                 timeout_ns=lane.timeout_ns,
                 weights=weights,
+                shape=_part(lane.shape, part, beat),
+                pair=lane.pair,
+                gso=lane.gso,
             )
         )
     return made
+
+
+def _part(shape: Shape, part: Fraction, beat: int) -> Shape:
+    """A lane's shape as one type has it: its own draws, its part of the window."""
+    if shape.arrivals == "poisson":
+        return replace(shape, seed=shape.seed + beat)
+    return shape if shape.scheduled else replace(shape, window=max(1, int(shape.window * part)))
 
 
 def first_series(plan: Plan, cluster: Callable[[str], list[Target]]) -> list[Series]:
@@ -130,6 +148,14 @@ def planned(series: Sequence[Series]) -> int:
     return sum(pacer_of(s).count(s.start_ns, s.stop_ns) for s in series)
 
 
+def planned_text(series: Sequence[Series]) -> str:
+    """`1,200`, and of what has no schedule that it has none."""
+    n = planned(series)
+    if all(s.shape.scheduled for s in series):
+        return f"{n:,}"
+    return f"{n:,} and, {UNPLANNED}, more" if n else UNPLANNED
+
+
 def checked_objective(text: str, lanes: Sequence[str]) -> Objective:
     """What parse_objective() reads; UsageError if it is about no lane of these."""
     objective = parse_objective(text)
@@ -156,11 +182,20 @@ def check_load(plan: Plan) -> None:
         raise type(problem)(f"{plan.places[lane]}: {str(problem).replace('--ports ', 'ports: ')}") from None
 
 
-def check_ceiling(series: Sequence[Series], ceiling: Fraction) -> None:
-    """UsageError if more than `ceiling` queries a second would leave this machine."""
-    leaving = sum((s.rate for s in series if not ipaddress.ip_address(s.target.address).is_loopback), Fraction(0))
-    if leaving > ceiling:
+def check_ceiling(series: Sequence[Series], ceiling: Fraction | None) -> None:
+    """UsageError if more than `ceiling` queries a second would leave this machine; None is no ceiling."""
+    if ceiling is None:
+        return
+    leaving = [s for s in series if not ipaddress.ip_address(s.target.address).is_loopback]
+    for one in leaving:
+        if not one.shape.scheduled:
+            raise UsageError(
+                f"lane {one.lane}: {UNPLANNED}, towards {one.target}: no ceiling protects another machine from that:"
+                " say a rate, or allow it with --max-qps max"
+            )
+    rate = sum((s.rate for s in leaving), Fraction(0))
+    if rate > ceiling:
         raise UsageError(
-            f"{rate_text(leaving)} in all towards other machines; {rate_text(ceiling)} is the ceiling that protects"
-            f" them: lower the rate, or raise it with --max-qps {-(-leaving.numerator // leaving.denominator)}"
+            f"{rate_text(rate)} in all towards other machines; {rate_text(ceiling)} is the ceiling that protects"
+            f" them: lower the rate, or raise it with --max-qps {-(-rate.numerator // rate.denominator)}"
         )
