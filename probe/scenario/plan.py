@@ -14,7 +14,7 @@ from probe.cluster.pods import LEAST_GRACE
 from probe.cluster.settings import LabSettings
 from probe.engine import check_limits
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS, Lane, Series, Shape, Target, TargetKind
+from probe.model import NS, WHOLE, Lane, Series, Shape, Slice, Target, TargetKind
 from probe.scenario.load import UNPLANNED
 from probe.scenario.quantity import rate_text
 from probe.scenario.steps import Step, changes_of
@@ -31,7 +31,7 @@ CEILING = Fraction(1000)
 class Plan:
     """A checked scenario, or its like from options. `scenario` is its YAML; `facts` are shown in the report.
 
-    `places`: where each lane stands in its file, `x.yaml:12: lanes[0]`.
+    `places`: where each lane stands in its file, `x.yaml:12: lanes[0]`. `share`: what of it this machine asks.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
     objectives: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    share: Slice = WHOLE
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -128,7 +129,7 @@ def first_series(plan: Plan, cluster: Callable[[str], list[Target]]) -> list[Ser
             raise EnvironmentProblem(f"lane {lane.name}: nothing stands behind target {lane.target} at the start")
         for target in targets:
             series += series_of(lane, target, len(series), 0, plan.duration_ns)
-    return series
+    return [replace(s, share=plan.share) for s in series]
 
 
 def expected_series(plan: Plan) -> list[Series]:
@@ -166,11 +167,11 @@ def checked_objective(text: str, lanes: Sequence[str]) -> Objective:
     return objective
 
 
-def check_load(plan: Plan) -> None:
+def check_load(plan: Plan, workers: int = 1) -> None:
     """Refuse what ids, ports or file descriptors cannot carry; for a scenario with the line of the lane that is it."""
     series = expected_series(plan)
     try:
-        check_limits(series)
+        check_limits(series, workers)
     except DnsprobeError as problem:
         sockets = {lane.name: Fraction(0) for lane in plan.lanes}
         for one in series:
