@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from probe.book import PLAIN_QUESTIONS, BookWriter, Shelf
@@ -33,11 +34,12 @@ def read_questions(path: str, expect: str = "", asking: Asking | None = None) ->
     """
     where = "stdin" if path == "-" else path
     reading = _Reading(expect, asking or Asking())
-    for number, line in enumerate(lines_of(path, _WHAT), 1):
-        try:
-            reading.take(line)
-        except UsageError as problem:
-            raise UsageError(f"{where}:{number}: {problem}") from None
+    with closing(lines_of(path, _WHAT)) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                reading.take(line)
+            except UsageError as problem:
+                raise UsageError(f"{where}:{number}: {problem}") from None
     questions = reading.close()
     if not questions:
         raise UsageError(f"{where}: no question in it; {_FORMAT}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -31,7 +31,7 @@ def read_text(path: str, what: str, most: int) -> str:
         raise UsageError(f"{path}:{line}: not UTF-8 text; {what} is expected there") from None
 
 
-def lines_of(path: str, what: str) -> Iterator[bytes]:
+def lines_of(path: str, what: str) -> Generator[bytes]:
     """The lines of a file of any length, a piece of it in memory at a time; how far it is, on a terminal's stderr."""
     where = "stdin" if path == "-" else path
     count, rest = 0, b""
