@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 COREDNS_VERSION = 1.15.0
+DNSPYRE_VERSION = 3.12.0
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 
-.PHONY: help install demo test lint bench coredns servers lock clean
+.PHONY: help install demo test lint bench dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -26,8 +27,11 @@ lint: .venv/dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev ## How fast and how exact, on this machine
-	@$(BIN)/python -m bench
+bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS='cpu pacing --rounds 2' for some of it)
+	@$(BIN)/python -m bench $(ARGS)
+
+dnspyre: $(CACHE)/dnspyre-$(DNSPYRE_VERSION) ## Build dnspyre with Go into the user's cache, for the bench
+	@ln -sf dnspyre-$(DNSPYRE_VERSION) $(CACHE)/dnspyre
 
 coredns: $(CACHE)/coredns-$(COREDNS_VERSION) ## Build the real CoreDNS with Go into the user's cache, for tests and the lab
 	@ln -sf coredns-$(COREDNS_VERSION) $(CACHE)/coredns
@@ -75,3 +79,8 @@ $(CACHE)/coredns-$(COREDNS_VERSION):
 	@command -v go >/dev/null || { echo "make coredns needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
 	GOBIN=$(CACHE)/new go install github.com/coredns/coredns@v$(COREDNS_VERSION)
 	@mv $(CACHE)/new/coredns $@ && rmdir $(CACHE)/new
+
+$(CACHE)/dnspyre-$(DNSPYRE_VERSION):
+	@command -v go >/dev/null || { echo "make dnspyre needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
+	GOBIN=$(CACHE)/new go install github.com/tantalor93/dnspyre/v3@v$(DNSPYRE_VERSION)
+	@mv $(CACHE)/new/dnspyre $@ && rmdir $(CACHE)/new

@@ -1,1 +1,1 @@
-"""How fast and how exact the prober is on this machine: `make bench`."""
+"""How fast and how exact the prober is on this machine, beside the tools people use now: `make bench`."""
