@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from probe.errors import UsageError
 from probe.histogram import BINS
-from probe.model import NS, Failure, Interval, Mark
+from probe.model import NS, Edns, Failure, Interval, Leg, Mark, Question, Shape, Slice
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Duration, Flush
 from probe.runfile import FAILURES_KEPT, Head, RunFileProblem, RunWriter, open_run
@@ -103,6 +104,27 @@ def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
             assert longest == max(f.maxima[index, duration] for f in columns)
     bins, _ = run.histograms.total(range(7), Duration.RTT, [(10 * NS, 12 * NS)])
     assert (bins == sum(f.durations[:, Duration.RTT].sum(0) for f in columns[10:20]) - _not_touched(columns)).all()
+
+
+def test_series_of_any_load_come_back(tmp_path: Path) -> None:
+    """Of many questions the first thousand, and how many there were."""
+    edns = Edns(4096, do=True)
+    names = tuple(Question.of(f"n{i}.example", "A", "pinned", edns if i % 2 else None) for i in range(1_500))
+    legs = (Leg(3 * NS, Fraction(0), Fraction(1)), Leg(NS, Fraction(1, 3), Fraction(1, 3)))
+    shapes = [Shape(), Shape("poisson", legs, seed=2**62), Shape("max", window=80)]
+    series = [
+        replace(series_of(i), shape=shape, pair=i == 1, gso=i + 1, share=Slice(i, 7)) for i, shape in enumerate(shapes)
+    ]
+    series.append(replace(series_of(3), questions=names, weights=tuple(range(1, 1_501))))
+    writer = RunWriter.create(tmp_path / "run.db", HEAD)
+    writer.add_series(series)
+    writer.finish(NS)
+    run = open_run(tmp_path / "run.db")
+    assert run.series[:3] == tuple(series[:3])
+    assert run.series[3].questions == names[:1_000]
+    assert run.series[3].weights == tuple(range(1, 1_001))
+    with closing(sqlite3.connect(tmp_path / "run.db")) as db:
+        assert db.execute("SELECT question_count FROM series").fetchall() == [(1,), (1,), (1,), (1_500,)]
 
 
 def _not_touched(columns: list[Columns]) -> np.ndarray:

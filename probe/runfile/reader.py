@@ -14,7 +14,21 @@ import numpy as np
 
 from probe.errors import UsageError
 from probe.histogram import BINS
-from probe.model import NS, Failure, Interval, Mark, Ports, Question, Series, Slice, Target, TargetKind
+from probe.model import (
+    NS,
+    Edns,
+    Failure,
+    Interval,
+    Leg,
+    Mark,
+    Ports,
+    Question,
+    Series,
+    Shape,
+    Slice,
+    Target,
+    TargetKind,
+)
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 from probe.runfile.head import Head
@@ -246,10 +260,10 @@ def _cells(db: sqlite3.Connection, sql: str, series: int, names: dict[str, Unsen
 
 
 def _series(row: tuple[object, ...]) -> Series:
-    index, lane, name, kind, address, port, side, transport, ports, qtype, questions, rate, share, *times = row
+    index, lane, name, kind, address, port, side, transport, ports, qtype, *load, offset, start, stop, timeout = row
+    questions, _, weights, rate, shape, pair, gso, share = load
     target = Target(str(name), TargetKind(str(kind)), str(address), int(str(port)), str(side))
-    asked = tuple(Question.of(*question) for question in json.loads(str(questions)))
-    offset_ns, start_ns, stop_ns, timeout_ns = (int(str(t)) for t in times)
+    offset_ns, start_ns, stop_ns, timeout_ns = (int(str(t)) for t in (offset, start, stop, timeout))
     return Series(
         index=int(str(index)),
         lane=str(lane),
@@ -257,14 +271,26 @@ def _series(row: tuple[object, ...]) -> Series:
         transport=str(transport),
         ports=Ports.parse(str(ports), str(transport)),
         qtype=str(qtype),
-        questions=asked,
+        questions=tuple(_question(*question) for question in json.loads(str(questions))),
         rate=Fraction(str(rate)),
+        weights=tuple(json.loads(str(weights))),
+        shape=_shape(**json.loads(str(shape))),
+        pair=bool(pair),
+        gso=int(str(gso)),
         share=Slice.parse(str(share)),
         offset_ns=offset_ns,
         start_ns=start_ns,
         stop_ns=stop_ns,
         timeout_ns=timeout_ns,
     )
+
+
+def _question(name: str, qtype: str, expect: str, edns: tuple[int, bool, bool] | None) -> Question:
+    return Question.of(name, qtype, expect, edns and Edns(*edns))
+
+
+def _shape(arrivals: str, legs: list[tuple[int, str, str]], seed: int, window: int) -> Shape:
+    return Shape(arrivals, tuple(Leg(ns, Fraction(a), Fraction(b)) for ns, a, b in legs), seed, window)
 
 
 def _failure(row: tuple[int, int, int, str, int, int, str, int, int]) -> Failure:

@@ -8,6 +8,8 @@ from __future__ import annotations
 APPLICATION_ID = 0x444E5350
 """`DNSP`, in SQLite's header, so that `file` and the reader know whose database it is."""
 SCHEMA_VERSION = 1
+QUESTIONS_KEPT = 1_000
+"""Of a series; it may have millions."""
 SLICE_SECONDS = 10
 """Width of a histogram where nothing was lost; where something was, it is a second."""
 
@@ -32,10 +34,16 @@ CREATE TABLE series (       -- what one lane asks one target for one type
   lane TEXT NOT NULL, target TEXT NOT NULL, target_kind TEXT NOT NULL,
   address TEXT NOT NULL, port INTEGER NOT NULL, side TEXT NOT NULL,
   transport TEXT NOT NULL, ports TEXT NOT NULL, qtype TEXT NOT NULL,
-  questions TEXT NOT NULL,  -- JSON array of [name, type, what counts as good]
-  rate TEXT NOT NULL,       -- queries a second, a fraction: 100/3
+  questions TEXT NOT NULL,  -- JSON array of [name, type, what counts as good, null or [EDNS size, DO, NSID]],
+  question_count INTEGER NOT NULL,  -- of which there are so many; the first 1,000 are kept
+  weights TEXT NOT NULL,    -- JSON array: how often each is asked among the others; empty: all alike
+  rate TEXT NOT NULL,       -- queries a second at the most, a fraction: 100/3
+  shape TEXT NOT NULL,      -- JSON: arrivals even, poisson (drawn from seed) or max (no schedule; so many outstanding
+                            -- as window); legs: [[ns, share of rate at its beginning, at its end], ...] from t0 on
+  pair INTEGER NOT NULL,    -- 1: rows of one number leave one socket as A and AAAA, back to back
+  gso INTEGER NOT NULL,     -- up to so many rows leave as one burst
   share TEXT NOT NULL,      -- which of its rows this run asked: 1/4: those whose number modulo 4 is 1
-  offset_ns INTEGER NOT NULL, start_ns INTEGER NOT NULL,  -- row i is due at start + offset + i/rate, before stop
+  offset_ns INTEGER NOT NULL, start_ns INTEGER NOT NULL,  -- row i of a constant rate: at start + offset + i/rate
   stop_ns INTEGER NOT NULL, timeout_ns INTEGER NOT NULL
 );
 CREATE TABLE outcomes (outcome INTEGER PRIMARY KEY, label TEXT NOT NULL, blame TEXT NOT NULL, help TEXT NOT NULL);

@@ -17,14 +17,14 @@ from probe.outcome import MEANINGS, Counter, Outcome, UnsentCause
 from probe.recorder import BUCKETS, Flush
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, PackedSecond, Sparse
-from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, SLICE_SECONDS, TABLES, VIEWS
+from probe.runfile.schema import APPLICATION_ID, QUESTIONS_KEPT, SCHEMA_VERSION, SLICE_SECONDS, TABLES, VIEWS
 
 FAILURES_KEPT = 50_000
 """Rows in the table failures; what comes after is counted in run.failures_left_out, and in every total as always."""
 
 Statement = tuple[str, list[tuple[object, ...]]]
 
-_INSERT_SERIES = "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_SERIES = "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REWRITE = {
     "seconds": ("DELETE FROM seconds WHERE second >= ? AND second < ?", "INSERT INTO seconds VALUES (?, ?, ?, ?, ?)"),
     "in_flight": ("DELETE FROM in_flight WHERE second >= ? AND second < ?", "INSERT INTO in_flight VALUES (?, ?, ?)"),
@@ -224,9 +224,16 @@ def _failure_row(f: Failure) -> tuple[object, ...]:
 
 def _series_row(s: Series) -> tuple[object, ...]:
     t = s.target
-    questions = json.dumps([[q.name, q.qtype, str(q.expect)] for q in s.questions])
+    questions = [
+        (q.name, q.qtype, str(q.expect), q.edns and (q.edns.size, q.edns.do, q.edns.nsid))
+        for q in s.questions[:QUESTIONS_KEPT]
+    ]
+    legs = [(leg.duration_ns, str(leg.from_share), str(leg.to_share)) for leg in s.shape.legs]
+    shape = {"arrivals": s.shape.arrivals, "seed": s.shape.seed, "window": s.shape.window, "legs": legs}
     return (
         *(s.index, s.lane, t.name, t.kind.value, t.address, t.port, t.side),
-        *(s.transport, str(s.ports), s.qtype, questions, str(s.rate), str(s.share)),
+        *(s.transport, str(s.ports), s.qtype),
+        *(json.dumps(questions), len(s.questions), json.dumps(s.weights[:QUESTIONS_KEPT])),
+        *(str(s.rate), json.dumps(shape), s.pair, s.gso, str(s.share)),
         *(s.offset_ns, s.start_ns, s.stop_ns, s.timeout_ns),
     )
