@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -54,8 +55,11 @@ from probe.scenario.plan import (
 from probe.scenario.quantity import rate_of, rate_text, seconds_text
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
+from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS, shard_of, start_of, workers_of
 from probe.scenario.steps import changes_of, undo_of
 from probe.verdict import fail_condition, verdict_of
+
+T = TypeVar("T")
 
 
 def _examples(*lines: str) -> str:
@@ -73,6 +77,7 @@ app = typer.Typer(
 
 
 AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
+MANY = "Many processes, many machines"
 EXPECT_HELP = (
     "What is good: answer, nodata, nxdomain, servfail, refused, truncated, or some of them joined by |; any; pinned,"
     " what the first ten replies mostly are; same, what the other servers say; or addresses joined by commas"
@@ -93,6 +98,12 @@ PORTS_HELP = (
 )
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine's loopback."
 DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+WORKERS_HELP = f"Worker processes, 1 to {MOST_WORKERS} (default 1)."
+SHARD_HELP = (
+    "Ask this slice of the rows alone, counted from 0: 0/4 to 3/4 on four machines"
+    f" (default {JOB_INDEX}/{JOB_COMPLETIONS} where both are set); put together by `dnsprobe merge`."
+)
+START_HELP = "When the first query is due: 2026-11-21T04:30:00Z, +30s, or unix seconds (default at once)."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
@@ -162,6 +173,7 @@ def _main(
         "dnsprobe run -s 127.0.0.1 -p 5353 -d names.txt -Q 1000 -l 30 -o run.db",
         "dnsprobe run -s 10.96.0.10 -n example.com --type A --type AAAA -m tcp --ports reused --json -",
         "dnsprobe run -s 10.96.0.10 -n nothing.example.com --expect nxdomain --fail 'p99 > 50ms'",
+        "dnsprobe run my.yaml -T 2 --shard 0/4 --start-at 2026-11-21T04:30:00Z -o shard0.db",
     )
 )
 def run(
@@ -188,6 +200,9 @@ def run(
     lab: Annotated[bool, typer.Option("--lab", help=LAB_HELP, rich_help_panel=SCENARIO)] = False,
     setting: Annotated[Texts, _option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP, rich_help_panel=RESULT)] = False,
+    workers: Annotated[str, _option(MANY, "-T", "--workers", "N", WORKERS_HELP)] = "1",
+    shard: Annotated[str, _option(MANY, "", "--shard", "I/N", SHARD_HELP)] = "",
+    start_at: Annotated[str, _option(MANY, "", "--start-at", "TIME", START_HELP)] = "",
     out: Annotated[str, _option(RESULT, "-o", "--out", "FILE", OUT_HELP)] = "",
     form: Annotated[str, _option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)] = "text",
     json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
@@ -208,24 +223,24 @@ def run(
     plan = _plan(scenario, given, setting or [], lab, dry_run)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
-    try:
-        ceiling = rate_of(max_qps)
-    except UsageError as problem:
-        raise UsageError(f"--max-qps {problem}") from None
-    check_ceiling(expected_series(plan), ceiling)
-    check_load(plan)
+    check_ceiling(expected_series(plan), _typed("--max-qps", max_qps, rate_of))
+    processes = _typed("-T", workers, workers_of)
+    plan = _in_shard(shard, plan)
+    at_unix_ns = _typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
+    check_load(plan, processes)
     for note in plan.notes:
         _complain(f"note: {note}")
     if dry_run:
         _show(plan)
         return
-    path = Path(out or f"dnsprobe-{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
+    shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
+    path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
     _check_json(json_file, path)
     cluster = Lab(plan.lab) if lab else None
-    engine = Engine(EngineOptions())
+    engine = Engine(EngineOptions(workers=processes))
     command = shlex.join(["dnsprobe", *sys.argv[1:]])
-    ending = asyncio.run(run_plan(plan, path, fitting_view(), engine, cluster, command))
+    ending = asyncio.run(run_plan(plan, path, fitting_view(), engine, cluster, command, at_unix_ns=at_unix_ns))
     code = _report(open_run(ending.path), form, json_file)
     if ending.interrupted:
         code = EXIT_INTERRUPTED
@@ -256,6 +271,20 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool, 
     return plan_of(Options(**given))
 
 
+def _typed(option: str, text: str, read: Callable[[str], T]) -> T:
+    """What was typed; UsageError names the option."""
+    try:
+        return read(text)
+    except UsageError as problem:
+        raise UsageError(f"{option} {problem}") from None
+
+
+def _in_shard(shard: str, plan: Plan) -> Plan:
+    """The plan with the share that this machine asks, and a fact that says so."""
+    share, text = shard_of(shard, os.environ)
+    return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+
+
 def _must_hold(fail: str, plan: Plan) -> str:
     """The objective that --fail means; UsageError if it says what is good, or is about no lane of the plan."""
     condition = checked_objective(fail, [lane.name for lane in plan.lanes])
@@ -268,7 +297,8 @@ def _must_hold(fail: str, plan: Plan) -> str:
 def _show(plan: Plan) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken."""
     series = expected_series(plan)
-    title = f"{plan.name}: {planned(series):,} queries in {seconds_text(plan.duration_ns)}"
+    name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
+    title = f"{name}: {planned(series):,} queries in {seconds_text(plan.duration_ns)}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("lane", "targets", "ports", "types"):
         table.add_column(heading, no_wrap=True)

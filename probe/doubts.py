@@ -109,6 +109,14 @@ def _overrun(run: Run) -> Said:
         yield f"{interval.text}: this prober's own process stood still for too long", ()
 
 
+def _worker_died(run: Run) -> Said:
+    """What it had not decided is undecided, so is what it should have asked."""
+    found = {i.text: i.from_ns for i in _stretches(run, "worker_died")}
+    for text, from_ns in found.items():
+        lanes = tuple(i.subject for i in _stretches(run, "worker_died") if i.text == text)
+        yield f"{text} at {from_ns / NS:+.1f} s: what it had to ask of {', '.join(lanes)} then is undecided", lanes
+
+
 def _throttled(run: Run) -> Said:
     """Which lane's rows they were is not known. Those that were not sent are unsent, and all others left."""
     found = sorted(_stretches(run, "throttled"), key=lambda i: i.from_ns - i.to_ns)
@@ -223,6 +231,7 @@ DOUBTS: dict[str, Kind] = {
     "lab_died": Kind("the lab ended by itself", False, _lab_died),
     "few_samples": Kind(f"a lane has under {FEWEST_ROWS} rows", True, _few_samples),
     "overrun": Kind("counts were overwritten before they were read", True, _overrun),
+    "worker_died": Kind("a worker process died: its rows from then on are undecided", True, _worker_died),
     "throttled": Kind("the cgroup's quota withheld CPU: queries left late, or are `unsent`", False, _throttled),
     "lag": Kind("1 % of the queries left 5 ms or more after they were due: latency is too long", False, _lag),
     "ports_reused": Kind("`fresh` ports came again within conntrack's 30 s: losses may be ours", False, _ports_reused),

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.plan import Plan, first_series, series_of
 from probe.scenario.signals import Signals, cancelling
+from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
 
 POLL_S = 0.1
@@ -74,11 +75,12 @@ async def run(
     command: str = "",
     *,
     idle: bool = True,
+    at_unix_ns: int | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
-    start another run.
+    start another run. at_unix_ns: when t0 is to be (default at once).
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -94,11 +96,13 @@ async def run(
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns)
+        if at_unix_ns is not None:
+            await wait_for(at_unix_ns, view.noted)
         # Children inherit the priority: lab and worker are running already.
         if idle:
             _schedule("SCHED_IDLE")
             stack.callback(_schedule, "SCHED_OTHER")
-        engine.begin()
+        engine.begin(at_unix_ns)
         head = Head(
             name=plan.name,
             started_unix_ns=engine.t0_unix_ns,
@@ -151,6 +155,7 @@ class _Going:
     host: Host = field(default_factory=Host)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
+    deaths: int = 0
     cut: str = ""
     interrupted: bool = False
     failed: bool = False
@@ -208,6 +213,7 @@ class _Going:
             await asyncio.sleep(POLL_S)
             if any(task.done() and task.exception() for task in beside):
                 self._stop("an error of dnsprobe's own")
+            self._tell_of_deaths()
             now_ns = self.engine.now_ns()
             if now_ns > (self.plan.duration_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
                 self.cut = self.cut or "the worker did not finish in time"
@@ -218,6 +224,19 @@ class _Going:
         if self.engine.died:
             self.cut = f"the worker ended after {max(0, self.engine.now_ns()) / NS:.1f} s: {self.engine.died}"
             self.view.noted(self.cut)
+
+    def _tell_of_deaths(self) -> None:
+        """Workers that died while others go on."""
+        for death in self.engine.deaths[self.deaths :]:
+            self.deaths += 1
+            worker = f"worker {death.worker} of {len(self.engine.worker_pids)}"
+            text = f"{worker} {death.why}"
+            self.view.noted(f"{text}: from then on its rows of {', '.join(death.lanes)} are not asked")
+            self._mark(Mark(death.from_ns, "worker_died", text, "engine", worker))
+            for lane in death.lanes:
+                self.writer.interval(
+                    Interval(death.from_ns, self.plan.duration_ns, "worker_died", text, "engine", lane)
+                )
 
     def _is_over(self) -> bool:
         """A schedule may be empty long before the run is: its last query was due, its pods are gone."""
@@ -242,6 +261,7 @@ class _Going:
         for pod in list(self.lives):
             self._life_ends(pod, end_ns)
         self._flush()
+        self._tell_of_deaths()
         if lost := self.engine.overrun:
             text = f"the counts of {lost} s were overwritten before they were read"
             self.writer.interval(Interval(0, end_ns, "overrun", text, "engine"))
@@ -302,7 +322,7 @@ class _Going:
                 first = len(self.series) + len(series)
                 series += series_of(lane, pod, first, max(0, self.engine.now_ns()), self.plan.duration_ns)
         try:
-            self.add(self.engine.add(series))
+            self.add(self.engine.add([replace(s, share=self.plan.share) for s in series]))
         except DnsprobeError as problem:
             self._not_asked(pod, str(problem))
 

@@ -1,4 +1,4 @@
-"""`--start-at` and `--shard` as typed, or as an Indexed Job sets them -> when t0 is, and which slice of all rows."""
+"""`-T`, `--shard`, `--start-at` as typed, or as an Indexed Job sets them -> processes, a slice of all rows, t0."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from datetime import UTC, datetime
 
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Slice
-from probe.scenario.quantity import duration_ns
+from probe.scenario.quantity import duration_ns, whole
 
+MOST_WORKERS = 64
 MOST_LATE_NS = NS
 """A start that is longer past than this is refused; rows due before all was ready are unsent."""
 AHEAD_NS = 200_000_000
 """Workers hear of t0 so long before it."""
 JOB_INDEX, JOB_COMPLETIONS = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
 """Kubernetes sets the first in the pods of an Indexed Job; the second is for the Job's manifest to set."""
+
+
+def workers_of(text: str) -> int:
+    """How many worker processes there are to be."""
+    return whole(text, 1, MOST_WORKERS, "the number of workers")
 
 
 def start_of(text: str, now_ns: int) -> int:
@@ -66,13 +72,14 @@ def shard_of(text: str, environment: Mapping[str, str]) -> tuple[Slice, str]:
 
     text: `I/N`, '' if it was left out: then what an Indexed Job says counts.
     """
-    if text:
-        return Slice.parse(text), f"{Slice.parse(text)} (--shard)"
-    index, completions = environment.get(JOB_INDEX), environment.get(JOB_COMPLETIONS)
-    if index is None or completions is None:
-        return WHOLE, ""
+    whence = "--shard"
+    if not text:
+        index, completions = environment.get(JOB_INDEX), environment.get(JOB_COMPLETIONS)
+        if index is None or completions is None:
+            return WHOLE, ""
+        text, whence = f"{index}/{completions}", f"{JOB_INDEX}/{JOB_COMPLETIONS}"
     try:
-        share = Slice.parse(f"{index}/{completions}")
+        share = Slice.parse(text)
     except UsageError as problem:
-        raise UsageError(f"{JOB_INDEX}/{JOB_COMPLETIONS} {problem}; or say --shard") from None
-    return share, f"{share} ({JOB_INDEX}/{JOB_COMPLETIONS})"
+        raise UsageError(f"{whence} {problem}") from None
+    return share, f"{share} (by {whence})"
