@@ -10,10 +10,10 @@ import pytest
 
 from probe.cluster.settings import LabSettings
 from probe.errors import ScenarioError, UsageError
-from probe.model import NS, Edns, Lane, Ports, Question, Target, TargetKind
+from probe.model import NS, Edns, Lane, Leg, Ports, Question, Shape, Target, TargetKind
 from probe.scenario.file import _Lab, read_scenario, read_scenario_text, shipped_scenarios
-from probe.scenario.plan import Plan, expected_series, planned
-from probe.scenario.quantity import duration_ns, rate_of
+from probe.scenario.plan import Plan, expected_series, planned, series_of
+from probe.scenario.quantity import MAX_RATE, duration_ns, rate_of
 from probe.scenario.steps import STEPS, Step, changes_of
 
 WHOLE = """\
@@ -53,6 +53,9 @@ steps:
 objectives:
   - loss(vip) <= 0.1%
 """
+
+
+TARGET = Target("one", TargetKind.SERVER, "127.0.0.1")
 
 
 def read(text: str, *settings: str) -> Plan:
@@ -220,6 +223,118 @@ WRONG = [
     ("lab:", "lab: [", "x.yaml:5: not valid YAML: "),
     ("  lameduck", "\tlameduck", "x.yaml:4: not valid YAML: found character '\\t' that cannot start any token; indent"),
 ]
+
+
+LOADS = [
+    # what stands in place of the second lane's rate -> the highest rate and the shape
+    ("rate: 7", 7, Shape()),
+    ("rate: max", MAX_RATE, Shape("max", window=1024)),
+    ("rate: Max\n    max_inflight: 50", MAX_RATE, Shape("max", window=50)),
+    ("rate: 7\n    arrivals: poisson", 7, Shape("poisson")),
+    ("ramp: {from: 10, to: 500, over: 30s}", 500, Shape(legs=(Leg(30 * NS, Fraction(1, 50), Fraction(1)),))),
+    (
+        "ramp: {from: 8, to: 0.5, over: 1m}\n    arrivals: poisson",
+        8,
+        Shape("poisson", (Leg(60 * NS, Fraction(1), Fraction(1, 16)),)),
+    ),
+    (
+        "rates: [{rate: 100, for: 10s}, {rate: 0, for: 5s}, {rate: 400, for: 500ms}]",
+        400,
+        Shape(legs=tuple(Leg(ns, share, share) for ns, share in (
+            (10 * NS, Fraction(1, 4)), (5 * NS, Fraction(0)), (NS // 2, Fraction(1))
+        ))),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("load", "rate", "shape"), LOADS)
+def test_loads_of_any_shape(load: str, rate: int, shape: Shape) -> None:
+    lane = read(WHOLE.replace("rate: 1\n", f"{load}\n")).lanes[1]
+    assert (lane.rate, lane.shape, lane.pair, lane.gso) == (rate, shape, False, 1)
+
+
+def test_pairs_and_bursts() -> None:
+    steady = WHOLE.replace("      - {name: b.example, type: txt, expect: nxdomain}\n", "")
+    paired, _ = read(steady.replace("rate: 10.5", "rate: 10.5\n    pair: true")).lanes
+    assert paired.pair
+    a, aaaa = series_of(paired, TARGET, 3, 0, NS)
+    assert a.offset_ns == aaaa.offset_ns
+    bursts = steady[: steady.index("steps:")].replace("rate: 10.5", "rate: 10.5\n    gso: 16")
+    assert read(bursts).lanes[0].gso == 16
+
+
+WRONG_LOADS = [
+    # what stands in place of the first lane's rate -> what a person reads
+    (
+        "rate: fast",
+        "x.yaml:16: lanes[0].rate: 'fast': a rate is a number of queries a second from 0.001 to 1,000,000, or max",
+    ),
+    (
+        "rate: 5\n    ramp: {from: 1, to: 2, over: 1s}",
+        "x.yaml:17: lanes[0].ramp: gives the rate itself: leave out rate",
+    ),
+    ("rate: max\n    rates: [{rate: 1, for: 1s}]", "x.yaml:17: lanes[0].rates: gives the rate itself: leave out rate"),
+    ("gso: 1", "x.yaml:16: lanes[0].gso: '1': the number of queries in a burst is a whole number from 2 to 64"),
+    ("types: [A]", "x.yaml:13: lanes[0].rate: missing; this key must be given, or ramp, or rates"),
+    ("ramp: 10:500:30", "x.yaml:16: lanes[0].ramp: keys and values are expected here, not a text"),
+    (
+        "ramp: {from: 1, till: 2, over: 1s}",
+        "x.yaml:16: lanes[0].ramp.till: unknown key; nearest: to; keys here are from, to, over",
+    ),
+    ("ramp: {from: 1, over: 1s}", "x.yaml:16: lanes[0].ramp.to: missing; this key must be given"),
+    ("ramp: {from: 1, to: 0, over: 1s}", "x.yaml:16: lanes[0].ramp.to: '0': a rate is"),
+    ("ramp: {from: 1, to: 2, over: 2m}", "x.yaml:16: lanes[0].ramp: takes 120 s, but the run lasts 60 s: run longer"),
+    ("rates: []", "x.yaml:16: lanes[0].rates: empty; at least one is needed"),
+    ("rates: [{rate: 1, for: 1s}, {rate: 0, for: 1s}]", "x.yaml:16: lanes[0].rates: the last rate stays until the end"),
+    (
+        "rates: [{rate: 1, fro: 1s}]",
+        "x.yaml:16: lanes[0].rates[0].fro: unknown key; nearest: for; keys here are rate, for",
+    ),
+    (
+        "rates: [{rate: 1, for: 1m}, {rate: 2, for: 1s}]",
+        "x.yaml:16: lanes[0].rates: takes 61 s, but the run lasts 60 s",
+    ),
+    ("rate: 5\n    arrivals: bursty", "x.yaml:17: lanes[0].arrivals: 'bursty': say even or poisson"),
+    ("rate: max\n    arrivals: poisson", "x.yaml:17: lanes[0].arrivals: 'poisson': goes with a rate: under max"),
+    ("rate: 5\n    max_inflight: 9", "x.yaml:17: lanes[0].max_inflight: '9': there is no limit on outstanding queries"),
+    (
+        "rate: max\n    max_inflight: many",
+        "x.yaml:17: lanes[0].max_inflight: 'many': the number of queries outstanding",
+    ),
+    (
+        "rate: 5\n    pair: yes",
+        "x.yaml:17: lanes[0].pair: a pair is A and AAAA of a name, and here A, AAAA, TXT is asked",
+    ),
+    (
+        "rate: 5\n    gso: 16",
+        "x.yaml:17: lanes[0].gso: not in a scenario with steps: a burst crosses NAT as one packet",
+    ),
+]
+
+
+@pytest.mark.parametrize(("load", "said"), WRONG_LOADS)
+def test_what_is_wrong_with_a_load_is_said(load: str, said: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        read(WHOLE.replace("rate: 10.5", load, 1))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value), "one mistake, one line"
+
+
+def test_a_lane_of_fresh_ports_needs_a_rate() -> None:
+    with pytest.raises(ScenarioError, match=r"x.yaml:15: lanes\[0\].ports: ports fresh: under a rate of max nothing"):
+        read(WHOLE.replace("ports: pool:4\n    rate: 10.5", "ports: fresh\n    rate: max"))
+
+
+def test_a_pair_weighs_the_same() -> None:
+    text = WHOLE.replace("      - a.example\n      - {name: b.example, type: txt, expect: nxdomain}\n", "{}")
+    text = text.replace("rate: 10.5", "rate: 10\n    pair: true")
+    alike = "      - {name: a.example, weight: 3}\n      - b.example\n"
+    assert read(text.replace("{}", alike)).lanes[0].weights == (3, 3, 1, 1)
+    odd = "".join(f"      - {{name: a.example, type: {t}, weight: {w}}}\n" for t, w in (("A", 1), ("AAAA", 2)))
+    with pytest.raises(
+        ScenarioError, match=r"lanes\[0\].pair: a pair is A and AAAA of a name: both must have the same"
+    ):
+        read(text.replace("{}", odd))
 
 
 @pytest.mark.parametrize(("old", "new", "said"), WRONG)

@@ -18,6 +18,21 @@ from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Lane, Ports, Question, Target, TargetKind
 from probe.scenario.document import Document, Place, override, parse_document
+from probe.scenario.load import (
+    Load,
+    arriving,
+    burst_of,
+    check_burst,
+    check_length,
+    check_pair,
+    check_ports,
+    load_of,
+    pausing_rate_of,
+    ramp,
+    staged,
+    window_of,
+    within,
+)
 from probe.scenario.names import MOST_SUFFIXES, NDOTS, Asking, edns_of, edns_size_of, ndots_of, suffix_of
 from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, rate_of, seconds_text, timeout_of, whole
@@ -149,12 +164,29 @@ def _question(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+class _Ramp(_Part):
+    first: Annotated[Fraction, _field(pausing_rate_of)] = Field(alias="from")
+    last: Annotated[Fraction, _field(rate_of)] = Field(alias="to")
+    over: Annotated[int, _field(lambda text: duration_ns(text, NS // 10))]
+
+
+class _Pace(_Part):
+    rate: Annotated[Fraction, _field(pausing_rate_of)]
+    ns: Annotated[int, _field(lambda text: duration_ns(text, NS // 10))] = Field(alias="for")
+
+
 class _Lane(_Part):
     name: Name
     target: Text
     transport: Literal["udp", "tcp"] = "udp"
     ports: Text = "fresh"
-    rate: Annotated[Fraction, _field(rate_of)]
+    rate: Annotated[Load, _field(load_of)] | None = None
+    ramp: _Ramp | None = None
+    rates: Annotated[list[_Pace], Field(min_length=1)] | None = None
+    arrivals: Text = "even"
+    max_inflight: Annotated[int, _field(window_of)] | None = None
+    pair: Truth = False
+    gso: Annotated[int, _field(burst_of)] = 1
     timeout: Annotated[int, _field(timeout_of)] = TIMEOUT_NS
     questions: Annotated[list[Annotated[_Question, BeforeValidator(_question)]], Field(min_length=1)]
     types: Annotated[list[Text], Field(min_length=1)] = ["A", "AAAA"]
@@ -250,10 +282,17 @@ def _explained(document: Document, problem: Any) -> str:
 
 def _keys_at(place: Place) -> list[str]:
     """The keys that are allowed at a place."""
-    parts: dict[str, type[BaseModel]] = {"lab": _Lab, "servers": _Server, "lanes": _Lane, "questions": _Question}
+    parts: dict[str, type[BaseModel]] = {
+        "lab": _Lab,
+        "servers": _Server,
+        "lanes": _Lane,
+        "questions": _Question,
+        "ramp": _Ramp,
+        "rates": _Pace,
+    }
     words = [step for step in place if isinstance(step, str)]
     part = parts[words[-1]] if words else _Scenario
-    return list(part.model_fields)
+    return [field.alias or name for name, field in part.model_fields.items()]
 
 
 def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
@@ -264,7 +303,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         if server.name in (*CLUSTER_TARGETS, ALL_SERVERS):
             raise document.error(("servers", i, "name"), f"{server.name!r} has a meaning already; choose another name")
     allowed = [*CLUSTER_TARGETS, *([ALL_SERVERS] if servers else []), *(s.name for s in servers)]
-    lanes = tuple(_lane(lane, i, allowed, document) for i, lane in enumerate(scenario.lanes))
+    lanes = tuple(_lane(lane, i, allowed, scenario, document) for i, lane in enumerate(scenario.lanes))
     steps = tuple(scenario.steps)
     if waited_ns(steps) >= scenario.duration:
         waited, lasts = seconds_text(waited_ns(steps)), seconds_text(scenario.duration)
@@ -284,7 +323,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
     )
 
 
-def _lane(lane: _Lane, i: int, targets: list[str], document: Document) -> Lane:
+def _lane(lane: _Lane, i: int, targets: list[str], scenario: _Scenario, document: Document) -> Lane:
     here: Place = ("lanes", i)
     if lane.target not in targets:
         nearest = get_close_matches(lane.target, targets, 1, 0.0)[0]
@@ -294,7 +333,38 @@ def _lane(lane: _Lane, i: int, targets: list[str], document: Document) -> Lane:
     for k, qtype in enumerate(lane.types):
         _at(document, (*here, "types", k), partial(qtype_number, qtype))
     questions, weights = _questions(lane, here, document)
-    return Lane(lane.name, lane.target, lane.transport, ports, lane.rate, lane.timeout, questions, weights)
+    load = _load(lane, here, scenario, document)
+    shape = load.shape
+    _at(document, (*here, "ports"), lambda: check_ports(lane.transport, ports, shape))
+    if lane.pair:
+        _at(document, (*here, "pair"), lambda: check_pair(lane.transport, shape, questions, weights))
+    if lane.gso > 1:
+        changes = bool(scenario.steps)
+        _at(document, (*here, "gso"), lambda: check_burst(lane.transport, ports, shape, changes))
+    return Lane(
+        *(lane.name, lane.target, lane.transport, ports, load.rate, lane.timeout, questions, weights),
+        *(shape, lane.pair, lane.gso),
+    )
+
+
+def _load(lane: _Lane, here: Place, scenario: _Scenario, document: Document) -> Load:
+    """How much a lane asks: exactly one of rate, ramp and rates says it."""
+    said = [key for key in ("rate", "ramp", "rates") if getattr(lane, key) is not None]
+    if not said:
+        raise document.error((*here, "rate"), "missing; this key must be given, or ramp, or rates")
+    if len(said) > 1:
+        raise document.error((*here, said[1]), f"gives the rate itself: leave out {said[0]}")
+    load = lane.rate
+    if lane.ramp:
+        load = ramp(lane.ramp.first, lane.ramp.last, lane.ramp.over)
+    elif lane.rates or not load:
+        load = _at(document, (*here, "rates"), lambda: staged([(pace.rate, pace.ns) for pace in lane.rates or []]))
+    changing = load
+    _at(document, (*here, said[0]), lambda: check_length(changing, scenario.duration))
+    load = _at(document, (*here, "arrivals"), lambda: arriving(changing, lane.arrivals))
+    if (window := lane.max_inflight) is None:
+        return load
+    return _at(document, (*here, "max_inflight"), lambda: within(load, window))
 
 
 def _questions(lane: _Lane, here: Place, document: Document) -> tuple[tuple[Question, ...], tuple[int, ...]]:

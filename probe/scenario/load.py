@@ -72,7 +72,7 @@ def ramp(first: Fraction, last: Fraction, over_ns: int) -> Load:
     return Load(most, Shape(legs=(Leg(over_ns, first / most, last / most),)))
 
 
-def steps(paces: Sequence[tuple[Fraction, int]]) -> Load:
+def staged(paces: Sequence[tuple[Fraction, int]]) -> Load:
     """One rate after the other, each for so long (ns); the last one stays. UsageError if that is 0."""
     most = max(rate for rate, _ in paces)
     if not paces[-1][0]:
