@@ -43,6 +43,7 @@ from probe.report.units import plain
 from probe.runfile import Run, open_run
 from probe.scenario.adhoc import DEFAULT_NAME, Options, plan_of
 from probe.scenario.file import read_scenario, shipped_scenarios
+from probe.scenario.load import WINDOW, ceiling_of, load_text
 from probe.scenario.plan import (
     CEILING,
     Plan,
@@ -50,9 +51,9 @@ from probe.scenario.plan import (
     check_load,
     checked_objective,
     expected_series,
-    planned,
+    planned_text,
 )
-from probe.scenario.quantity import rate_of, rate_text, seconds_text
+from probe.scenario.quantity import seconds_text
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS, shard_of, start_of, workers_of
@@ -96,6 +97,16 @@ PORTS_HELP = (
     "Source ports: fresh, fixed or pool:K; for tcp connections: fresh or reused"
     " (default fresh; above 5,000 q/s pool:64, for tcp reused)."
 )
+RATE_HELP = "Queries a second to each server (default 100), or max: as fast as replies allow, a closed loop."
+RAMP_HELP = "Instead of -Q: from A to B queries a second, evenly over the seconds, then B."
+ARRIVALS_HELP = "even, or poisson: exponential gaps, as many clients together make them (default even)."
+INFLIGHT_HELP = (
+    f"Under -Q max: the most queries outstanding to each server (default {WINDOW:,})."
+    " With a rate there is no limit on outstanding queries."
+)
+PAIR_HELP = "Ask A and AAAA of a name from one socket, back to back, as glibc does."
+GSO_HELP = "Let 2 to 64 queries leave as one burst (UDP_SEGMENT): less work for us, one packet to NAT."
+LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine's loopback."
 DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
 WORKERS_HELP = f"Worker processes, 1 to {MOST_WORKERS} (default 1)."
@@ -108,13 +119,14 @@ OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
-MAX_QPS_HELP = f"The most queries a second in all towards other machines (default {CEILING})."
+MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
     "rate": "-Q", "length": "-l", "timeout": "-t", "transport": "-m", "ports": "--ports",
     "search": "--search", "ndots": "--ndots", "edns": "--edns", "dnssec": "-D", "nsid": "--nsid",
-    "external": "--external",
+    "external": "--external", "ramp": "--ramp", "arrivals": "--arrivals", "max_inflight": "--max-inflight",
+    "pair": "--pair", "gso": "--gso",
 }  # fmt: skip
 """adhoc.Options' fields as they are typed."""
 
@@ -192,11 +204,16 @@ def run(
     edns: Annotated[OneText, _ad_hoc("", "--edns", "SIZE", EDNS_HELP)] = None,
     dnssec: Annotated[OneFlag, _ad_hoc_flag("-D", "--dnssec", DNSSEC_HELP)] = None,
     nsid: Annotated[OneFlag, _ad_hoc_flag("", "--nsid", NSID_HELP)] = None,
-    rate: Annotated[OneText, _ad_hoc("-Q", "--qps", "RATE", "Queries a second to each server (default 100).")] = None,
-    length: Annotated[OneText, _ad_hoc("-l", "--length", "TIME", "Seconds, or 5m (default 10).")] = None,
+    rate: Annotated[OneText, _ad_hoc("-Q", "--qps", "RATE", RATE_HELP)] = None,
+    ramp: Annotated[OneText, _ad_hoc("", "--ramp", "A:B:SECONDS", RAMP_HELP)] = None,
+    arrivals: Annotated[OneText, _ad_hoc("", "--arrivals", "HOW", ARRIVALS_HELP)] = None,
+    max_inflight: Annotated[OneText, _ad_hoc("-q", "--max-inflight", "N", INFLIGHT_HELP)] = None,
+    length: Annotated[OneText, _ad_hoc("-l", "--length", "TIME", LENGTH_HELP)] = None,
     timeout: Annotated[OneText, _ad_hoc("-t", "--timeout", "TIME", "Seconds, or 500ms (default 2).")] = None,
     transport: Annotated[OneText, _ad_hoc("-m", "--mode", "MODE", "udp or tcp (default udp).")] = None,
     ports: Annotated[OneText, _ad_hoc("", "--ports", "PORTS", PORTS_HELP)] = None,
+    pair: Annotated[OneFlag, _ad_hoc_flag("", "--pair", PAIR_HELP)] = None,
+    gso: Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)] = None,
     lab: Annotated[bool, typer.Option("--lab", help=LAB_HELP, rich_help_panel=SCENARIO)] = False,
     setting: Annotated[Texts, _option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP, rich_help_panel=RESULT)] = False,
@@ -211,19 +228,20 @@ def run(
 ) -> None:
     """Ask on schedule, write down what becomes of every query, and report it.
 
-    A scenario, or a server with dnsperf's letters. There is no limit on outstanding queries.
+    A scenario, or a server with dnsperf's letters. There is no limit on outstanding queries, but under -Q max.
     """
     _check_format(form)
     options = {
         "servers": server, "port": port, "datafile": data, "names": name, "types": qtype, "expect": expect,
         "rate": rate, "length": length, "timeout": timeout, "transport": transport, "ports": ports,
         "search": search, "ndots": ndots, "edns": edns, "dnssec": dnssec, "nsid": nsid, "external": external,
+        "ramp": ramp, "arrivals": arrivals, "max_inflight": max_inflight, "pair": pair, "gso": gso,
     }  # fmt: skip
     given = {option: value for option, value in options.items() if value is not None}
     plan = _plan(scenario, given, setting or [], lab, dry_run)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
-    check_ceiling(expected_series(plan), _typed("--max-qps", max_qps, rate_of))
+    check_ceiling(expected_series(plan), _typed("--max-qps", max_qps, ceiling_of))
     processes = _typed("-T", workers, workers_of)
     plan = _in_shard(shard, plan)
     at_unix_ns = _typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
@@ -298,7 +316,8 @@ def _show(plan: Plan) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken."""
     series = expected_series(plan)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
-    title = f"{name}: {planned(series):,} queries in {seconds_text(plan.duration_ns)}"
+    how_many, lasts = planned_text(series), seconds_text(plan.duration_ns)
+    title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("lane", "targets", "ports", "types"):
         table.add_column(heading, no_wrap=True)
@@ -311,10 +330,10 @@ def _show(plan: Plan) -> None:
         table.add_row(
             Text(lane.name),
             Text(targets[0] if len(targets) == 1 else f"{len(targets)} {lane.target}"),
-            f"{lane.transport} {lane.ports}",
+            " ".join([lane.transport, str(lane.ports), *["pair"] * lane.pair, *[f"gso {lane.gso}"] * (lane.gso > 1)]),
             " ".join(types),
-            rate_text(lane.rate).removesuffix(" q/s"),
-            f"{planned(mine):,}",
+            load_text(lane.rate, lane.shape),
+            planned_text(mine),
         )
     lines = [Text(plain(f"  {step}")) for step in plan.steps]
     lines += [Text(f"Undo: {undo}; in the lab nothing, for it ends with the run.") for undo in undo_of(plan.steps)]

@@ -75,6 +75,24 @@ def ran(command: str, folder: Path) -> tuple[int, str, str]:
         ("run -s dns.example", 2, "-s 'dns.example': not an IP address"),
         ("run -s ::1 -p 70000", 2, "-p '70000': a port is a whole number from 1 to 65535"),
         ("run -s ::1 -Q -5", 2, "-Q '-5': a rate is a number of queries a second"),
+        (
+            "run -s ::1 -q 100",
+            2,
+            "--max-inflight '100': there is no limit on outstanding queries: a schedule waits for no",
+        ),
+        ("run -s ::1 -Q 100 --max-inflight 5", 2, "it goes with a rate of `max` only"),
+        ("run -s ::1 -Q max --arrivals poisson", 2, "--arrivals 'poisson': goes with a rate"),
+        ("run -s 192.0.2.1 -Q max", 2, "lane udp-pool: as fast as replies allow, towards 192.0.2.1 (192.0.2.1:53): no"),
+        ("run -s 192.0.2.1 -Q max --max-qps 1000000", 2, "say a rate, or allow it with --max-qps max"),
+        ("run -s 192.0.2.1 --ramp 1:2000:5", 2, "2,000 q/s in all towards other machines; 1,000 q/s is the ceiling"),
+        ("run -s ::1 --ramp 1:2000:5 -Q 10", 2, "--ramp gives the rate itself: leave out -Q 10"),
+        (
+            "run -s ::1 --gso 16",
+            2,
+            "--gso 16: only with ports pool:K or a rate of max: a burst crosses NAT as one packet",
+        ),
+        ("run -s ::1 --pair --type A", 2, "--pair: a pair is A and AAAA of a name, and here A is asked"),
+        ("run baseline --lab --ramp 1:2:3 --gso 2", 2, "--ramp, --gso: not with a scenario; change it with --set"),
         ("run -s ::1 -m quic", 2, "-m 'quic': say udp or tcp"),
         ("run -s ::1 --type HOST", 2, "type 'HOST': not a DNS type"),
         ("run -s ::1 -d none.txt", 2, "none.txt: no such file; a data file (`name type` a line) is expected there"),
@@ -147,6 +165,31 @@ def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -
     assert re.search(r"vip-udp-pool +kube-dns +udp pool:128 +A AAAA +100 +1,600", out)
     assert re.search(r"pods +3 pods +udp fresh +A AAAA +20 +960", out)
     assert "  wait 4 s\n  scale to 2\nUndo: scale back to the former number" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "title", "row"),
+    [
+        ("-Q max -l 5", "as fast as replies allow for 5 s", r"udp pool:64 +A +max +as fast as replies allow"),
+        ("--ramp 10:500:30", "7,650 queries in 30 s", r"udp fresh +A +10 to 500 +7,650"),
+        ("-Q 50 --pair -l 2", "100 queries in 2 s", r"udp fresh pair +A AAAA +50 +100"),
+        ("-Q 50 --ports pool:2 --gso 16 -l 2", "100 queries in 2 s", r"udp pool:2 gso 16 +A +50 +100"),
+        ("-Q 100 --arrivals poisson -l 100", r"[\d,]+ queries in 100 s", r"udp fresh +A +100 poisson +[\d,]+"),
+    ],
+)
+def test_a_dry_run_says_what_the_load_is(
+    words: str, title: str, row: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    code, out, _ = told(f"run -s 127.0.0.1 {words} --dry-run", capsys)
+    assert code == 0
+    assert re.search(f"adhoc: {title}", out)
+    assert re.search(row, out)
+
+
+def test_a_ceiling_may_be_lifted(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = told("run -s 192.0.2.1 -Q max --max-qps max --dry-run", capsys)
+    assert (code, err) == (0, "")
 
 
 def test_a_dry_run_needs_no_cluster_and_shows_notes_and_no_control_characters(

@@ -43,6 +43,11 @@ def load_of(text: str) -> Load:
         raise UsageError(f"{problem}, or max: {UNPLANNED}") from None
 
 
+def ceiling_of(text: str) -> Fraction | None:
+    """The most queries a second towards other machines; `max` is no ceiling."""
+    return None if text.strip().lower() == "max" else rate_of(text)
+
+
 def window_of(text: str) -> int:
     """How many queries may be outstanding."""
     return whole(text, 1, 65_536, "the number of queries outstanding")
