@@ -7,7 +7,8 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     0 model        Question, Target, Lane, Series, Mark, Interval, Finding: the nouns everyone shares
     1 book         many names of one type, flat in memory that processes share; weights -> whose turn it is
     1 schedule     pacers: rates -> due instants, a chunk at a time
-    1 wire         question -> template bytes (once); batches of datagrams -> outcomes      the only door to dnspython
+    1 wire         question -> the octets of its query; a reply -> what it says           the only door to dnspython
+    1 questions    questions -> batches of queries; batches of replies -> outcomes
     1 histogram    log-linear latency counts that add
     1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
     1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal

@@ -25,6 +25,7 @@ SK_MEMINFO_DROPS = 8
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 IP_LOCAL_PORT_RANGE = 51
+UDP_SEGMENT = 103
 MSG_ERRQUEUE = 0x2000
 MSG_TRUNC = 0x20
 MSG_DONTWAIT = 0x40
@@ -37,34 +38,38 @@ SUPPORTED = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+HEAD = 320
+"""Octets of a row that lie together: the longest question with a short reply fits (RFC 1035, 2.3.4)."""
+_HEADER_WORDS = 8
+"""A struct mmsghdr in words of 8 octets: name, namelen, iov, iovlen, control, controllen, flags, len."""
 
 
 class Receiver:
     """Room for a batch of datagrams, filled by recvmmsg from any number of sockets, one after the other.
 
-    data: uint8[rows, stride]; lengths: int64[rows]; stamps: int64[rows], CLOCK_REALTIME ns of arrival (0 if unstamped);
-    cut: bool[rows], longer than stride; sources: int64[rows], as given to receive(). Valid up to `filled`.
+    head: uint8[rows, HEAD], how each begins; lengths: int64[rows]; stamps: int64[rows], CLOCK_REALTIME ns of arrival (0
+    if unstamped); cut: bool[rows], longer than `most`; sources: int64[rows], as given to receive(). Valid up to
+    `filled`. What goes beyond the head lies apart, so that short datagrams stay close together.
     """
 
-    _HEADER_WORDS = 8
     _CONTROL = 64
 
-    def __init__(self, rows: int = 1024, stride: int = 4096) -> None:
-        self.rows, self.stride, self.filled = rows, stride, 0
-        self.data = np.zeros((rows, stride), np.uint8)
+    def __init__(self, rows: int = 2048, most: int = 4096) -> None:
+        self.rows, self.filled = rows, 0
+        self.head = np.zeros((rows, HEAD), np.uint8)
+        self._rest = np.zeros((rows, max(most - HEAD, 8)), np.uint8)
         self.sources = np.zeros(rows, np.int64)
         self._control = np.zeros((rows, self._CONTROL // 8), np.int64)
-        self._iovecs = (_Iovec * rows)()
-        self._headers = np.zeros((rows, self._HEADER_WORDS), np.int64)
-        data, control, iovecs = self.data.ctypes.data, self._control.ctypes.data, ctypes.addressof(self._iovecs)
-        for i in range(rows):
-            self._iovecs[i] = _Iovec(data + i * stride, stride)
         index = np.arange(rows, dtype=np.int64)
-        self._headers[:, 2] = iovecs + index * ctypes.sizeof(_Iovec)
-        self._headers[:, 3] = 1
-        self._headers[:, 4] = control + index * self._CONTROL
+        self._iovecs = np.empty((rows, 4), np.int64)
+        self._iovecs[:, 0] = self.head.ctypes.data + index * HEAD
+        self._iovecs[:, 1] = min(most, HEAD)
+        self._iovecs[:, 2] = self._rest.ctypes.data + index * self._rest.shape[1]
+        self._iovecs[:, 3] = max(most - HEAD, 0)
+        self._headers = np.zeros((rows, _HEADER_WORDS), np.int64)
+        self._headers[:, 2] = self._iovecs.ctypes.data + index * self._iovecs.strides[0]
+        self._headers[:, 3] = 2
+        self._headers[:, 4] = self._control.ctypes.data + index * self._CONTROL
         self._headers[:, 5] = self._CONTROL
         self._address = self._headers.ctypes.data
         self._recvmmsg = _libc.recvmmsg
@@ -76,12 +81,18 @@ class Receiver:
         room = self.rows - first
         if room <= 0:
             return 0
-        n: int = self._recvmmsg(fd, self._address + first * self._HEADER_WORDS * 8, room, MSG_DONTWAIT, None)
+        n: int = self._recvmmsg(fd, self._address + first * _HEADER_WORDS * 8, room, MSG_DONTWAIT, None)
         if n <= 0:
             return 0
         self.sources[first : first + n] = source
         self.filled = first + n
         return n
+
+    def octets(self, row: int) -> bytes:
+        """All of a datagram, as far as it was not cut."""
+        length = int(self._headers[row, 7]) & 0xFFFFFFFF
+        head = self.head[row, : min(length, HEAD)].tobytes()
+        return head if length <= HEAD else head + self._rest[row, : length - HEAD].tobytes()
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -98,7 +109,7 @@ class Receiver:
     def stamps(self) -> NDArray[np.int64]:
         """Kernel receive times, CLOCK_REALTIME ns; 0 where the kernel gave none."""
         words = self._control[: self.filled]
-        stamped = (words[:, 1] & 0xFFFFFFFF == socket.SOL_SOCKET) & (words[:, 1] >> 32 == SO_TIMESTAMPNS)
+        stamped = words[:, 1] == SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET
         return np.where(stamped, words[:, 2] * 1_000_000_000 + words[:, 3], 0)
 
     def clear(self) -> None:
@@ -106,6 +117,65 @@ class Receiver:
         self._headers[: self.filled, 5] = self._CONTROL
         self._control[: self.filled, 1] = 0
         self.filled = 0
+
+
+class Sender:
+    """A batch of datagrams to be sent on connected sockets, any run of rows by one system call.
+
+    packets: uint8[n, <= HEAD], lengths: int64[n], both taken by load().
+    """
+
+    def __init__(self) -> None:
+        self._iovecs = np.empty((0, 2), np.int64)
+        self._headers = np.empty((0, _HEADER_WORDS), np.int64)
+        self._address = 0
+        self._sendmmsg = _libc.sendmmsg
+        self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+        self._sendmsg = _libc.sendmsg
+        self._sendmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+        self._segment = struct.Struct("=QiiHxxxxxx")
+        self._control = ctypes.create_string_buffer(self._segment.size)
+        self._burst = np.zeros(_HEADER_WORDS, np.int64)
+        self._burst[4:6] = ctypes.addressof(self._control), self._segment.size
+
+    def load(self, packets: NDArray[np.uint8], lengths: NDArray[np.int64]) -> None:
+        """Take the next batch; `packets` must not move until all of it is sent."""
+        n = len(packets)
+        if n > len(self._iovecs):
+            self._iovecs = np.empty((2 * n, 2), np.int64)
+            self._headers = np.zeros((2 * n, _HEADER_WORDS), np.int64)
+            self._headers[:, 2] = self._iovecs.ctypes.data + 16 * np.arange(2 * n)
+            self._headers[:, 3] = 1
+            self._address = self._headers.ctypes.data
+        self._packets, self._lengths = packets, lengths
+        self._iovecs[:n, 0] = packets.ctypes.data + packets.strides[0] * np.arange(n)
+        self._iovecs[:n, 1] = lengths
+
+    def send(self, fd: int, first: int, count: int) -> int:
+        """Send `count` rows from `first` on; how many the kernel took. OSError if it took none."""
+        n: int = self._sendmmsg(fd, self._address + 8 * _HEADER_WORDS * first, count, MSG_DONTWAIT)
+        if n < 0:
+            raise _error()
+        return n
+
+    def burst(self, fd: int, first: int, count: int) -> int:
+        """The same as one burst that the kernel cuts (UDP_SEGMENT): all rows but the last must be of one length.
+
+        OSError if it took none; EIO where a device cannot do that.
+        """
+        self._segment.pack_into(
+            self._control, 0, self._segment.size - 6, socket.IPPROTO_UDP, UDP_SEGMENT, int(self._lengths[first])
+        )
+        self._burst[2:4] = self._iovecs.ctypes.data + 16 * first, count
+        if self._sendmsg(fd, self._burst.ctypes.data, MSG_DONTWAIT) < 0:
+            raise _error()
+        return count
+
+
+def _error() -> OSError:
+    """The OSError of the call that has just failed."""
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
 
 
 def wall_offset_ns() -> int:

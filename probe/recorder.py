@@ -85,6 +85,8 @@ PATIENCE_SECONDS = 5.0
 FAILURE_ROOM = 8192
 FAILURES_A_SECOND = 10
 """Exact failure rows kept of each series and second; the rest are counts."""
+_ONE = np.int32(1)
+"""Of the counts' own type: adding any other is twenty times slower."""
 _NO_ROW = np.iinfo(np.int64).max
 _FAILURE = np.dtype(
     [
@@ -219,9 +221,9 @@ class Recorder:
         places = seconds % room.places
         room.version[places] += 1
         base = self._base(p_second, planned_series, planned_due)
-        np.add.at(room.planned.reshape(-1), base, 1)
+        np.add.at(room.planned.reshape(-1), base, _ONE)
         base = self._base(f_second, rows.series, rows.due)
-        np.add.at(room.counts.reshape(-1), (base * len(Outcome) + rows.outcome) * 2 + rows.good, 1)
+        np.add.at(room.counts.reshape(-1), (base * len(Outcome) + rows.outcome) * 2 + rows.good, _ONE)
         bad = ~rows.good & (rows.outcome != Outcome.UNSENT)
         if bad.any():
             np.minimum.at(room.first_bad.reshape(-1), base[bad], rows.due[bad])
@@ -237,11 +239,11 @@ class Recorder:
             if not have.any():
                 continue
             at = by_series[have] * len(Duration) + kind
-            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values[have]), 1)
+            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values[have]), _ONE)
             np.maximum.at(room.maxima.reshape(-1), at, values[have])
         missed = rows.outcome == Outcome.UNSENT
         if missed.any():
-            np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], 1)
+            np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], np.int64(1))
         room.version[places] += 1
 
     def _base(self, second: Ints, series: Ints, due: Ints) -> Ints:
@@ -293,7 +295,7 @@ class Recorder:
     def lag(self, nanoseconds: Ints) -> None:
         """Note how long after their due instants rows were sent."""
         if len(nanoseconds):
-            np.add.at(self._room.lag, bins_of(nanoseconds), 1)
+            np.add.at(self._room.lag, bins_of(nanoseconds), np.int64(1))
             self._room.scalars[Scalar.LAG_MAX] = max(int(self._room.scalars[Scalar.LAG_MAX]), int(nanoseconds.max()))
 
     def count(self, series: int, counters: Ints) -> None:

@@ -54,7 +54,8 @@ class Recorded:
     def counters(self, series: int | None = None) -> dict[str, int]:
         assert self.last is not None
         counters = self.last.counters if series is None else self.last.counters[series : series + 1]
-        return {c.label: int(n) for c in Counter if (n := counters[:, c].sum())}
+        told = [c for c in Counter if c not in (Counter.SENT_OCTETS, Counter.RECEIVED_OCTETS, Counter.PORTS_REUSED)]
+        return {c.label: int(n) for c in told if (n := counters[:, c].sum())}
 
     def unsent(self) -> dict[str, int]:
         assert self.last is not None

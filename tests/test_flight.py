@@ -9,7 +9,7 @@ from probe.model import NS, Question
 from probe.outcome import Counter, Outcome
 from probe.transport.flight import Flight, Replies, rank_within
 from probe.transport.rows import Due
-from probe.wire import Questions
+from probe.questions import Questions
 
 MS = NS // 1000
 
@@ -30,7 +30,7 @@ def launch(
     slots, ids = flight.reserve(sockets, np.arange(n), due)
     ok = slots >= 0
     zeros = np.zeros(int(ok.sum()), np.int64)
-    rows = Due(due[ok], zeros, zeros, zeros)
+    rows = Due.of(due[ok], zeros, zeros, zeros)
     flight.launch(slots[ok], rows, due[ok], sockets[ok], np.full(len(zeros), NS), 0, sockets[ok])
     return slots.tolist(), ids.tolist()
 

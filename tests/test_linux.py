@@ -49,10 +49,7 @@ def new() -> Iterator[New]:
 
 def texts(receiver: Receiver) -> list[bytes]:
     """The datagrams that were received, as far as they were kept."""
-    return [
-        row[: min(n, receiver.stride)].tobytes()
-        for row, n in zip(receiver.data, receiver.lengths.tolist(), strict=False)
-    ]
+    return [receiver.octets(row) for row in range(receiver.filled)]
 
 
 def refusing(new: New, address: str) -> socket.socket:
@@ -79,7 +76,7 @@ def test_one_batch_is_filled_from_several_sockets(new: New, address: str) -> Non
     for k, mouth in enumerate(mouths):
         for i in range(k + 1):
             mouth.send(b"%d:%d" % (k, i) + b"." * i)
-    receiver = Receiver(rows=16, stride=64)
+    receiver = Receiver(rows=16, most=64)
     assert [receiver.receive(ear.fileno(), 100 + k) for k, ear in enumerate(ears)] == [1, 2, 3]
     assert texts(receiver) == [b"0:0", b"1:0", b"1:1.", b"2:0", b"2:1.", b"2:2.."]
     assert receiver.lengths.tolist() == [3, 3, 4, 3, 4, 5]
@@ -93,7 +90,7 @@ def test_a_full_batch_leaves_the_rest_waiting(new: New) -> None:
     mouth = new(to=ear)
     for i in range(5):
         mouth.send(b"%d" % i)
-    receiver = Receiver(rows=4, stride=64)
+    receiver = Receiver(rows=4, most=64)
     assert receiver.receive(ear.fileno(), 0) == 4
     assert receiver.receive(ear.fileno(), 0) == 0, "no room"
     receiver.clear()
@@ -105,7 +102,7 @@ def test_a_full_batch_leaves_the_rest_waiting(new: New) -> None:
 def test_lengths_and_cuts_of_datagrams_of_every_size(new: New) -> None:
     ear = new()
     mouth = new(to=ear)
-    receiver = Receiver(rows=8, stride=64)
+    receiver = Receiver(rows=8, most=64)
     sizes = [0, 1, 63, 64, 65, 1400, 60_000, 12]
     for _ in range(2):  # the second time over rows that were used
         for size in sizes:
@@ -129,7 +126,7 @@ def test_stamps_are_the_kernels_however_late_one_reads(new: New, address: str) -
     mouth.send(b"a")
     after = time.time_ns()
     time.sleep(0.03)
-    receiver = Receiver(rows=4, stride=64)
+    receiver = Receiver(rows=4, most=64)
     receiver.receive(ear.fileno(), 0)
     assert before - MS <= receiver.stamps[0] <= after + MS
     assert time.time_ns() - receiver.stamps[0] > 25 * MS
@@ -138,7 +135,7 @@ def test_stamps_are_the_kernels_however_late_one_reads(new: New, address: str) -
 def test_a_row_that_was_stamped_once_is_not_stamped_for_the_next(new: New) -> None:
     stamped, plain = new(), new()
     linux.ask_for_stamps(stamped)
-    receiver = Receiver(rows=1, stride=64)
+    receiver = Receiver(rows=1, most=64)
     found = []
     for ear in (stamped, plain, stamped):
         new(to=ear).send(b"x")
@@ -149,7 +146,7 @@ def test_a_row_that_was_stamped_once_is_not_stamped_for_the_next(new: New) -> No
 
 
 def test_nothing_is_read_from_a_descriptor_that_is_none() -> None:
-    receiver = Receiver(rows=1, stride=64)
+    receiver = Receiver(rows=1, most=64)
     assert receiver.receive(-1, 0) == receiver.filled == 0
 
 
@@ -180,7 +177,7 @@ def test_a_pending_error_keeps_no_datagram_from_being_read(new: New) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(sock.getpeername())
         server.sendto(b"welcome", sock.getsockname())
-        receiver = Receiver(rows=4, stride=64)
+        receiver = Receiver(rows=4, most=64)
         assert receiver.receive(sock.fileno(), 0) + receiver.receive(sock.fileno(), 0) == 1
         assert texts(receiver) == [b"welcome"]
         assert list(linux.error_queue(sock)) == [(errno.ECONNREFUSED, b"refused")]
@@ -202,7 +199,7 @@ def test_datagrams_that_overflow_our_own_buffer_are_counted(new: New, address: s
     assert own_drops(ear) == 0
     for _ in range(100):
         mouth.send(b"z" * 1000)
-    receiver = Receiver(rows=128, stride=2000)
+    receiver = Receiver(rows=128, most=2000)
     received = receiver.receive(ear.fileno(), 0)
     assert 0 < received < 100
     assert own_drops(ear) == 100 - received
@@ -272,7 +269,7 @@ def test_a_reply_to_a_port_that_was_left_reaches_nobody(new: New) -> None:
         connector.reconnect(sock.fileno())
         assert sock.getsockname() != left
         target.sendto(b"late", left)
-        receiver = Receiver(rows=1, stride=64)
+        receiver = Receiver(rows=1, most=64)
         assert receiver.receive(sock.fileno(), 0) == 0
 
 

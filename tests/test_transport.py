@@ -18,7 +18,7 @@ from probe.recorder import Duration
 from probe.transport.ports import half_of_ports
 from probe.transport.rows import Channel, Due
 from probe.transport.udp import Udp
-from probe.wire import Questions
+from probe.questions import Questions
 from tests.conftest import Start
 from tests.probing import probe, series
 from tests.servers import closed_port, has_ipv6
@@ -234,7 +234,7 @@ def test_an_error_is_never_charged_to_the_next_query() -> None:
 
     def ask() -> None:
         now, zero = time.monotonic_ns(), np.zeros(1, np.int64)
-        udp.load(Due(np.array([now]), zero, zero, zero))
+        udp.load(Due.of(np.array([now]), zero, zero, zero))
         udp.send(time.monotonic_ns())
 
     ask()

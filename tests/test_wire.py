@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from probe.errors import UsageError
 from probe.model import Question
 from probe.outcome import Outcome
-from probe.wire import _MEMO_LIMIT, HEADER, Questions, Verdicts, encode, judge, qtype_number
+from probe.questions import _MEMO_LIMIT, HEADER, Questions, Verdicts
+from probe.wire import encode, judge, qtype_number
 
 NAME = "www.example.test."
 A, AAAA, TXT = Question.of(NAME), Question.of(NAME, "AAAA"), Question.of(NAME, "TXT")
@@ -63,7 +64,8 @@ def classify(questions: Questions, replies: Sequence[bytes], asked: Sequence[int
     for row, each in zip(head, replies, strict=True):
         row[: len(each)] = np.frombuffer(each, np.uint8)
     lengths = np.array([len(each) for each in replies], np.int64)
-    return questions.classify(head, lengths, np.array(asked, np.int64), lambda i: replies[i])
+    zeros = np.zeros(len(replies), np.int64)
+    return questions.classify(head, lengths, np.array(asked, np.int64), zeros, zeros, lambda i: replies[i])
 
 
 def outcome_of(question: Question, *replies: bytes) -> list[str]:
@@ -197,7 +199,10 @@ def test_only_what_the_question_expects_is_good() -> None:
     assert questions.add([A, AAAA]) == 0
     assert questions.add([]) == 2
     assert questions.add([Question.of(NAME, "A", "nxdomain")]) == 2
-    good = [{Outcome(int(o)).label for o in np.flatnonzero(row)} for row in questions.good]
+    each = np.arange(len(Outcome))
+    good = [
+        {Outcome(int(o)).label for o in np.flatnonzero(questions.good(np.full_like(each, q), each))} for q in range(3)
+    ]
     assert good == [{"answer"}, {"answer", "nodata"}, {"nxdomain"}]
     assert len(questions) == 3
     assert questions[1] is AAAA
@@ -242,7 +247,7 @@ def check(cases: Sequence[tuple[Question, bytes]]) -> list[Outcome | None]:
             continue
         assert wire[2] & 0x80, "a query is no reply"
         outcome = Outcome(int(verdicts.outcome[i]))
-        expected = Outcome.TRUNCATED if wire[2] & 0x02 else judge(question, wire)
+        expected = Outcome.TRUNCATED if wire[2] & 0x02 else judge(question, wire).outcome
         assert outcome is expected, (question, wire.hex())
         found.append(outcome)
     return found

@@ -13,28 +13,35 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 import numpy as np
+from numpy.typing import NDArray
 
+from probe.book import Book, pattern
 from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, raise_soft_limit
 from probe.errors import DnsprobeError
 from probe.linux import die_with_parent, fine_timers
 from probe.model import Series
 from probe.outcome import REPLIED, Counter, Outcome
+from probe.questions import CHANNEL_BITS, Questions
 from probe.recorder import Recorder, Room, Rows
 from probe.schedule import Agenda
 from probe.transport import TRANSPORTS
 from probe.transport.rows import EMPTY, NEVER, Due, Finished, Harvest, Transport
-from probe.wire import Questions
 
-CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 10_000_000, 64, 512
+CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 10_000_000, 64, 1024
 """Rows are prepared ahead for this long, within these bounds: a larger chunk would itself be a stall."""
 HORIZON_NS = 100_000_000
 """How far ahead rows are prepared at the most."""
 JUDGE_NS = 20_000_000
-JUDGE_ROWS = 512
+JUDGE_LEAST, JUDGE_MOST = 512, 1024
+"""Replies are judged when so many wait, as many as come in CHUNK_NS; of a closed loop, when a quarter of it waits."""
+CLOSED_NS = 100_000
+"""How often a closed loop looks for replies: it blocks in between, so that it takes no core from the server."""
+CREDIT_ROWS = 32
+"""A closed loop with a window of more than eight times as many sends so many rows together at the least."""
 ORDERS_NS = 20_000_000
 EXACT_BELOW = 2_000
 """Below this rate each row has its own wake-up; above, rows wait for the next tick."""
@@ -46,12 +53,30 @@ STALL_ROWS, STALL_LEAST_NS, STALL_MOST_NS = 512, 5_000_000, 50_000_000
 """A row is given up when it is late by STALL_ROWS rows, within these bounds: no burst is longer than that."""
 
 
+Ints = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class _Closed:
+    """A series without a schedule, and how many of its rows were loaded."""
+
+    series: Series
+    asked: int = 0
+
+
 @dataclass(slots=True)
 class _Path:
-    """A transport with the agenda of the series that use it."""
+    """A transport with the agenda of the series that use it, and those that have none: closed loops."""
 
     transport: Transport
     agenda: Agenda
+    closed: dict[int, _Closed] = field(default_factory=dict)
+
+    @property
+    def credit(self) -> int:
+        """How many rows of closed loops may be sent now: replies that were read count, judged or not."""
+        window = sum(closed.series.shape.window for closed in self.closed.values())
+        return window - (self.transport.in_flight - self.transport.pending)
 
 
 class Worker:
@@ -60,7 +85,7 @@ class Worker:
     def __init__(self, room: Room, options: EngineOptions) -> None:
         random = np.random.default_rng(options.seed)
         self._options = options
-        self._questions = Questions()
+        self._questions = Questions(int(random.integers(1 << 62)))
         self._catalogue = Catalogue()
         self._channels = Channels()
         self._recorder = Recorder(room)
@@ -68,9 +93,10 @@ class Worker:
             name: _Path(transport(self._questions, random, options.receive_buffer), Agenda())
             for name, transport in TRANSPORTS.items()
         }
-        self._exact, self._chunk = True, CHUNK_LEAST
-        # what series s asks: _asked[_first_asked[s]:][:_count_asked[s]], in turn
+        self._exact, self._chunk, self._judge_rows, self._least_credit = True, CHUNK_LEAST, JUDGE_LEAST, 1
+        # what series s asks in turn: count questions from first on, by _asked, or, of a book, one after the other
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
+        self._is_book = np.zeros(0, np.bool_)
         self._channel_of = np.zeros(0, np.int64)
         self._first_of_channel: dict[int, int] = {}
         self._open: dict[int, dict[int, Series]] = {}
@@ -86,10 +112,18 @@ class Worker:
         self._channel_of = grown
         for each in series:
             self._questions.add(self._catalogue.add(each))
-            numbers = self._catalogue.numbers(each)
-            self._first_asked = np.append(self._first_asked, len(self._asked))
-            self._count_asked = np.append(self._count_asked, len(numbers))
-            self._asked = np.append(self._asked, np.array(numbers, np.int64))
+            if isinstance(each.questions, Book):
+                first, count = self._catalogue.first(each.questions), len(each.questions)
+            else:
+                numbers = self._catalogue.numbers(each)
+                turns = pattern(each.weights) if each.weights else range(len(numbers))
+                first, count = len(self._asked), len(turns)
+                self._asked = np.append(self._asked, np.array([numbers[turn] for turn in turns], np.int64))
+            self._first_asked, self._count_asked = (
+                np.append(self._first_asked, first),
+                np.append(self._count_asked, count),
+            )
+            self._is_book = np.append(self._is_book, isinstance(each.questions, Book))
         for channel, mine in self._channels.of(series):
             self._first_of_channel[channel.index] = mine[0].index
             self._open[channel.index] = {s.index: s for s in mine}
@@ -98,11 +132,18 @@ class Worker:
             path.transport.open(channel)
             for each in mine:
                 path.agenda.add(each)
+                if each.shape.window:
+                    path.closed[each.index] = _Closed(each)
         self._until = max([self._until, *(s.stop_ns for s in series)])
         self._recorder.series = len(self._count_asked)
         rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
+        windows = [closed.series.shape.window for path in self._paths.values() for closed in path.closed.values()]
         self._exact = rate < EXACT_BELOW
         self._chunk = int(min(max(rate * CHUNK_NS / 1e9, CHUNK_LEAST), CHUNK_MOST))
+        self._judge_rows = min(max(self._chunk, JUDGE_LEAST), JUDGE_MOST)
+        self._least_credit = max(1, min(sum(windows) // 8, CREDIT_ROWS))
+        if windows:
+            self._judge_rows = JUDGE_MOST if sum(windows) > CREDIT_ROWS else 1
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
 
@@ -126,7 +167,7 @@ class Worker:
         rows = Rows(zero, zero, zero, zero, zero, good, zero, one, one, one, zero, zero, zero, zero)
         Recorder(scratch).record(zero, zero, rows, lambda _: 0)
         head = np.zeros((1, self._questions.width), np.uint8)
-        self._questions.classify(head, one, zero, lambda _: b"")
+        self._questions.classify(head, one, zero, zero, zero, lambda _: b"")
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -137,7 +178,6 @@ class Worker:
         """Until every schedule is over and every row has its outcome. t0 is CLOCK_MONOTONIC ns."""
         self._t0 = t0
         read_at = judge_at = orders_at = time.monotonic_ns()
-        tick = self._options.tick_ns
         paths = list(self._paths.values())
         while True:
             self._send(paths)
@@ -145,10 +185,11 @@ class Worker:
             if now >= read_at:
                 for path in paths:
                     path.transport.read(now)
-                read_at = now + min(p.transport.read_every_ns for p in paths)
-            reached = self._reached(paths)
+                read_at = now + min(CLOSED_NS if p.closed else p.transport.read_every_ns for p in paths)
+            self._end_closed(paths, now)
+            reached = self._reached(paths, now)
             behind = reached < now - self._t0 - BEHIND_NS
-            if behind or now >= judge_at or sum(p.transport.pending for p in paths) >= JUDGE_ROWS:
+            if behind or now >= judge_at or sum(p.transport.pending for p in paths) >= self._judge_rows:
                 for _ in self._judge(paths):
                     self._send(paths)
                 judge_at = now + JUDGE_NS
@@ -160,15 +201,25 @@ class Worker:
                 orders_at = now + ORDERS_NS
                 self._obey(orders)
                 self._look_after_sockets(now)
-            due = min(p.transport.next_due for p in paths)
-            if not self._exact and due != NEVER:
-                due = -(-due // tick) * tick
+            due = min(now + CLOSED_NS if p.closed else p.transport.next_due for p in paths)
             self._wait(paths, min(due, read_at, judge_at, orders_at) - time.monotonic_ns())
+
+    def _end_closed(self, paths: list[_Path], now: int) -> None:
+        """Closed loops whose series are over send no more."""
+        for path in paths:
+            over = [i for i, closed in path.closed.items() if closed.series.stop_ns <= now - self._t0]
+            for index in over:
+                del path.closed[index]
+            if over:
+                path.transport.drop()
 
     def _send(self, paths: list[_Path]) -> None:
         """Send what is due, and prepare what comes next."""
         for path in paths:
-            path.transport.send(time.monotonic_ns())
+            if not path.closed:
+                path.transport.send(time.monotonic_ns())
+            elif (credit := path.credit) >= self._least_credit:
+                path.transport.send(NEVER, credit)
             if path.transport.next_due == NEVER:
                 self._load(path)
 
@@ -195,13 +246,44 @@ class Worker:
 
     def _load(self, path: _Path) -> None:
         now = time.monotonic_ns() - self._t0
+        if path.closed:
+            self._load_closed(path, now)
+            return
         if path.agenda.reached >= now + HORIZON_NS // 2:
             return
         batch = path.agenda.take(now + HORIZON_NS, self._chunk)
-        if not len(batch.due):
-            return
-        questions = self._asked[self._first_asked[batch.series] + batch.nth % self._count_asked[batch.series]]
-        path.transport.load(Due(batch.due + self._t0, batch.series, questions, self._channel_of[batch.series]))
+        if len(batch.due):
+            due = batch.due + self._t0
+            tick = 1 if self._exact else self._options.tick_ns
+            self._hand_over(path, due, batch.series, batch.nth, -(-due // tick) * tick)
+
+    def _load_closed(self, path: _Path, now: int) -> None:
+        """The next rows of closed loops, in turn; they are sent when there is room for them."""
+        going = [c for c in path.closed.values() if c.series.start_ns <= now < c.series.stop_ns]
+        each = CHUNK_MOST // max(len(going), 1)
+        for closed in going:
+            closed.asked += each
+        if going:
+            rows = np.arange(each * len(going))
+            series = np.array([c.series.index for c in going])[rows % len(going)]
+            first = np.array([c.series.share.index + c.series.share.of * (c.asked - each) for c in going])
+            step = np.array([c.series.share.of for c in going])
+            nth = first[rows % len(going)] + step[rows % len(going)] * (rows // len(going))
+            at = np.full(len(rows), NEVER - 1)
+            self._hand_over(path, at, series, nth, at)
+
+    def _hand_over(self, path: _Path, due: Ints, series: Ints, nth: Ints, release: Ints) -> None:
+        """Give a transport its next rows: those of one release stand together by channel."""
+        turn = nth % self._count_asked[series]
+        question = self._first_asked[series] + turn
+        listed = ~self._is_book[series]
+        question[listed] = self._asked[question[listed]]
+        channel = self._channel_of[series]
+        rows = Due(due, series, question, channel, nth << CHANNEL_BITS | channel, release)
+        if len(self._open) > 1 and not self._exact:
+            order = np.lexsort((channel, release))
+            rows = Due(*(column[order] for column in rows))
+        path.transport.load(rows)
 
     def _record(self, harvest: Harvest, transport: Transport) -> None:
         started, finished = harvest.started, harvest.finished
@@ -216,7 +298,7 @@ class Worker:
             self._recorder.count(self._first_of_channel[channel], harvest.counters[channel])
 
     def _rows(self, f: Finished) -> Rows:
-        replied, good = _REPLIED[f.outcome], self._questions.good[f.question, f.outcome]
+        replied, good = _REPLIED[f.outcome], self._questions.good(f.question, f.outcome)
         return Rows(
             series=f.series,
             question=f.question,
@@ -234,9 +316,10 @@ class Worker:
             query_id=f.query_id,
         )
 
-    def _reached(self, paths: list[_Path]) -> int:
+    def _reached(self, paths: list[_Path], now: int) -> int:
         """Rows due before this instant (ns since t0) have started: the next harvest has them all."""
-        return min(min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths)
+        reached = min(min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths)
+        return min(reached, now - self._t0) if any(p.closed for p in paths) else reached
 
     def _is_done(self, paths: list[_Path]) -> bool:
         """Nothing loaded, nothing in flight, nothing to come, and nobody may add anything."""
@@ -254,7 +337,10 @@ class Worker:
                 if order.add:
                     self.add(order.add)
                 for series in order.end:
-                    self._paths[series.transport].agenda.end(series)
+                    path = self._paths[series.transport]
+                    path.agenda.end(series)
+                    if series.index in path.closed:
+                        path.closed[series.index].series = series
                     self._open[int(self._channel_of[series.index])][series.index] = series
                 if order.stop:
                     self._stop()
@@ -265,6 +351,7 @@ class Worker:
         self._until = 0
         for path in self._paths.values():
             path.agenda.clear()
+            path.closed.clear()
             path.transport.drop()
 
     def _look_after_sockets(self, now: int) -> None:

@@ -11,6 +11,7 @@ replies find it there.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.outcome import Counter, Outcome
+from probe.questions import Questions
 from probe.transport.rows import EMPTY, Due, Finished, no_rows
-from probe.wire import Questions
 
 IDS = 65_536
 QUARANTINE = 2
@@ -39,18 +40,16 @@ class State(IntEnum):
 
 
 class Replies(NamedTuple):
-    """Replies taken in: head uint8[n, >= questions.width], lengths, socket, received (CLOCK_MONOTONIC ns) int64[n]."""
+    """Replies taken in: head uint8[n, >= questions.width], lengths, socket, received (CLOCK_MONOTONIC ns) int64[n].
+
+    reply: all octets of the i-th.
+    """
 
     head: NDArray[np.uint8]
     lengths: Ints
     socket: Ints
     received: Ints
-    whole: list[bytes] | NDArray[np.uint8]
-
-    def reply(self, i: int) -> bytes:
-        """All octets of the i-th reply."""
-        whole = self.whole[i]
-        return whole if isinstance(whole, bytes) else whole[: int(self.lengths[i])].tobytes()
+    reply: Callable[[int], bytes]
 
 
 class Flight:
@@ -80,11 +79,11 @@ class Flight:
         ring = min(IDS, 1 << max(0, (rows_each - 1).bit_length()))
         first = self.sockets
         self.sockets += count
-        self._base = np.concatenate([self._base, self._slots + ring * np.arange(count, dtype=np.int64)])
-        self._mask = np.concatenate([self._mask, np.full(count, ring - 1)])
-        self._offset = np.concatenate([self._offset, self._random.integers(0, IDS, count)])
-        self._next = np.concatenate([self._next, np.zeros(count, np.int64)])
-        self.channel_of = np.concatenate([self.channel_of, np.full(count, channel)])
+        base = self._slots + ring * np.arange(count, dtype=np.int64)
+        offset = self._random.integers(0, IDS, count)
+        self._base, self._mask = np.append(self._base, base), np.append(self._mask, np.full(count, ring - 1))
+        self._offset, self._next = np.append(self._offset, offset), np.append(self._next, np.zeros(count, np.int64))
+        self.channel_of = np.append(self.channel_of, np.full(count, channel))
         self._slots += ring * count
         if self._slots > len(self._state):
             room = max(self._slots, 2 * len(self._state)) - len(self._state)
@@ -93,18 +92,19 @@ class Flight:
                 self._columns[name] = np.concatenate([column, np.zeros(room, np.int64)])
         return first
 
-    def reserve(self, sockets: Ints, nth: Ints, due: Ints) -> tuple[Ints, Ints]:
+    def reserve(self, sockets: Ints, nth: Ints, due: Ints, anew: NDArray[np.bool_] | bool = False) -> tuple[Ints, Ints]:
         """Slots and ids for rows on these sockets, `nth` counting the rows of this call on the same socket from 0.
 
-        Slot -1 where the slot is not yet free again: the row must stay unsent.
+        Slot -1 where the slot is not yet free again: the row must stay unsent. anew: the socket takes another port
+        before it sends the row, so that nothing has to rest.
         """
-        k = (self._next[sockets] + nth) % IDS
+        k = (self._next[sockets] + nth) & (IDS - 1)
         slots = self._base[sockets] + (k & self._mask[sockets])
-        ids = self.ids_of[(k + self._offset[sockets]) % IDS]
-        np.maximum.at(self._next, sockets, self._next[sockets] + nth + 1)
+        ids = self.ids_of[(k + self._offset[sockets]) & (IDS - 1)]
+        np.add.at(self._next, sockets, _ONE)
         state = self._state[slots]
         rested = self._columns["due"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due + ROUNDING_NS
-        usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | ((state != State.PENDING) & rested))
+        usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | ((state != State.PENDING) & (rested | anew)))
         self._columns["k"][slots[usable]] = k[usable]
         return np.where(usable, slots, -1), ids
 
@@ -126,7 +126,7 @@ class Flight:
             return
         numbers = self._rows + np.arange(n, dtype=np.int64)
         self._rows += n
-        values = (rows.due, sent, rows.series, rows.question, socket, timeout, numbers)
+        values = (rows.due, sent, rows.series, rows.question, rows.token, socket, timeout, numbers)
         self._state[slots] = State.PENDING
         for name, value in zip(_COLUMNS, values, strict=False):
             self._columns[name][slots] = value
@@ -134,9 +134,12 @@ class Flight:
         self._columns["phase"][slots] = phase
         self._columns["source"][slots] = source
         self.in_flight += n
-        timeouts = set(timeout.tolist())
-        for each in timeouts:
-            mine = slice(None) if len(timeouts) == 1 else timeout == each
+        first = int(timeout[0])
+        if (timeout == first).all():
+            self._queues.setdefault(first, deque()).append((sent + first, slots, numbers))
+            return
+        for each in np.unique(timeout).tolist():
+            mine = timeout == each
             self._queues.setdefault(each, deque()).append((sent[mine] + each, slots[mine], numbers[mine]))
 
     def is_pending(self, slot: int) -> bool:
@@ -150,7 +153,7 @@ class Flight:
 
     def slots_of(self, sockets: Ints, ids: Ints) -> Ints:
         """The slot of each id on its socket, -1 where that id is not of a row there."""
-        k = (self._k_of[ids] - self._offset[sockets]) % IDS
+        k = (self._k_of[ids] - self._offset[sockets]) & (IDS - 1)
         slots = self._base[sockets] + (k & self._mask[sockets])
         known = (self._columns["k"][slots] == k) & (self._state[slots] != State.FREE)
         return np.where(known, slots, -1)
@@ -158,30 +161,36 @@ class Flight:
     def settle(self, replies: Replies, counters: Ints) -> Finished:
         """Match replies to rows and judge them. counters int64[channels, len(Counter)] takes what is not an outcome."""
         head, lengths, sockets = replies.head, replies.lengths, replies.socket
+        columns = self._columns
         ids = (head[:, 0].astype(np.int64) << 8) | head[:, 1]
         slots = self.slots_of(sockets, ids)
-        question = np.where(slots >= 0, self._columns["question"][slots], 0)
-        verdicts = self._questions.classify(head, lengths, question, replies.reply)
         channels = self.channel_of[sockets]
+        verdicts = self._questions.classify(
+            head, lengths, columns["question"][slots], columns["token"][slots], channels, replies.reply
+        )
         fits = (slots >= 0) & verdicts.matched & (lengths >= 12)
+        server = verdicts.server
+        outcome, received = verdicts.outcome.astype(np.int64), replies.received
         if not fits.all():
             count(counters, Counter.UNMATCHED, channels[~fits])
-        index = np.flatnonzero(fits)
-        slots, channels, received = slots[index], channels[index], replies.received[index]
-        first = np.zeros(len(index), np.bool_)
-        first[np.unique(slots, return_index=True)[1]] = True
+            slots, channels, outcome, received = slots[fits], channels[fits], outcome[fits], received[fits]
+            lengths, server = lengths[fits], server[fits]
+        order = np.arange(len(slots))
+        columns["mark"][slots[::-1]] = order[::-1]
         state = self._state[slots]
-        expired = self._columns["sent"][slots] + self._columns["timeout"][slots]
+        expired = columns["sent"][slots] + columns["timeout"][slots]
         late = (state == State.EXPIRED) | ((state == State.PENDING) & (received > expired))
-        good = first & (state == State.PENDING) & ~late
+        good = (columns["mark"][slots] == order) & (state == State.PENDING) & ~late
         if not good.all():
             count(counters, Counter.LATE, channels[late])
             count(counters, Counter.DUPLICATE, channels[~late & ~good])
+            slots, channels, outcome, received = slots[good], channels[good], outcome[good], received[good]
+            lengths, server = lengths[good], server[good]
         if verdicts.truncated_with_answer.any():
-            count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[good & verdicts.truncated_with_answer[index]])
-        return self.finish(
-            slots[good], verdicts.outcome[index][good].astype(np.int64), received[good], state=State.ANSWERED
-        )
+            cut = verdicts.truncated_with_answer[fits][good]
+            count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[cut])
+        counters[:, Counter.RECEIVED_OCTETS] += np.bincount(channels, lengths, len(counters)).astype(np.int64)
+        return self.finish(slots, outcome, received, state=State.ANSWERED, server=server)
 
     def expire(self, cutoff: int) -> Finished:
         """Rows whose timeout had passed at `cutoff` are timeouts. All replies that came before it must be settled."""
@@ -203,7 +212,14 @@ class Flight:
         return found[np.argsort(self._columns["row"][found])]
 
     def finish(
-        self, slots: Ints, outcome: Ints | int, received: Ints | int, *, state: State = State.EXPIRED, errno: int = 0
+        self,
+        slots: Ints,
+        outcome: Ints | int,
+        received: Ints | int,
+        *,
+        state: State = State.EXPIRED,
+        errno: int = 0,
+        server: Ints | int = 0,
     ) -> Finished:
         """These rows are done. errno is the same for all of them."""
         n = len(slots)
@@ -222,8 +238,9 @@ class Flight:
             phase=columns["phase"][slots],
             socket=columns["socket"][slots],
             source=columns["source"][slots],
-            query_id=self.ids_of[(columns["k"][slots] + self._offset[columns["socket"][slots]]) % IDS],
+            query_id=self.ids_of[(columns["k"][slots] + self._offset[columns["socket"][slots]]) & (IDS - 1)],
             connect_ns=columns["connect"][slots],
+            server=np.full(n, server, np.int64),
         )
 
 
@@ -244,7 +261,10 @@ def count(counters: Ints, counter: Counter, channels: Ints) -> None:
     counters[:, counter] += np.bincount(channels, minlength=len(counters))
 
 
-_COLUMNS = ("due", "sent", "series", "question", "socket", "timeout", "row", "connect", "phase", "source", "k")
+_COLUMNS = (
+    "due", "sent", "series", "question", "token", "socket", "timeout", "row", "connect", "phase", "source", "k", "mark",
+)  # fmt: skip
+_ONE = np.int64(1)
 
 
 def unsent(due: Ints, series: Ints, question: Ints, cause: Ints) -> Finished:
@@ -265,4 +285,5 @@ def unsent(due: Ints, series: Ints, question: Ints, cause: Ints) -> Finished:
         source=np.full(n, -1),
         query_id=zeros,
         connect_ns=zeros,
+        server=zeros,
     )

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
+from probe.questions import Questions
 from probe.transport.flight import Flight, Ints, unsent
-from probe.transport.rows import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts
-from probe.wire import Questions
+from probe.transport.rows import EMPTY, NEVER, Channel, Due, Finished, Harvest, Started, joined, joined_starts, no_due
 
 
 class Ledger:
     """Loaded rows stand in columns; [settled, cursor) have started, but are not in the flight table yet.
 
-    slot, socket, query_id, phase, source: int64 by loaded row, for the transport to fill in until settle().
+    slot, socket, query_id, octets, phase, source: int64 by loaded row, for the transport to fill in until settle().
     """
 
     def __init__(self, questions: Questions, random: np.random.Generator) -> None:
@@ -32,10 +32,11 @@ class Ledger:
         """By channel index, in ns."""
         self.counters = np.zeros((0, len(Counter)), np.int64)
         """By channel index: what is counted beside the outcomes, since the last harvest."""
-        self.rows = Due(EMPTY, EMPTY, EMPTY, EMPTY)
-        self.slot = self.socket = self.query_id = self.phase = self.source = EMPTY
+        self._closed = np.zeros(0, np.bool_)
+        self.rows = no_due()
+        self.slot = self.socket = self.query_id = self.octets = self.phase = self.source = EMPTY
         self.finished: list[Finished] = []
-        self._dues: list[int] = []
+        self._releases: list[int] = []
         self._settled = self._cursor = 0
         self._batches: list[tuple[int, int, int, int]] = []
         self._kept_back: dict[int, UnsentCause | int] = {}
@@ -47,43 +48,47 @@ class Ledger:
         if grow > 0:
             self.timeout = np.concatenate([self.timeout, np.zeros(grow, np.int64)])
             self.counters = np.concatenate([self.counters, np.zeros((grow, len(Counter)), np.int64)])
+            self._closed = np.concatenate([self._closed, np.zeros(grow, np.bool_)])
         self.timeout[channel.index] = channel.timeout_ns
+        self._closed[channel.index] = channel.window > 0
 
-    def load(self, rows: Due, slot: Ints, socket: Ints, query_id: Ints, phase: Phase = Phase.NONE) -> None:
+    def load(
+        self, rows: Due, slot: Ints, socket: Ints, query_id: Ints, octets: Ints, phase: Phase = Phase.NONE
+    ) -> None:
         """Take the next rows; all earlier ones must have been settled."""
-        self.rows, self.slot, self.socket, self.query_id = rows, slot, socket, query_id
+        self.rows, self.slot, self.socket, self.query_id, self.octets = rows, slot, socket, query_id, octets
         self.phase = np.full(len(rows.due), phase, np.int64)
         self.source = socket
-        self._dues = rows.due.tolist()
+        self._releases = rows.release.tolist()
         self._settled = self._cursor = 0
 
     @staticmethod
     def in_time(rows: Due, stall_ns: int) -> NDArray[np.bool_]:
         """Rows that due() will not keep back at once for being late: only these need an id."""
-        live: NDArray[np.bool_] = rows.due >= time.monotonic_ns() - stall_ns
+        live: NDArray[np.bool_] = rows.release >= time.monotonic_ns() - stall_ns
         return live
 
     @property
     def next_due(self) -> int:
-        """When the next row that has not started is due; NEVER if there is none."""
-        return self._dues[self._cursor] if self._cursor < len(self._dues) else NEVER
+        """When the next row that has not started is to be sent; NEVER if there is none."""
+        return self._releases[self._cursor] if self._cursor < len(self._releases) else NEVER
 
     @property
     def unsettled(self) -> range:
         """Rows that have started and are not in the table yet."""
         return range(self._settled, self._cursor)
 
-    def due(self, now: int, stall_ns: int) -> range:
-        """The rows to send now. Those due longer than stall_ns ago are kept back: a missed slot is never sent late."""
-        i, dues = self._cursor, self._dues
-        if i >= len(dues) or dues[i] > now:
+    def due(self, now: int, stall_ns: int, most: int = NEVER) -> range:
+        """The rows to send now. Those late by more than stall_ns are kept back: a missed slot is never sent."""
+        i, releases = self._cursor, self._releases
+        if i >= len(releases) or releases[i] > now:
             return range(0)
-        j = bisect_right(dues, now, i)
-        if dues[i] < now - stall_ns:
-            missed = bisect_left(dues, now - stall_ns, i, j)
+        j = bisect_right(releases, now, i)
+        if releases[i] < now - stall_ns:
+            missed = bisect_left(releases, now - stall_ns, i, j)
             self._kept_back.update(dict.fromkeys(range(i, missed), UnsentCause.STALL))
             self._cursor = i = missed
-        return range(i, j)
+        return range(i, min(j, i + most))
 
     def sent(self, rows: range, began: int, ended: int) -> None:
         """These rows went out between two clock reads, evenly."""
@@ -94,33 +99,49 @@ class Ledger:
         """A row did not go out: through our own fault (a cause), or refused by this machine's network (-errno)."""
         self._kept_back[row] = why
 
-    def started(self, channel: int) -> Ints:
-        """The unsettled rows of a channel that were not kept back."""
-        rows = np.arange(self._settled, self._cursor)
-        mine = self.rows.channel[self._settled : self._cursor] == channel
-        out: Ints = rows[mine & ~np.isin(rows, list(self._kept_back))]
-        return out
+    @property
+    def kept_back(self) -> list[int]:
+        """The unsettled rows that did not go out."""
+        return list(self._kept_back)
 
     def settle(self) -> None:
         """Give each row started since the last time its send instant, and enter it in the flight table."""
         a, b = self._settled, self._cursor
         if a == b:
             return
-        sent = np.zeros(b - a, np.int64)
-        for i, j, began, ended in self._batches:
-            sent[i - a : j - a] = began + (np.arange(1, 2 * (j - i), 2) * (ended - began)) // max(2 * (j - i), 1)
-        go = np.ones(b - a, np.bool_)
-        go[[row - a for row in self._kept_back]] = False
+        sent = self._sent_instants(a, b)
         rows = Due(*(column[a:b] for column in self.rows))
-        gone = Due(*(column[go] for column in rows))
-        columns = (self.slot, self.socket, self.phase, self.source)
-        slot, socket, phase, source = (column[a:b][go] for column in columns)
-        self.flight.launch(slot, gone, sent[go], socket, self.timeout[gone.channel], phase, source)
-        self._started.append(Started(rows.series, rows.due, np.where(go, sent, 0)))
+        columns = (self.slot, self.socket, self.octets, self.phase, self.source)
+        slot, socket, octets, phase, source = (column[a:b] for column in columns)
+        if self._closed.any():
+            rows = rows._replace(due=np.where(self._closed[rows.channel] & (sent > 0), sent, rows.due))
+        started, gone, launched = Started(rows.series, rows.due, sent), rows, sent
+        if self._kept_back:
+            go = np.ones(b - a, np.bool_)
+            go[[row - a for row in self._kept_back]] = False
+            started = started._replace(sent=np.where(go, sent, 0))
+            gone, launched = Due(*(column[go] for column in rows)), sent[go]
+            slot, socket, octets, phase, source = (column[go] for column in (slot, socket, octets, phase, source))
+        self.flight.launch(slot, gone, launched, socket, self.timeout[gone.channel], phase, source)
+        self.counters[:, Counter.SENT_OCTETS] += np.bincount(gone.channel, octets, len(self.timeout)).astype(np.int64)
+        self._started.append(started)
         if self._kept_back:
             self._give_up(rows, sent)
         self._settled = b
         self._batches.clear()
+
+    def _sent_instants(self, a: int, b: int) -> Ints:
+        """When rows [a, b) were sent: those of a batch evenly between its two clock reads; 0 in none."""
+        sent = np.zeros(b - a, np.int64)
+        if not self._batches:
+            return sent
+        first, stop, began, ended = np.array(self._batches, np.int64).T
+        n = stop - first
+        nth = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
+        sent[np.repeat(first - a, n) + nth] = np.repeat(began, n) + (2 * nth + 1) * np.repeat(ended - began, n) // (
+            2 * np.repeat(n, n)
+        )
+        return sent
 
     def _give_up(self, rows: Due, sent: Ints) -> None:
         """Rows that did not go out: unsent with their cause, or refused by this machine's own network."""
@@ -154,4 +175,4 @@ class Ledger:
 
     def drop(self) -> None:
         """Forget the rows that have not started; what has must be settled."""
-        self.load(Due(EMPTY, EMPTY, EMPTY, EMPTY), EMPTY, EMPTY, EMPTY)
+        self.load(no_due(), EMPTY, EMPTY, EMPTY, EMPTY)

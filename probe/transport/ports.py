@@ -19,7 +19,7 @@ from probe.errors import EnvironmentProblem
 from probe.linux import Connector, ask_for_errors, ask_for_stamps, limit_ports, port_range, socket_address
 from probe.model import Target, TargetKind
 from probe.outcome import UnsentCause
-from probe.transport.flight import Flight
+from probe.transport.flight import Ints
 from probe.transport.rows import Channel
 
 OURS = {
@@ -33,6 +33,9 @@ OURS = {
 
 FRESH_RING = 4
 """Slots of a fresh socket: it carries one row at a time, the others keep finished rows for late replies."""
+CONNTRACK_NS = 30_000_000_000
+"""How long conntrack remembers a UDP flow that was answered once (nf_conntrack_udp_timeout)."""
+_SHARE_IN_TURN = 0.8
 _DRAWS = 16
 
 
@@ -70,6 +73,34 @@ def bind_in_half(sock: socket.socket, kind: TargetKind) -> None:
     raise Unsent(UnsentCause.PORTS)
 
 
+class PortLedger:
+    """When each port was last used towards one target: conntrack, and IPVS, remember a flow that long."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low = low
+        self._used = [-CONNTRACK_NS] * (high - low + 1)
+        self._turns = deque(range(low, high + 1))
+        shuffled = list(self._turns)
+        secrets.SystemRandom().shuffle(shuffled)
+        self._turns = deque(shuffled)
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def oldest(self) -> int:
+        """The port whose turn it is; each has one before any has another."""
+        port = self._turns.popleft()
+        self._turns.append(port)
+        return port
+
+    def use(self, port: int) -> bool:
+        """Note that a port is used now; whether that is again, too soon."""
+        now, place = time.monotonic_ns(), port - self._low
+        again = now - self._used[place] < CONNTRACK_NS
+        self._used[place] = now
+        return again
+
+
 class Door:
     """Makes sockets towards one target and connects them, each time from another port of the target's half."""
 
@@ -78,6 +109,10 @@ class Door:
         self._connector = Connector(address)
         self._low, self._high = half_of_ports(target.kind)
         self._limited = True
+
+    def ledger(self) -> PortLedger:
+        """An empty ledger of the ports that are used here."""
+        return PortLedger(self._low, self._high)
 
     def new_socket(self) -> socket.socket:
         """A datagram socket, not connected yet, with kernel stamps and error queue. OSError if none is to be had."""
@@ -99,79 +134,126 @@ class Door:
                 return
         raise Unsent(UnsentCause.PORTS)
 
+    def connect_by(self, ledger: PortLedger, sock: socket.socket) -> None:
+        """Connect from the port that was not used for longest. Unsent if none is free; OSError as connect()."""
+        for _ in range(_DRAWS):
+            port = ledger.oldest()
+            if not (self._limited and limit_ports(sock, port, port)):
+                return self.connect(sock)
+            code = self._connector.reconnect(sock.fileno())
+            if code == 0:
+                return None
+            if code != errno.EAGAIN:
+                raise OSError(code, os.strerror(code))
+        limit_ports(sock, self._low, self._high)
+        return self.connect(sock)
+
 
 class FreshPorts:
-    """A channel's sockets for `fresh`: one row each at a time, a new port for each row.
+    """A channel's sockets for `fresh`: a query each at a time, or a pair of them, from a new port.
 
     At most rate x timeout sockets, made when they are needed. One whose row timed out rests for another timeout, so
-    that a late reply is still seen, unless it is the last one left.
+    that a late reply is still seen, unless it is the last one left. Ports are taken in turn where all of them last for
+    longer than conntrack remembers one; above that the kernel draws, which is cheaper, and repeats are counted.
     """
 
     def __init__(
-        self, channel: Channel, door: Door, flight: Flight, watch: Callable[[socket.socket], int], idbytes: list[bytes]
+        self, channel: Channel, door: Door, ledger: PortLedger, watch: Callable[[socket.socket, int], int]
     ) -> None:
-        self._channel, self._flight, self._watch, self._idbytes = channel, flight, watch, idbytes
-        self._door = door
+        self._channel, self._door, self._ledger, self._watch = channel, door, ledger, watch
+        self._in_turn = channel.rate * CONNTRACK_NS / 1e9 < _SHARE_IN_TURN * len(ledger)
+        self._reused = 0
         self._most = int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
         self._sockets: dict[int, socket.socket] = {}
         self._idle: deque[int] = deque()
         self._resting: deque[tuple[int, int]] = deque()
-        self.current = -1
-        self._packet, self._slot = b"", -1
-        self.launched: list[tuple[int, int]] = []
+        self._stale: set[int] = set()
+        # of pairs: the last row's number and socket, and how many rows each socket carries
+        self._last = (-1, -1)
+        self._rows: dict[int, int] = {}
 
     def prepare(self) -> None:
         """Have the first socket ready, if one is to be had."""
         with contextlib.suppress(Unsent):
-            self.release(self._take())
+            self._idle.append(self._new())
 
-    def send(self, tail: bytes) -> int:
-        """Send a query, given without its id, from a new port. Unsent, or OSError: then try again() or give_up()."""
-        self.current = index = self._take()
-        try:
-            self._door.connect(self._sockets[index])
-        except Unsent:
-            self.give_up()
-            raise
-        self._slot, query_id = self._flight.reserve_one(index)
-        self._packet = self._idbytes[query_id] + tail
-        return self.again()
+    def take(self, numbers: Ints) -> list[int]:
+        """Sockets for rows with these numbers in their series, as far as some are idle; -1 for the rest."""
+        idle = self._idle
+        if not self._channel.pair:
+            n = min(len(idle), len(numbers))
+            taken = [idle.popleft() for _ in range(n)]
+            self._stale.update(taken)
+            return taken + [-1] * (len(numbers) - n)
+        return [self._of_pair(number, lambda: idle.popleft() if idle else -1) for number in numbers.tolist()]
 
-    def again(self) -> int:
-        """Send the same query once more: the first attempt got an earlier query's error."""
-        n = self._sockets[self.current].send(self._packet)
-        self.launched.append((self._slot, self.current))
-        return n
+    def take_one(self, number: int) -> int:
+        """A socket for one row, made if none is idle. Unsent if none is to be had."""
+        if self._channel.pair:
+            return self._of_pair(number, self._any)
+        index = self._any()
+        self._stale.add(index)
+        return index
 
-    def give_up(self) -> None:
-        """The query of the last send() stays unsent."""
-        self._idle.append(self.current)
+    def _of_pair(self, number: int, take: Callable[[], int]) -> int:
+        """The socket of the row before, if that has the same number; else another."""
+        last, index = self._last
+        if number != last or index < 0 or not self._rows.get(index):
+            index = take()
+            self._last = (number, index)
+            self._stale.add(index)
+        if index >= 0:
+            self._rows[index] = self._rows.get(index, 0) + 1
+        return index
 
-    def _take(self) -> int:
+    def _any(self) -> int:
         if self._idle:
             return self._idle.popleft()
         if self._resting and self._resting[0][0] <= time.monotonic_ns():
             return self._resting.popleft()[1]
         if len(self._sockets) < self._most:
-            try:
-                sock = self._door.new_socket()
-            except OSError as error:
-                raise Unsent(OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS)) from None
-            index = self._watch(sock)
-            self._flight.add_sockets(1, self._channel.index, FRESH_RING)
-            self._sockets[index] = sock
-            return index
+            return self._new()
         if self._resting:
             return self._resting.popleft()[1]
         raise Unsent(UnsentCause.SOCKETS)
+
+    def _new(self) -> int:
+        try:
+            sock = self._door.new_socket()
+        except OSError as error:
+            raise Unsent(OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS)) from None
+        index = self._watch(sock, self._channel.index)
+        self._sockets[index] = sock
+        return index
+
+    def send(self, index: int, octets: bytes) -> None:
+        """Send a query from a new port, or from that of the other one of its pair. Unsent, or OSError."""
+        sock = self._sockets[index]
+        if index in self._stale:
+            if self._in_turn:
+                self._door.connect_by(self._ledger, sock)
+            else:
+                self._door.connect(sock)
+            self._stale.discard(index)
+            self._reused += self._ledger.use(sock.getsockname()[1])
+        sock.send(octets)
 
     def sockets(self) -> list[int]:
         """The indices of all its sockets."""
         return list(self._sockets)
 
-    def release(self, index: int, rest_until: int = 0) -> None:
-        """The socket's row is done; it may be used again at once, or from rest_until (CLOCK_MONOTONIC ns) on."""
+    def release(self, indices: list[int], rest_until: int = 0) -> None:
+        """Rows of these sockets are done: they may be used again, at once or from rest_until (CLOCK_MONOTONIC ns) on."""
+        if self._channel.pair:
+            for index in indices:
+                self._rows[index] -= 1
+            indices = [index for index in indices if not self._rows[index]]
         if rest_until:
-            self._resting.append((rest_until, index))
+            self._resting.extend((rest_until, index) for index in indices)
         else:
-            self._idle.append(index)
+            self._idle.extend(indices)
+
+    def reused(self) -> int:
+        """How many ports were used again within conntrack's memory since the last call."""
+        n, self._reused = self._reused, 0
+        return n

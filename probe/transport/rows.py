@@ -18,22 +18,42 @@ NEVER = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One lane towards one target: the unit that owns sockets. Rates in queries a second, all its series together."""
+    """One lane towards one target: the unit that owns sockets. Rates in queries a second, all its series together.
+
+    pair: rows of one number leave from one socket. gso: rows of one tick leave as bursts of so many. window: how many
+    rows of a closed loop may be outstanding; 0 where rows have a schedule.
+    """
 
     index: int
     target: Target
     ports: Ports
     rate: float
     timeout_ns: int
+    pair: bool = False
+    gso: int = 1
+    window: int = 0
 
 
 class Due(NamedTuple):
-    """Rows that will be due, ascending: due int64[n] (CLOCK_MONOTONIC ns); series, question, channel int64[n]."""
+    """Rows that will be due, int64[n] each; times are CLOCK_MONOTONIC ns.
+
+    release: when the row is sent, ascending: its due instant, or the tick after it; rows of one release stand together
+    by channel. token: see questions.CHANNEL_BITS.
+    """
 
     due: NDArray[np.int64]
     series: NDArray[np.int64]
     question: NDArray[np.int64]
     channel: NDArray[np.int64]
+    token: NDArray[np.int64]
+    release: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, due: NDArray[np.int64], series: NDArray[np.int64], question: NDArray[np.int64], channel: NDArray[np.int64]
+    ) -> Due:
+        """Rows that are sent the moment they are due, each the first of its series."""
+        return cls(due, series, question, channel, channel, due)
 
 
 class Finished(NamedTuple):
@@ -41,7 +61,7 @@ class Finished(NamedTuple):
 
     cause is an UnsentCause where outcome is UNSENT, errno the error of a refused or failed row, phase a Phase,
     socket the row's place in the flight table, source what Transport.source_port() takes (-1: neither),
-    connect_ns the time a TCP connection took to open (0: none).
+    connect_ns the time a TCP connection took to open (0: none), server which of Questions.servers answered (0: none).
     """
 
     series: NDArray[np.int64]
@@ -57,6 +77,7 @@ class Finished(NamedTuple):
     source: NDArray[np.int64]
     query_id: NDArray[np.int64]
     connect_ns: NDArray[np.int64]
+    server: NDArray[np.int64]
 
 
 class Started(NamedTuple):
@@ -88,8 +109,8 @@ class Transport(Protocol):
     def next_due(self) -> int:
         """When the next loaded row is due; NEVER if all are sent."""
 
-    def send(self, now: int) -> None:
-        """Send what is due at `now`. Rows due more than the stall limit ago are UNSENT, never sent late."""
+    def send(self, now: int, most: int = NEVER) -> None:
+        """Send what is due at `now`, about `most` rows. Rows due more than the stall limit ago are UNSENT, not late."""
 
     def read(self, now: int) -> None:
         """Take in replies and errors that wait; cheap when there are none."""
@@ -137,6 +158,11 @@ class Transport(Protocol):
 
 
 EMPTY = np.empty(0, np.int64)
+
+
+def no_due() -> Due:
+    """Rows that will be due, none."""
+    return Due(*([EMPTY] * len(Due._fields)))
 
 
 def no_rows() -> Finished:

@@ -24,11 +24,11 @@ import numpy as np
 from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
+from probe.questions import Questions
 from probe.transport.flight import Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_RING, OURS, Unsent, address_of, bind_in_half
-from probe.transport.rows import EMPTY, READ_NS, Channel, Due, Finished, Harvest, no_rows
-from probe.wire import Questions
+from probe.transport.rows import EMPTY, NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CHUNK = 1 << 18
@@ -69,7 +69,7 @@ class Tcp:
         self.read_every_ns = READ_NS
         self._questions = questions
         self._ledger = Ledger(questions, random)
-        self._idbytes = [i.to_bytes(2, "big") for i in range(65_536)]
+        self._framed: list[bytes] = []
         self._channels: dict[int, Channel] = {}
         # by channel index: the flight socket of a reused channel, -1 for fresh ones
         self._reused = EMPTY
@@ -175,16 +175,23 @@ class Tcp:
         if len(at):
             nth = rank_within(sockets[at])
             slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, rows.due[at])
-        self._ledger.load(rows, slots, sockets, ids, Phase.CONNECT)
+        packets, octets = self._questions.queries(rows.question, rows.token)
+        framed = np.empty((n, packets.shape[1] + 2), np.uint8)
+        framed[:, 0], framed[:, 1] = octets >> 8, octets & 0xFF
+        framed[:, 2:] = packets
+        framed[:, 2], framed[:, 3] = ids >> 8, ids & 0xFF
+        width, raw = framed.shape[1], framed.tobytes()
+        self._framed = [raw[i * width : i * width + o + 2] for i, o in enumerate(octets.tolist())]
+        self._ledger.load(rows, slots, sockets, ids, octets, Phase.CONNECT)
         self._ledger.source = np.full(n, -1, np.int64)
 
     @property
     def next_due(self) -> int:
         return self._ledger.next_due
 
-    def send(self, now: int) -> None:
+    def send(self, now: int, most: int = NEVER) -> None:
         ledger = self._ledger
-        rows = ledger.due(now, self.stall_ns)
+        rows = ledger.due(now, self.stall_ns, most)
         if not rows:
             return
         pipelined: dict[int, list[int]] = {}
@@ -212,11 +219,8 @@ class Tcp:
         slot, query_id = self._ledger.flight.reserve_one(place)
         ledger = self._ledger
         ledger.slot[row], ledger.socket[row], ledger.source[row] = slot, place, connection.serial
-        connection.queue.append((slot, self._frame(query_id, int(ledger.rows.question[row]))))
-
-    def _frame(self, query_id: int, question: int) -> bytes:
-        tail = self._questions.tails[question]
-        return (len(tail) + 2).to_bytes(2, "big") + self._idbytes[query_id] + tail
+        frame = self._framed[row]
+        connection.queue.append((slot, frame[:2] + query_id.to_bytes(2, "big") + frame[4:]))
 
     def _pipeline(self, channel: Channel, rows: list[int]) -> None:
         """Put rows on the channel's one connection, opening it where there is none."""
@@ -234,9 +238,8 @@ class Tcp:
             ledger.keep_back(row, cause)
         if connection is None or not ready:
             return
-        ids, questions = ledger.query_id, ledger.rows.question
         ledger.source[ready] = connection.serial
-        frames = [self._frame(int(ids[row]), int(questions[row])) for row in ready]
+        frames = [self._framed[row] for row in ready]
         if connection.life is _Life.OPEN:
             ledger.phase[ready] = Phase.ANSWER
             connection.out += b"".join(frames)
@@ -370,7 +373,7 @@ class Tcp:
         head = np.frombuffer(b"".join([f[:width].ljust(width, b"\0") for f in whole]), np.uint8).reshape(-1, width)
         replies = Replies(
             head, np.array([len(f) for f in whole], np.int64), np.array(sockets, np.int64),
-            np.array(stamps, np.int64), list(whole),
+            np.array(stamps, np.int64), list(whole).__getitem__,
         )  # fmt: skip
         self._frames.clear()
         self._ledger.finished.append(self._ledger.flight.settle(replies, self._ledger.counters))

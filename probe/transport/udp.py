@@ -14,22 +14,27 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import numpy as np
 
-from probe.linux import Receiver, error_queue, own_drops, receive_buffer, wall_offset_ns
-from probe.outcome import Outcome, UnsentCause
-from probe.transport.flight import Ints, Replies, State, rank_within
+from probe.linux import Receiver, Sender, error_queue, own_drops, receive_buffer, wall_offset_ns
+from probe.model import TargetKind
+from probe.outcome import Counter, Outcome, UnsentCause
+from probe.questions import CHANNEL_BITS, Questions
+from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
-from probe.transport.ports import OURS, Door, FreshPorts, Unsent
-from probe.transport.rows import EMPTY, READ_NS, Channel, Due, Finished, Harvest, no_rows
-from probe.wire import Questions
+from probe.transport.ports import FRESH_RING, OURS, Door, FreshPorts, PortLedger, Unsent
+from probe.transport.rows import EMPTY, NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
 
 _RESENDS = 4
 _REPLY_OCTETS = 832
 """What a short reply takes of a receive buffer, measured: 212,992 octets hold 256."""
 _READ_LEAST_NS = 500_000
+_RUN = 64
+"""At most so many rows of a tick leave from one source port."""
+_CLOCK_STEP_NS = 1_000_000
+"""Where the wall clock moved by more since the last replies, their kernel stamps, which are wall time, say nothing."""
 
 
 class Udp:
@@ -42,76 +47,79 @@ class Udp:
         self._questions = questions
         self._ledger = Ledger(questions, random)
         self._asked_buffer = buffer
-        self._idbytes = [i.to_bytes(2, "big") for i in range(65_536)]
         # by channel index; a channel without a pool (count 0) has fresh ports
-        self._first = self._count = self._turn = EMPTY
+        self._first = self._count = self._turn = self._gso = EMPTY
+        self._doors: dict[int, Door] = {}
         self._fresh: dict[int, FreshPorts] = {}
-        self._pools: set[int] = set()
+        self._ports: dict[tuple[str, int, TargetKind], PortLedger] = {}
         # by socket index
         self._sockets: list[socket.socket | None] = []
-        self._sends: list[Callable[[bytes], int]] = []
         self._drops: dict[int, int] = {}
         self._socket_of: dict[int, int] = {}
         self._epoll = select.epoll()
-        # by loaded row: what to call with what
-        self._calls: list[Callable[[bytes], int]] = []
-        self._packets: list[bytes] = []
+        # loaded rows, in runs that leave together: the first row, what to call, with what
+        self._packets = np.zeros((0, 8), np.uint8)
+        self._sender = Sender()
+        self._runs: list[tuple[int, Callable[[Any], object], Any]] = []
+        self._next_run = 0
         # what came in
         self._receiver = Receiver()
         self._replies: list[Replies] = []
         self._errors: list[tuple[int, int, bytes]] = []
         self._read_at = 0
+        self._offset = wall_offset_ns()
         self._spent = no_rows()
 
     # -- sockets
 
     def open(self, channel: Channel) -> None:
-        door = Door(channel.target)
+        to = channel.target
+        door = Door(to)
         self._ledger.admit(channel)
         new = np.zeros(len(self._ledger.timeout) - len(self._turn), np.int64)
-        self._first, self._count, self._turn = (
-            np.concatenate([column, new]) for column in (self._first, self._count, self._turn)
+        self._first, self._count, self._turn, self._gso = (
+            np.concatenate([column, new]) for column in (self._first, self._count, self._turn, self._gso)
         )
         if channel.ports.policy == "fresh":
-            self._fresh[channel.index] = FreshPorts(channel, door, self._ledger.flight, self._watch, self._idbytes)
+            ledger = self._ports.setdefault((to.address, to.port, to.kind), door.ledger())
+            self._fresh[channel.index] = FreshPorts(channel, door, ledger, self._watch)
             self._fresh[channel.index].prepare()
             return
+        self._doors[channel.index] = door
         count = channel.ports.count
         rows_each = int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
+        if channel.window:
+            rows_each = IDS
         self._first[channel.index] = self._ledger.flight.add_sockets(count, channel.index, rows_each)
         self._count[channel.index] = count
-        self._pools.add(channel.index)
+        self._gso[channel.index] = channel.gso
         for _ in range(count):
-            index = len(self._sockets)
             self._sockets.append(None)
-            self._sends.append(partial(self._connect_and_send, index, door))
             with contextlib.suppress(OSError, Unsent):  # a network that cannot be reached is its rows' outcome
-                self._connect(index, door)
+                self._connect(len(self._sockets) - 1)
         if self._granted:
             replies_a_second = max(channel.rate / count, 1e-3)
             quarter = min(self._granted) / _REPLY_OCTETS / 4 / replies_a_second
             self.read_every_ns = max(min(self.read_every_ns, int(quarter * 1e9)), _READ_LEAST_NS)
 
-    def _connect(self, index: int, door: Door) -> socket.socket:
-        """Give a pool's socket its port, for good."""
-        sock = self._sockets[index]
-        if sock is None:
-            sock = self._sockets[index] = door.new_socket()
+    def _connect(self, index: int) -> socket.socket:
+        """Give a pool's socket its port, for good. OSError or Unsent if the network, or this machine, has none."""
+        door = self._doors[int(self._ledger.flight.channel_of[index])]
+        sock = door.new_socket()
+        try:
             self._granted.append(receive_buffer(sock, self._asked_buffer))
-            self._register(sock, index)
-        door.connect(sock)
-        self._sends[index] = sock.send
+            door.connect(sock)
+        except (OSError, Unsent):
+            sock.close()
+            raise
+        self._sockets[index] = sock
+        self._register(sock, index)
         return sock
 
-    def _connect_and_send(self, index: int, door: Door, packet: bytes) -> int:
-        """The send of a pool's socket that could not be connected so far."""
-        return self._connect(index, door).send(packet)
-
-    def _watch(self, sock: socket.socket) -> int:
+    def _watch(self, sock: socket.socket, channel: int) -> int:
         """Take a socket of fresh ports; its index."""
-        index = len(self._sockets)
+        index = self._ledger.flight.add_sockets(1, channel, FRESH_RING)
         self._sockets.append(sock)
-        self._sends.append(sock.send)
         self._register(sock, index)
         if not self._granted:
             self._granted.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
@@ -130,7 +138,7 @@ class Udp:
                 del self._socket_of[sock.fileno()]
                 sock.close()
             self._sockets[index] = None
-        self._pools.discard(channel)
+        self._doors.pop(channel, None)
 
     def source_port(self, source: int) -> int:
         sock = self._sockets[source] if 0 <= source < len(self._sockets) else None
@@ -138,7 +146,7 @@ class Udp:
 
     def own_drops(self) -> Ints:
         drops = np.zeros(len(self._turn), np.int64)
-        for channel in self._pools:
+        for channel in self._doors:
             first = int(self._first[channel])
             for index in range(first, first + int(self._count[channel])):
                 sock = self._sockets[index]
@@ -163,99 +171,171 @@ class Udp:
 
     def load(self, rows: Due) -> None:
         self.settle()
-        n = len(rows.due)
-        slots, sockets, ids = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.zeros(n, np.int64)
-        count = self._count[rows.channel]
-        pooled = np.flatnonzero((count > 0) & self._ledger.in_time(rows, self.stall_ns))
-        if len(pooled):
-            channel = rows.channel[pooled]
-            rank = rank_within(channel)
-            turn = self._turn[channel] + rank
-            sockets[pooled] = self._first[channel] + turn % count[pooled]
-            self._turn += np.bincount(channel, minlength=len(self._turn))
-            slots[pooled], ids[pooled] = self._ledger.flight.reserve(
-                sockets[pooled], rank // count[pooled], rows.due[pooled]
-            )
-        tails, idbytes = self._questions.tails, self._idbytes
-        questions = rows.question.tolist()
-        if len(pooled) == n:
-            sends = self._sends
-            self._calls = [sends[s] for s in sockets.tolist()]
-            self._packets = [idbytes[i] + tails[q] for i, q in zip(ids.tolist(), questions, strict=True)]
-            for i in np.flatnonzero(slots < 0).tolist():
-                self._calls[i] = _no_id
-        else:
-            self._calls, self._packets = [], []
-            for c, s, slot, i, q in zip(
-                rows.channel.tolist(), sockets.tolist(), slots.tolist(), ids.tolist(), questions, strict=True
-            ):
-                if c in self._fresh:
-                    self._calls.append(self._fresh[c].send)
-                    self._packets.append(tails[q])
-                else:
-                    self._calls.append(self._sends[s] if slot >= 0 else _no_id)
-                    self._packets.append(idbytes[i] + tails[q])
-        self._ledger.load(rows, slots, sockets, ids)
+        packets, octets = self._questions.queries(rows.question, rows.token)
+        if (self._gso[rows.channel] > 1).any():
+            order = np.lexsort((octets, rows.channel, rows.release))
+            rows, packets, octets = Due(*(column[order] for column in rows)), packets[order], octets[order]
+        sockets, runs = self._assigned(rows, octets)
+        slots, ids = np.full(len(sockets), -1, np.int64), np.zeros(len(sockets), np.int64)
+        at = np.flatnonzero(sockets >= 0)
+        slots[at], ids[at] = self._ledger.flight.reserve(
+            sockets[at], rank_within(sockets[at]), rows.due[at], self._count[rows.channel[at]] == 0
+        )
+        packets[:, 0], packets[:, 1] = ids >> 8, ids & 0xFF
+        self._packets = packets
+        self._sender.load(packets, octets)
+        self._plan(runs, rows, sockets, slots, octets)
+        self._ledger.load(rows, slots, sockets, ids, octets)
+
+    def _assigned(self, rows: Due, octets: Ints) -> tuple[Ints, Ints]:
+        """Which socket each row leaves from, -1 where that is seen when it leaves; and where each run begins.
+
+        A run: rows of one channel and release, at most _RUN, or as many as a burst holds, all of one length but the
+        last. The channel's sockets take runs in turn.
+        """
+        n, channel = len(rows.due), rows.channel
+        gso = self._gso[channel]
+        breaks = np.ones(n + 1, np.bool_)
+        breaks[1:n] = (rows.release[1:] != rows.release[:-1]) | (channel[1:] != channel[:-1])
+        breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
+        begins = np.flatnonzero(breaks[:n])
+        rank = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
+        breaks[:n] |= rank % np.where(gso > 1, gso, _RUN) == 0
+        begins = np.flatnonzero(breaks[:n])
+        lengths = np.diff(np.append(begins, n))
+        mine = channel[begins]
+        count = self._count[mine]
+        turn = self._turn[mine] + rank_within(mine)
+        np.add.at(self._turn, mine, np.int64(1))
+        sockets = np.repeat(np.where(count > 0, self._first[mine] + turn % np.maximum(count, 1), -1), lengths)
+        sockets[~self._ledger.in_time(rows, self.stall_ns)] = -1
+        for index, ports in self._fresh.items():
+            at = np.flatnonzero(channel == index)
+            if len(at):
+                breaks[at] = breaks[at + 1] = True
+                sockets[at] = ports.take(rows.token[at] >> CHANNEL_BITS)
+        return sockets, np.flatnonzero(breaks)
+
+    def _plan(self, runs: Ints, rows: Due, sockets: Ints, slots: Ints, octets: Ints) -> None:
+        """What send() will call for each run; runs: where each begins, and the end of the last."""
+        lost = np.flatnonzero((slots < 0) & (self._count[rows.channel] > 0))
+        if len(lost):
+            runs = np.union1d(runs, [lost, lost + 1])
+        firsts, ends = runs[:-1].tolist(), runs[1:].tolist()
+        first = runs[:-1]
+        gso, channels = self._gso[rows.channel[first]].tolist(), rows.channel[first].tolist()
+        width = self._packets.shape[1]
+        raw = self._packets.tobytes()
+        self._runs.clear()
+        self._next_run = 0
+        for i, j, index, slot, burst, channel in zip(
+            firsts, ends, sockets[first].tolist(), slots[first].tolist(), gso, channels, strict=True
+        ):
+            if channel in self._fresh:
+                self._runs.append(
+                    (i, self._send_fresh, (i, channel, index, raw[i * width : i * width + int(octets[i])]))
+                )
+            elif slot < 0:
+                self._runs.append((i, _no_id, None))
+            elif (sock := self._sockets[index]) is not None and j - i == 1:
+                self._runs.append((i, sock.send, raw[i * width : i * width + int(octets[i])]))
+            else:
+                self._runs.append((i, self._send_run, (i, j, index, burst)))
 
     @property
     def next_due(self) -> int:
         return self._ledger.next_due
 
-    def send(self, now: int) -> None:
-        rows = self._ledger.due(now, self.stall_ns)
+    def send(self, now: int, most: int = NEVER) -> None:
+        rows = self._ledger.due(now, self.stall_ns, most)
         if not rows:
             return
-        calls, packets, k, end = self._calls, self._packets, rows.start, rows.stop
+        runs, k, stop = self._runs, self._next_run, rows.stop
+        while runs[k][0] < rows.start:
+            k += 1
+        end = len(runs)
         began = time.monotonic_ns()
         while k < end:
+            row, call, what = runs[k]
+            if row >= stop:
+                break
+            k += 1
             try:
-                while k < end:
-                    calls[k](packets[k])
-                    k += 1
+                call(what)
             except (OSError, Unsent) as error:
-                self._trouble(k, error)
-                k += 1
-        self._ledger.sent(rows, began, time.monotonic_ns())
+                self._trouble(row, error)
+        self._next_run = k
+        stop = runs[k][0] if k < end else len(self._packets)
+        self._ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
+
+    def _send_run(self, run: tuple[int, int, int, int]) -> None:
+        """Send several rows from one socket, as one burst if that was asked for."""
+        row, stop, index, gso = run
+        try:
+            fd = (self._sockets[index] or self._connect(index)).fileno()
+        except (OSError, Unsent) as error:
+            for each in range(row, stop):
+                self._trouble(each, error)
+            return
+        if gso > 1 and stop - row > 1:
+            with contextlib.suppress(OSError):
+                row += self._sender.burst(fd, row, stop - row)
+        while row < stop:
+            try:
+                row += self._sender.send(fd, row, stop - row)
+            except OSError as error:
+                self._trouble(row, error)
+                row += 1
+
+    def _send_fresh(self, what: tuple[int, int, int, bytes]) -> None:
+        """Send a row from a new port; where no socket was free when it was loaded, take one now."""
+        row, channel, index, octets = what
+        ports, ledger = self._fresh[channel], self._ledger
+        if index < 0:
+            index = ports.take_one(int(ledger.rows.token[row]) >> CHANNEL_BITS)
+            ledger.socket[row] = index
+            ledger.slot[row], query_id = ledger.flight.reserve_one(index)
+            ledger.query_id[row] = query_id
+            self._packets[row, :2] = query_id >> 8, query_id & 0xFF
+            octets = query_id.to_bytes(2, "big") + octets[2:]
+        ports.send(index, octets)
+
+    def _again(self, row: int) -> None:
+        """Send a row's query once more: an earlier query's error came instead."""
+        sock = self._sockets[int(self._ledger.socket[row])]
+        if sock:
+            sock.send(self._packets[row, : int(self._ledger.octets[row])].tobytes())
 
     def _trouble(self, row: int, error: OSError | Unsent) -> None:
         """A send failed: where the error is an earlier query's, take it from the socket's queue and send again."""
         if isinstance(error, Unsent):
             self._ledger.keep_back(row, error.cause)
             return
-        ledger = self._ledger
-        fresh = self._fresh.get(int(ledger.rows.channel[row]))
-        socket = fresh.current if fresh else int(ledger.socket[row])
-        code = error.errno or 0
+        socket, code = int(self._ledger.socket[row]), error.errno or 0
         for _ in range(_RESENDS):
             if code in OURS or code in (errno.EPERM, errno.EACCES) or not self._take_errors(socket):
                 break
             try:
-                _ = fresh.again() if fresh else self._calls[row](self._packets[row])
+                self._again(row)
             except OSError as again:
                 code = again.errno or 0
-            except Unsent as again:
-                self._ledger.keep_back(row, again.cause)
-                return
             else:
                 return
-        if fresh:
-            fresh.give_up()
         self._ledger.keep_back(row, OURS.get(code, -code))
 
     def _take_errors(self, socket: int) -> bool:
         """Keep what a socket's error queue holds for the next harvest; whether there was anything."""
-        sock = self._sockets[socket]
+        sock = self._sockets[socket] if socket >= 0 else None
         found = [(socket, code, payload) for code, payload in error_queue(sock)] if sock else []
         self._errors += found
         return bool(found)
 
     def settle(self) -> None:
-        """Enter the rows sent since the last time in the flight table, those of fresh ports with their sockets."""
-        for channel, ports in self._fresh.items():
-            if ports.launched:
-                mine = self._ledger.started(channel)
-                self._ledger.slot[mine], self._ledger.socket[mine] = np.array(ports.launched, np.int64).T
-                ports.launched.clear()
+        """Enter the rows sent since the last time in the flight table."""
+        for row in self._ledger.kept_back if self._fresh else ():
+            index, channel = int(self._ledger.socket[row]), int(self._ledger.rows.channel[row])
+            if index >= 0 and channel in self._fresh:
+                self._fresh[channel].release([index])
         self._ledger.settle()
 
     # -- receiving
@@ -280,28 +360,34 @@ class Udp:
 
     def _set_aside(self) -> None:
         """Copy the receive batch, to make room for more before the next harvest."""
-        batch = self._batch(copy=True)
-        if batch:
-            self._replies.append(batch)
+        if batch := self._batch():
+            whole = [self._receiver.octets(i) for i in range(self._receiver.filled)]
+            self._replies.append(batch._replace(head=batch.head.copy(), reply=whole.__getitem__))
+            self._receiver.clear()
 
-    def _batch(self, *, copy: bool) -> Replies | None:
+    def _batch(self) -> Replies | None:
+        """The receive batch; valid until it is cleared."""
         got, n = self._receiver, self._receiver.filled
         if not n:
             return None
+        sockets, now = got.sources[:n].copy(), time.monotonic_ns()
+        offset = wall_offset_ns()
         stamps = got.stamps
-        received = np.where(stamps > 0, stamps - wall_offset_ns(), time.monotonic_ns())
-        lengths, sockets = got.lengths.copy(), got.sources[:n].copy()
-        data = got.data[:n].copy() if copy else got.data[:n]
-        got.clear()
-        return Replies(data, lengths, sockets, received, data)
+        received = np.where(stamps > 0, stamps - offset, now)
+        if abs(offset - self._offset) > _CLOCK_STEP_NS:
+            received[:] = now
+            count(self._ledger.counters, Counter.CLOCK_STEPS, np.unique(self._ledger.flight.channel_of[sockets]))
+        self._offset = offset
+        return Replies(got.head[:n], got.lengths, sockets, received, got.octets)
 
     def harvest(self) -> Harvest:
         self._free(self._spent)
         self.settle()
-        replies = [*self._replies, *filter(None, [self._batch(copy=False)])]
+        replies = [*self._replies, *filter(None, [self._batch()])]
         self._replies.clear()
         ledger = self._ledger
         ledger.finished += [ledger.flight.settle(batch, ledger.counters) for batch in replies]
+        self._receiver.clear()
         ledger.finished += [self._refused(*error) for error in self._errors]
         ledger.finished.append(ledger.flight.expire(self._read_at))
         self._errors.clear()
@@ -324,19 +410,22 @@ class Udp:
         if not self._fresh:
             return
         used = finished.socket >= 0
-        channels = self._ledger.flight.channel_of[finished.socket[used]]
-        timeouts = finished.outcome[used] == Outcome.TIMEOUT
         sockets, sent = finished.socket[used], finished.sent[used]
+        channels = self._ledger.flight.channel_of[sockets]
+        timeouts = finished.outcome[used] == Outcome.TIMEOUT
         for channel, ports in self._fresh.items():
-            for i in np.flatnonzero(channels == channel).tolist():
-                rest_until = int(sent[i] + 2 * self._ledger.timeout[channel]) if timeouts[i] else 0
-                ports.release(int(sockets[i]), rest_until)
+            mine = channels == channel
+            ports.release(sockets[mine & ~timeouts].tolist())
+            for i in np.flatnonzero(mine & timeouts).tolist():
+                ports.release([int(sockets[i])], int(sent[i] + 2 * self._ledger.timeout[channel]))
+        for channel, ports in self._fresh.items():
+            self._ledger.counters[channel, Counter.PORTS_REUSED] += ports.reused()
 
     def drop(self) -> None:
         self.settle()
         self._ledger.drop()
 
 
-def _no_id(_packet: bytes) -> int:
+def _no_id(_: Any) -> None:
     """Stands in for the send of a row for which its socket had no id left."""
     raise Unsent(UnsentCause.IDS)
