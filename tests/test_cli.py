@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 
 from probe.cli import main
 from probe.errors import UsageError
-from probe.model import NS
+from probe.model import NS, Edns
 from probe.runfile import open_run
 from tests.conftest import Start
 from tests.servers import REPLIES, Rule, ScriptedServer, closed_port
@@ -190,6 +191,24 @@ def test_a_dry_run_says_what_the_load_is(
 def test_a_ceiling_may_be_lifted(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = told("run -s 192.0.2.1 -Q max --max-qps max --dry-run", capsys)
     assert (code, err) == (0, "")
+
+
+def test_how_names_are_asked_reaches_the_server(tmp_path: Path, scripted: Start) -> None:
+    server = scripted(ANSWER)
+    names = "-n db -n '{random}.test' --search svc.test --ndots 1 --external"
+    edns = "--edns 4096 -D --nsid --fail 'loss > 10%'"
+    code, _, err = ran(f"run -s 127.0.0.1 -p {server.port} {names} {edns} -Q 100 -l 1 -o run.db", tmp_path)
+    assert code == 0, err
+    asked = server.received().name.tolist()
+    assert Counter(re.sub("^[a-z2-7]{13}[.]", "RANDOM.", name.removesuffix(".")) for name in asked) == {
+        "db.svc.test": 25,
+        "db": 25,
+        "RANDOM.test": 25,
+        "RANDOM.test.svc.test": 25,
+    }
+    assert len(set(asked)) == 52
+    (series,) = open_run(tmp_path / "run.db").series
+    assert {str(question.edns) for question in series.questions} == {str(Edns(4096, do=True, nsid=True))}
 
 
 def test_a_dry_run_needs_no_cluster_and_shows_notes_and_no_control_characters(
