@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from probe.model import NS, Interval, Series, TargetKind
+from probe.model import NS, Interval, Leg, Series, Shape, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.runfile import Head, Run, RunWriter, open_run
@@ -257,3 +258,98 @@ def test_slow_rates_are_fractions(path: Path) -> None:
     series = [series_of(rate=Fraction(1, 3), seconds=60)]
     t = Timeline.of(written(path, series, drawn("..xx" + "." * 16, Fraction(1, 3))))
     assert seconds(t.windows) == [(6, 12)]
+
+
+# -- loads that are not constant
+
+
+def paces(*rates: tuple[int, float], most: int) -> Shape:
+    """So many queries a second, for so many seconds each."""
+    return Shape(legs=tuple(Leg(int(s * NS), Fraction(rate, most), Fraction(rate, most)) for rate, s in rates))
+
+
+def lost_at(*seconds: float) -> Fate:
+    """Rows due in the 100 ms that begin at any of these instants are lost."""
+    tenths = {round(second * 10) for second in seconds}
+    return lambda _, due_ns: Outcome.TIMEOUT if due_ns // (100 * MS) in tenths else Outcome.ANSWER
+
+
+def test_a_window_is_as_exact_as_the_rate_of_its_moment(path: Path) -> None:
+    shape = paces((100, 5), (1, 20), (10, 5), most=100)
+    series = [replace(series_of(rate=100, seconds=40), shape=shape)]
+    t = Timeline.of(written(path, series, lost_at(2, 10, 13, 27, 28.5)))
+    assert [(w.from_ns / NS, w.to_ns / NS, w.resolution_ns / NS, w.lost, w.planned) for w in t.windows] == [
+        (2, 2.1, 0.01, 10, 10),
+        (10, 14, 1, 2, 4),  # two good queries between them are not five
+        (27, 27.1, 0.1, 1, 1),
+        (28.5, 28.6, 0.1, 1, 1),
+    ]
+    assert t.channels[0].loss() == Loss(670, 656, 14, 0, 0)
+    assert t.channels[0].loss(((4 * NS, 6 * NS),)).planned == 101
+
+
+def test_a_window_of_a_ramp_closes_after_five_queries_at_the_rate_then(path: Path) -> None:
+    legs = (Leg(100 * NS, Fraction(0), Fraction(1)),)
+    series = [replace(series_of(rate=10, seconds=100), shape=Shape(legs=legs))]
+    dues = [int(due) for due in pacer_of(series[0]).take(100 * NS)]
+    fate = lambda _, due: Outcome.TIMEOUT if dues.index(due) in (0, 5, 11, 400, 405) else Outcome.ANSWER  # noqa: E731
+    t = Timeline.of(written(path, series, fate))
+    assert [(w.from_ns, w.lost) for w in t.windows] == [(dues[0], 2), (dues[11], 1), (dues[400], 2)]
+    for w, last in zip(t.windows, (5, 11, 405), strict=True):
+        assert w.to_ns == pytest.approx(dues[last + 1], abs=2), "until the next query is due"
+    assert t.windows[0].resolution_ns > 3 * t.windows[2].resolution_ns
+
+
+def test_a_lane_that_pauses_is_not_said_to_be_fine_meanwhile(path: Path) -> None:
+    pausing = paces((10, 10), (0, 10), (10, 1), most=10)
+    series = [
+        series_of(0, lane="all", rate=10, seconds=30),
+        replace(series_of(1, lane="some", rate=10, seconds=30), shape=pausing),
+    ]
+    lost = lost_at(5, 15)
+    fate = lambda s, due: lost(s, due) if s.lane == "all" else Outcome.ANSWER  # noqa: E731
+    early, late = Timeline.of(written(path, series, fate)).windows
+    assert [(other.lane, other.asked, other.fine) for other in early.others] == [("some", 1, 1)]
+    assert late.others == ()
+
+
+def test_poisson_arrivals_are_counted_one_by_one(path: Path) -> None:
+    series = [replace(series_of(rate=50, seconds=20), shape=Shape("poisson", seed=3))]
+    dues = pacer_of(series[0]).take(20 * NS)
+    t = Timeline.of(written(path, series, lost_at(*(k / 10 for k in range(50, 80)))))
+    (window,) = t.windows
+    mine = dues[(dues >= 5 * NS) & (dues < 8 * NS)]
+    assert (window.from_ns, window.to_ns, window.lost) == (mine[0], mine[-1] + NS // 50, len(mine))
+    assert window.planned == int(((dues >= window.from_ns) & (dues < window.to_ns)).sum())
+    assert t.channels[0].loss().planned == len(dues)
+
+
+def closed(path: Path, *rates: tuple[int, float], fate: Fate) -> Timeline:
+    """A closed loop that happened to ask as often as that."""
+    most = max(rate for rate, _ in rates)
+    asked = replace(series_of(rate=most, seconds=sum(s for _, s in rates)), shape=paces(*rates, most=most))
+    writer = RunWriter.create(path, Head("closed", STARTED, asked.stop_ns))
+    writer.add_series([replace(asked, rate=Fraction(1_000_000), shape=Shape("max", window=100))])
+    writer.flush(flush_of(columns_of([asked], fate), 1), asked.stop_ns)
+    writer.finish(asked.stop_ns)
+    return Timeline.of(open_run(path))
+
+
+def test_a_closed_loop_s_window_lasts_until_the_next_good_row(path: Path) -> None:
+    """What was outstanding is lost, nothing more is asked until it has timed out: an outage of 2 s or a little more."""
+    t = closed(path, (1000, 2), (0, 2), (1000, 6), fate=lost_at(1.9))
+    (window,) = t.windows
+    assert (window.from_ns, window.to_ns, window.lost, window.planned) == (1900 * MS, 4 * NS, 100, 100)
+    assert window.resolution_ns == 4 * NS - 1999 * MS
+    assert t.channels[0].loss() == Loss(8000, 7900, 100, 0, 0)
+    assert t.channels[0].loss(((5 * NS, 6 * NS),)) == Loss(1000, 1000, 0, 0, 0)
+
+
+def test_a_closed_loop_s_windows_are_known_to_100_ms(path: Path) -> None:
+    t = closed(
+        path, (1000, 10), fate=lambda _, due: Outcome.SERVFAIL if due in (5_020 * MS, 9_990 * MS) else Outcome.ANSWER
+    )
+    assert [(w.from_ns, w.to_ns, w.still_open) for w in t.windows] == [
+        (5_020 * MS, 5_100 * MS, False),
+        (9_990 * MS, 10 * NS, True),
+    ]

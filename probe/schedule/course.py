@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -40,15 +39,14 @@ class Course:
         # A falling leg is counted from its end: near a rate of 0 the other way loses all digits.
         self._falls = np.array([last < first for _, _, first, last in pieces])
 
-    def rows(self, ns: int) -> float:
-        """How many rows are due from the start until then, parts of a row included."""
-        if ns <= self._begin[0]:
-            return 0.0
-        k = bisect_right(self._begin, ns) - 1
-        low, slope = float(self._low[k]), float(self._slope[k])
-        seconds = abs(ns - int(self._end[k] if self._falls[k] else self._begin[k])) / NS
+    def rows(self, ns: Ints | int) -> Floats:
+        """How many rows are due from the start until each instant, parts of a row included."""
+        ns = np.maximum(ns, self._begin[0])
+        piece = np.searchsorted(self._begin, ns, side="right") - 1
+        falls, low, slope = self._falls[piece], self._low[piece], self._slope[piece]
+        seconds = np.abs(ns - np.where(falls, self._end[piece], self._begin[piece])) / NS
         since = seconds * (low + slope * seconds / 2)
-        return float(self._after[k] - since if self._falls[k] else self._before[k] + since)
+        return np.asarray(np.where(falls, self._after[piece] - since, self._before[piece] + since))
 
     def instants(self, rows: Floats) -> Ints:
         """When so many rows are due, ascending rows: int64[n] in ns since t0; beyond 2^62 if never."""
@@ -62,9 +60,9 @@ class Course:
         ns = np.rint(np.minimum(seconds * NS, _NEVER)).astype(np.int64)
         return np.asarray(np.where(falls, self._end[piece] - ns, self._begin[piece] + ns))
 
-    def lasts(self, rows: float, from_ns: int) -> int:
-        """How long after an instant so many more rows are due, in ns."""
-        return int(self.instants(np.array([self.rows(from_ns) + rows]))[0]) - from_ns
+    def lasts(self, rows: Ints | int, from_ns: Ints | int) -> Ints:
+        """How long after each instant so many more rows are due, in ns."""
+        return np.asarray(self.instants(self.rows(from_ns) + rows) - from_ns)
 
 
 Piece = tuple[int, int, Fraction, Fraction]

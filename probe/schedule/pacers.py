@@ -107,7 +107,7 @@ class Even:
         return self._course.instants(np.arange(k * BLOCK, (k + 1) * BLOCK) + self._phase)
 
     def block_of(self, ns: int) -> int:
-        k = max(0, int(self._course.rows(ns) - self._phase) // BLOCK)
+        k = max(0, int(self._course.rows(ns).item() - self._phase) // BLOCK)
         while k and self.block(k - 1)[-1] >= ns:
             k -= 1
         while self.block(k)[-1] < ns:

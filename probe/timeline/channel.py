@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
 
 import numpy as np
 
 from probe.model import BUCKET_NS, NS, Ports, Series, Target, TargetKind
 from probe.outcome import Counter, Outcome
 from probe.runfile import Run
-from probe.schedule import pacer_of
+from probe.timeline.pace import Pace, pace_of
 from probe.timeline.spans import Ints, Spans, common, inside, joined
 
 LAB_REACH_NS = 2 * NS
@@ -57,6 +55,7 @@ class Channel:
     transport: str
     ports: Ports
     series: tuple[Series, ...]
+    pace: Pace
     counted: Spans
     whole: Loss
     first_ns: Ints
@@ -79,23 +78,9 @@ class Channel:
         """A pod: what it does after it was told to go is no outage."""
         return self.target.kind is TargetKind.POD
 
-    @cached_property
-    def rate(self) -> Fraction:
-        """Queries a second; a type that is asked in several series one after the other counts once."""
-        fastest: dict[str, Fraction] = {}
-        for s in self.series:
-            fastest[s.qtype] = max(s.own_rate, fastest.get(s.qtype, Fraction(0)))
-        return sum(fastest.values(), Fraction(0))
-
-    @property
-    def interval_ns(self) -> int:
-        """From one query to the next: no window can be known better."""
-        return int(NS / self.rate)
-
-    def planned(self, spans: Spans) -> int:
-        """Rows due in the given stretches."""
-        pacers = [pacer_of(s) for s in self.series]
-        return sum(pacer.count(from_ns, to_ns) for pacer in pacers for from_ns, to_ns in spans)
+    def interval_ns(self, at_ns: Ints | int, queries: Ints | int = 1) -> Ints:
+        """How long so many queries take, from each of the instants on: no window can be known better than to one."""
+        return self.pace.interval_ns(at_ns, queries)
 
     def loss(self, within: Spans | None = None) -> Loss:
         """What became of the rows that count, and are due in `within` if it is given.
@@ -110,7 +95,7 @@ class Channel:
         unsent = int(self.unsent[inside(self.unsent_ns, spans)].sum())
         waiting = int(self.waiting[inside(self.waiting_ns, spans)].sum())
         others = lost + unsent + waiting
-        good = min(max(0, self.planned(spans) - others), self.whole.good)
+        good = min(max(0, self.pace.planned(spans) - others), self.whole.good)
         return Loss(good + others, good, lost, unsent, waiting)
 
     def excused(self, within: Spans | None = None) -> int:
@@ -138,6 +123,7 @@ def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:
             transport=members[0].transport,
             ports=members[0].ports,
             series=tuple(members),
+            pace=pace_of(run, members),
             counted=_counted(run, members[0].target, until_ns),
             whole=whole[k],
             own_drops=int(run.counters[[s.index for s in members], Counter.OWN_DROPS].sum()),

@@ -34,8 +34,10 @@ class Elsewheres:
     def __init__(self, channels: Sequence[Channel]) -> None:
         self._lanes = list(dict.fromkeys(c.lane for c in channels))
         self._lane = np.array([self._lanes.index(c.lane) for c in channels], np.int64)
-        spans = [(k, *span, c.interval_ns) for k, c in enumerate(channels) for span in asked_spans(c)]
-        self._asked = np.array(spans, np.int64).reshape(-1, 4).T
+        self._interval = np.array([int(c.interval_ns(0)) for c in channels], np.int64)
+        self._changing = [(k, c) for k, c in enumerate(channels) if not c.pace.steady]
+        spans = [(k, *span) for k, c in enumerate(channels) for span in asked_spans(c)]
+        self._asked = np.array(spans, np.int64).reshape(-1, 3).T
         mine = [inside(c.first_ns, c.counted) for c in channels]
         firsts = [np.concatenate([c.first_ns[m], c.unsent_ns]) for c, m in zip(channels, mine, strict=True)]
         lasts = [np.concatenate([c.last_ns[m], c.unsent_ns]) for c, m in zip(channels, mine, strict=True)]
@@ -47,9 +49,11 @@ class Elsewheres:
 
     def during(self, channel: int, from_ns: int, to_ns: int) -> tuple[Elsewhere, ...]:
         """Every lane with other channels that had a query due in [from_ns, to_ns)."""
-        who, begin, end, interval = self._asked
+        who, begin, end = self._asked
+        for k, changing in self._changing:
+            self._interval[k] = int(changing.interval_ns(from_ns))
         asked = np.zeros(len(self._lane), bool)
-        asked[who[np.minimum(end, to_ns) - np.maximum(begin, from_ns) >= interval]] = True
+        asked[who[np.minimum(end, to_ns) - np.maximum(begin, from_ns) >= self._interval[who]]] = True
         near = slice(*np.searchsorted(self._first, [from_ns - BUCKET_NS, to_ns]))
         hit = np.zeros(len(self._lane), bool)
         hit[self._who[near][self._last[near] >= from_ns]] = True
@@ -95,23 +99,27 @@ def stretches(channel: Channel, *, unsent_too: bool = False) -> list[tuple[int, 
     if unsent_too:
         begin = channel.unsent_ns[inside(channel.unsent_ns, channel.counted)]
         first = np.concatenate([first, begin])
-        last = np.concatenate([last, begin + max(0, BUCKET_NS - channel.interval_ns)])
+        last = np.concatenate([last, begin + (BUCKET_NS - channel.interval_ns(begin)).clip(0)])
         order = np.argsort(first, kind="stable")
         first, last = first[order], last[order]
-    good_again = max(GOOD_AGAIN_NS, GOOD_AGAIN_ROWS * channel.interval_ns)
     found: list[tuple[int, int]] = []
     for begin_ns, end_ns in zip(first.tolist(), last.tolist(), strict=True):
-        if found and _good_ns(channel, found[-1][1], begin_ns) <= good_again:
+        if found and _good_ns(channel, found[-1][1], begin_ns) <= _good_again_ns(channel, found[-1][1]):
             found[-1] = (found[-1][0], max(found[-1][1], end_ns))
         else:
             found.append((begin_ns, end_ns))
     return found
 
 
+def _good_again_ns(channel: Channel, from_ns: int) -> int:
+    """How long a channel must have been good since a lost row for its window to be closed."""
+    return max(GOOD_AGAIN_NS, int(channel.interval_ns(from_ns, GOOD_AGAIN_ROWS)))
+
+
 def _good_ns(channel: Channel, from_ns: int, to_ns: int) -> int:
     """How long between two lost rows was good: slots that we missed ourselves are no evidence of that."""
     missed = channel.unsent[inside(channel.unsent_ns, ((from_ns, to_ns),))].sum()
-    return to_ns - from_ns - int(missed) * channel.interval_ns
+    return to_ns - from_ns - int(channel.interval_ns(from_ns, missed))
 
 
 def windows_of(channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
@@ -129,10 +137,10 @@ def windows_of(channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
 
 
 def _windows(k: int, channel: Channel, classes: _Classes, elsewhere: Elsewheres, horizon_ns: int) -> Iterable[Window]:
-    good_again = max(GOOD_AGAIN_NS, GOOD_AGAIN_ROWS * channel.interval_ns)
     ends_ns = max((to_ns for _, to_ns in asked_spans(channel)), default=0)
     for first, last in stretches(channel):
-        from_ns, to_ns = first, last + channel.interval_ns
+        resolution_ns = int(channel.interval_ns(last))
+        from_ns, to_ns = first, last + resolution_ns
         loss = channel.loss(((from_ns, to_ns),))
         outcome, inferred = classes.of(first, last, answered=loss.good > 0)
         yield Window(
@@ -140,12 +148,12 @@ def _windows(k: int, channel: Channel, classes: _Classes, elsewhere: Elsewheres,
             target=channel.target.name,
             from_ns=from_ns,
             to_ns=to_ns,
-            resolution_ns=channel.interval_ns,
+            resolution_ns=resolution_ns,
             outcome=outcome,
             planned=loss.planned,
             lost=loss.lost,
             inferred=inferred,
-            still_open=last + good_again >= ends_ns >= horizon_ns,
+            still_open=last + _good_again_ns(channel, last) >= ends_ns >= horizon_ns,
             others=elsewhere.during(k, from_ns, to_ns),
         )
 
@@ -191,7 +199,7 @@ def refusals_of(channels: Sequence[Channel]) -> tuple[Ints, Ints]:
 def _near(channel: Channel, refusals: tuple[Ints, Ints]) -> NDArray[np.bool_]:
     """Which of a channel's lossy 100 ms lie within reach of any of the refusals."""
     begins, ends = refusals
-    reach = max(REFUSAL_REACH_NS, REFUSAL_REACH_ROWS * channel.interval_ns)
+    reach = np.maximum(REFUSAL_REACH_NS, channel.interval_ns(channel.last_ns, REFUSAL_REACH_ROWS))
     before = np.searchsorted(begins, channel.last_ns + reach, side="right")
     latest = np.concatenate([[np.iinfo(np.int64).min // 2], ends])[before]
     return np.asarray(latest >= channel.first_ns - reach, bool)

@@ -64,8 +64,8 @@ def _shortest_ns(channel: Channel, window: Window) -> int:
     total = channel.lost[mine].sum(axis=1).cumsum()
     before = np.concatenate([[0], total[:-1]])
     end = np.searchsorted(total, before + left)
-    spans = last[end[end < len(last)]] - first[end < len(last)]
-    return int(spans.min()) + channel.interval_ns
+    begins, ends = first[end < len(last)], last[end[end < len(last)]]
+    return int((ends + channel.interval_ns(ends) - begins).min())
 
 
 def _more_lost(channel: Channel, within: Spans | None, reading: Reading) -> int:
@@ -87,7 +87,7 @@ def _longest(timeline: Timeline, channel: Channel, within: Spans | None, reading
     if not channel.loss(within).planned:
         return float("nan")
     if reading is Reading.WORST:
-        ends = [(first, last + channel.interval_ns) for first, last in stretches(channel, unsent_too=True)]
+        ends = [(first, last + int(channel.interval_ns(last))) for first, last in stretches(channel, unsent_too=True)]
         lasted = [(a, b, b - a) for a, b in ends]
     else:
         best = reading is Reading.BEST
