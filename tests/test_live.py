@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,7 +15,7 @@ from probe.live import Lines, LiveTable
 from probe.live.events import Events
 from probe.live.table import fitting
 from probe.live.tally import Tally
-from probe.model import NS, Mark, Series
+from probe.model import NS, Mark, Series, Shape
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Flush
 from probe.report.units import duration
@@ -194,9 +195,9 @@ def test_a_narrow_table_drops_columns_and_never_cuts_a_number(width: int, shown:
     assert len(heading) <= width
 
 
-def drawn(table: LiveTable, width: int) -> list[str]:
+def drawn(table: LiveTable, width: int, plan: Plan = PLAN) -> list[str]:
     shown = Console(file=io.StringIO(), width=width, record=True)
-    shown.print(table.frame(PLAN))
+    shown.print(table.frame(plan))
     return shown.export_text().splitlines()
 
 
@@ -246,3 +247,15 @@ def test_lines_come_every_5_s_and_for_steps() -> None:
         "10 s of 20 s: 8 asked/s, good 78, lost 2, waiting 0",
         "  11.0 s  step scale to 2",
     ]
+
+
+def test_that_there_is_no_schedule_is_said() -> None:
+    fast = replace(PLAN, lanes=(replace(lane("A"), shape=Shape("max", window=10)),))
+    table, lines = LiveTable(Console(file=io.StringIO(), width=100)), Lines(io.StringIO())
+    for view in (table, lines):
+        view.begin(fast)
+        view.added(series("vip"))
+        view.flushed(flush((0, True, ["...."]), (1, False, [".... "])), 2 * NS)
+        view.end()
+    assert "drawn: 2 s, 0:18 left, as fast as replies allow, waiting 1" in drawn(table, 100, fast)[0]
+    assert lines.line(fast, 2 * NS).startswith("2 s of 20 s: 4 asked/s as fast as replies allow, good 8")

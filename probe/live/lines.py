@@ -64,5 +64,6 @@ class Lines:
         states = {channel: tally.state(channel) for channel in tally.channels}
         bad = [f"{lane} {target}: {state}" for (lane, target), state in states.items() if state not in FINE]
         more = [f"and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
-        counts = f"{asked:,} asked/s, good {good:,}, lost {lost:,}, waiting {tally.waiting:,}"
+        pace = f" {plan.unplanned}" if plan.unplanned else ""
+        counts = f"{asked:,} asked/s{pace}, good {good:,}, lost {lost:,}, waiting {tally.waiting:,}"
         return "; ".join([f"{now_ns / NS:.0f} s of {plan.duration_ns / NS:.0f} s: {counts}", *bad[:NAMED], *more])

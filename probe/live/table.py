@@ -84,7 +84,8 @@ class LiveTable:
     def frame(self, plan: Plan) -> Group:
         """What the screen shows now."""
         width, height = self._live.console.width, self._live.console.height
-        left = f"{_time_left(plan, self._now_ns)}, waiting {self._tally.waiting:,}"
+        waiting = f"waiting {self._tally.waiting:,}"
+        left = ", ".join(filter(None, (_time_left(plan, self._now_ns), plan.unplanned, waiting)))
         # Title, headings, an empty line and the cursor's are always there.
         events = self._events.lines(min(MOST, max(1, (height - 4) // 3)))
         shown, others = self._chosen(max(1, height - 4 - len(events)))
