@@ -6,8 +6,9 @@ Scalars stay the text that was typed (`1.30` is not a number, `no` is not a trut
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import yaml
 
@@ -16,6 +17,8 @@ from probe.errors import ScenarioError, UsageError
 Tree: TypeAlias = "str | list[Tree] | dict[str, Tree]"
 Place: TypeAlias = tuple[str | int, ...]
 """Where something stands in the tree: ("lanes", 0, "rate")."""
+
+T = TypeVar("T")
 
 MOST_NODES = 20_000
 MOST_DEPTH = 20
@@ -32,6 +35,13 @@ class Document:
     def error(self, place: Place, text: str) -> ScenarioError:
         """The error for a place: file, line, key, then the text."""
         return ScenarioError(self.said(place, text))
+
+    def at(self, place: Place, read: Callable[[], T]) -> T:
+        """What `read` gives; its UsageError with the place before it."""
+        try:
+            return read()
+        except UsageError as problem:
+            raise self.error(place, str(problem)) from None
 
     def said(self, place: Place, text: str) -> str:
         """`file:line: key: text`, with the line of the nearest place that is in the file."""
