@@ -37,11 +37,12 @@ from probe.errors import (
     EnvironmentProblem,
     UsageError,
 )
-from probe.live import fitting_view
+from probe.live import curve, fitting_view
 from probe.report import REPORTS
 from probe.report.units import plain
 from probe.runfile import Run, open_run
 from probe.scenario.adhoc import DEFAULT_NAME, Options, plan_of
+from probe.scenario.capacity import OBJECTIVES, Capacity, Search, Wanted, find, search_of
 from probe.scenario.file import read_scenario, shipped_scenarios
 from probe.scenario.load import WINDOW, ceiling_of, load_text
 from probe.scenario.plan import (
@@ -58,6 +59,7 @@ from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS, shard_of, start_of, workers_of
 from probe.scenario.steps import changes_of, undo_of
+from probe.scenario.trial import Trials, new_folder
 from probe.verdict import fail_condition, verdict_of
 
 T = TypeVar("T")
@@ -77,6 +79,7 @@ app = typer.Typer(
 )
 
 
+RATES = "Rates"
 AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
 MANY = "Many processes, many machines"
 EXPECT_HELP = (
@@ -119,6 +122,11 @@ OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
+OBJECTIVE_HELP = f"What must hold at a rate; repeatable (default {', '.join(OBJECTIVES)})."
+STEP_HELP = "How long each rate is asked (default 5s)."
+PRECISION_HELP = "How near the rates that met and missed are in the end (default 5%)."
+FOLDER_HELP = "The folder of the run files, one for each rate (default dnsprobe-capacity-TIME in this folder)."
+FOUND_HELP = "Write what was found as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
 
 LETTERS = {
@@ -149,6 +157,25 @@ def _flag(panel: str, letter: str, word: str, text: str) -> Any:
 
 _ad_hoc = partial(_option, AD_HOC)
 _ad_hoc_flag = partial(_flag, AD_HOC)
+
+
+Servers = Annotated[Texts, _ad_hoc("-s", "--server", "ADDRESS", "The server; repeatable.")]
+Port = Annotated[OneText, _ad_hoc("-p", "--port", "PORT", "Its port (default 53).")]
+Data = Annotated[OneText, _ad_hoc("-d", "--data", "FILE", "Lines of `name type`; - is stdin.")]
+Names = Annotated[Texts, _ad_hoc("-n", "--name", "NAME", NAME_HELP)]
+Types = Annotated[Texts, _ad_hoc("", "--type", "TYPE", "Of the names; repeatable (default A).")]
+Expected = Annotated[OneText, _ad_hoc("", "--expect", "WHAT", EXPECT_HELP)]
+Suffixes = Annotated[Texts, _ad_hoc("", "--search", "SUFFIX", SEARCH_HELP)]
+Ndots = Annotated[OneText, _ad_hoc("", "--ndots", "N", NDOTS_HELP)]
+External = Annotated[OneFlag, _ad_hoc_flag("", "--external", EXTERNAL_HELP)]
+EdnsSize = Annotated[OneText, _ad_hoc("", "--edns", "SIZE", EDNS_HELP)]
+Dnssec = Annotated[OneFlag, _ad_hoc_flag("-D", "--dnssec", DNSSEC_HELP)]
+Nsid = Annotated[OneFlag, _ad_hoc_flag("", "--nsid", NSID_HELP)]
+Timeout = Annotated[OneText, _ad_hoc("-t", "--timeout", "TIME", "Seconds, or 500ms (default 2).")]
+Transport = Annotated[OneText, _ad_hoc("-m", "--mode", "MODE", "udp or tcp (default udp).")]
+SourcePorts = Annotated[OneText, _ad_hoc("", "--ports", "PORTS", PORTS_HELP)]
+Workers = Annotated[str, _option(MANY, "-T", "--workers", "N", WORKERS_HELP)]
+"""Options that several commands have."""
 
 
 def _version(asked: bool) -> None:
@@ -192,32 +219,32 @@ def run(
     scenario: Annotated[
         str, typer.Argument(help="A YAML file, or a shipped scenario's name.", show_default=False)
     ] = "",
-    server: Annotated[Texts, _ad_hoc("-s", "--server", "ADDRESS", "The server; repeatable.")] = None,
-    port: Annotated[OneText, _ad_hoc("-p", "--port", "PORT", "Its port (default 53).")] = None,
-    data: Annotated[OneText, _ad_hoc("-d", "--data", "FILE", "Lines of `name type`; - is stdin.")] = None,
-    name: Annotated[Texts, _ad_hoc("-n", "--name", "NAME", NAME_HELP)] = None,
-    qtype: Annotated[Texts, _ad_hoc("", "--type", "TYPE", "Of the names; repeatable (default A).")] = None,
-    expect: Annotated[OneText, _ad_hoc("", "--expect", "WHAT", EXPECT_HELP)] = None,
-    search: Annotated[Texts, _ad_hoc("", "--search", "SUFFIX", SEARCH_HELP)] = None,
-    ndots: Annotated[OneText, _ad_hoc("", "--ndots", "N", NDOTS_HELP)] = None,
-    external: Annotated[OneFlag, _ad_hoc_flag("", "--external", EXTERNAL_HELP)] = None,
-    edns: Annotated[OneText, _ad_hoc("", "--edns", "SIZE", EDNS_HELP)] = None,
-    dnssec: Annotated[OneFlag, _ad_hoc_flag("-D", "--dnssec", DNSSEC_HELP)] = None,
-    nsid: Annotated[OneFlag, _ad_hoc_flag("", "--nsid", NSID_HELP)] = None,
+    server: Servers = None,
+    port: Port = None,
+    data: Data = None,
+    name: Names = None,
+    qtype: Types = None,
+    expect: Expected = None,
+    search: Suffixes = None,
+    ndots: Ndots = None,
+    external: External = None,
+    edns: EdnsSize = None,
+    dnssec: Dnssec = None,
+    nsid: Nsid = None,
     rate: Annotated[OneText, _ad_hoc("-Q", "--qps", "RATE", RATE_HELP)] = None,
     ramp: Annotated[OneText, _ad_hoc("", "--ramp", "A:B:SECONDS", RAMP_HELP)] = None,
     arrivals: Annotated[OneText, _ad_hoc("", "--arrivals", "HOW", ARRIVALS_HELP)] = None,
     max_inflight: Annotated[OneText, _ad_hoc("-q", "--max-inflight", "N", INFLIGHT_HELP)] = None,
     length: Annotated[OneText, _ad_hoc("-l", "--length", "TIME", LENGTH_HELP)] = None,
-    timeout: Annotated[OneText, _ad_hoc("-t", "--timeout", "TIME", "Seconds, or 500ms (default 2).")] = None,
-    transport: Annotated[OneText, _ad_hoc("-m", "--mode", "MODE", "udp or tcp (default udp).")] = None,
-    ports: Annotated[OneText, _ad_hoc("", "--ports", "PORTS", PORTS_HELP)] = None,
+    timeout: Timeout = None,
+    transport: Transport = None,
+    ports: SourcePorts = None,
     pair: Annotated[OneFlag, _ad_hoc_flag("", "--pair", PAIR_HELP)] = None,
     gso: Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)] = None,
     lab: Annotated[bool, typer.Option("--lab", help=LAB_HELP, rich_help_panel=SCENARIO)] = False,
     setting: Annotated[Texts, _option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP, rich_help_panel=RESULT)] = False,
-    workers: Annotated[str, _option(MANY, "-T", "--workers", "N", WORKERS_HELP)] = "1",
+    workers: Workers = "1",
     shard: Annotated[str, _option(MANY, "", "--shard", "I/N", SHARD_HELP)] = "",
     start_at: Annotated[str, _option(MANY, "", "--start-at", "TIME", START_HELP)] = "",
     out: Annotated[str, _option(RESULT, "-o", "--out", "FILE", OUT_HELP)] = "",
@@ -379,11 +406,19 @@ def _report(run: Run, form: str, json_file: str) -> int:
             _complain(f"{problem}; the run file is whole: {run.path}")
             code = EXIT_ENVIRONMENT
     if json_file not in ("", "-"):
-        try:
-            Path(json_file).write_text(REPORTS["json"](run), encoding="utf-8")
-        except OSError as problem:
-            _complain(f"--json {json_file}: cannot be written: {problem.strerror}; the run file is whole: {run.path}")
+        _write_json(json_file, REPORTS["json"](run), f"the run file is whole: {run.path}")
     return code
+
+
+def _write_json(json_file: str, text: str, kept: str) -> None:
+    """Write it, if asked; `kept` says what there is where that cannot be done any more."""
+    if json_file == "-":
+        _say(text)
+    elif json_file:
+        try:
+            Path(json_file).write_text(text, encoding="utf-8")
+        except OSError as problem:
+            _complain(f"--json {json_file}: cannot be written: {problem.strerror}; {kept}")
 
 
 @app.command(
@@ -404,6 +439,82 @@ def report(
     _check_format(form)
     _check_json(json_file, Path(file))
     raise typer.Exit(_report(open_run(file), form, json_file))
+
+
+@app.command(
+    epilog=_examples(
+        "dnsprobe capacity -s 127.0.0.1 -p 5353 -d names.txt",
+        "dnsprobe capacity -s 10.96.0.10 --to 9k --max-qps 9000 --objective 'loss <= 0.01%' --objective 'p99 <= 20ms'",
+        "dnsprobe capacity -s 10.0.0.5 -s 10.0.0.6 --to 20k --max-qps 20000 --precision 10% --json -",
+    )
+)
+def capacity(
+    server: Servers = None,
+    port: Port = None,
+    data: Data = None,
+    name: Names = None,
+    qtype: Types = None,
+    expect: Expected = None,
+    search: Suffixes = None,
+    ndots: Ndots = None,
+    external: External = None,
+    edns: EdnsSize = None,
+    dnssec: Dnssec = None,
+    nsid: Nsid = None,
+    timeout: Timeout = None,
+    transport: Transport = None,
+    ports: SourcePorts = None,
+    lowest: Annotated[OneText, _option(RATES, "", "--from", "RATE", "The first rate (default 1000).")] = None,
+    highest: Annotated[OneText, _option(RATES, "", "--to", "RATE", "The last one (default 1M).")] = None,
+    step_length: Annotated[OneText, _option(RATES, "", "--step-length", "TIME", STEP_HELP)] = None,
+    precision: Annotated[OneText, _option(RATES, "", "--precision", "PERCENT", PRECISION_HELP)] = None,
+    objectives: Annotated[Texts, _option(RATES, "", "--objective", "WHAT", OBJECTIVE_HELP)] = None,
+    workers: Workers = "1",
+    out: Annotated[str, _option(RESULT, "-o", "--out", "FOLDER", FOLDER_HELP)] = "",
+    json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", FOUND_HELP)] = "",
+    max_qps: Annotated[str, _option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)] = str(CEILING),
+) -> None:
+    """Find the highest rate at which each server still meets the objectives.
+
+    Rates are doubled until one misses, then halved between; each is a run of its own, and one that misses is tried
+    again. Exit codes: 0 found, 1 not even the lowest rate met them, 3 this prober is the limit.
+    """
+    options: dict[str, Any] = {
+        "servers": server, "port": port, "datafile": data, "names": name, "types": qtype, "expect": expect,
+        "search": search, "ndots": ndots, "edns": edns, "dnssec": dnssec, "nsid": nsid, "external": external,
+        "timeout": timeout, "transport": transport, "ports": ports,
+    }  # fmt: skip
+    range_: dict[str, Any] = {
+        "lowest": lowest, "highest": highest, "step_length": step_length, "precision": precision,
+        "objectives": objectives,
+    }  # fmt: skip
+    given, asked = ({k: v for k, v in typed.items() if v is not None} for typed in (options, range_))
+    if not server:
+        raise UsageError("no server: say -s ADDRESS")
+    engine = EngineOptions(workers=_typed("-T", workers, workers_of))
+    ceiling = _typed("--max-qps", max_qps, ceiling_of)
+    looked_for = search_of(Options(**given), Wanted(**asked), engine, ceiling)
+    folder = Path(out or f"dnsprobe-capacity-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    _check_json(json_file, folder)
+    new_folder(folder)
+    trials = Trials(looked_for.plan, engine, folder, _complain, shlex.join(["dnsprobe", *sys.argv[1:]]))
+    found = asyncio.run(_find_all(looked_for, trials, sys.stderr if json_file == "-" else sys.stdout))
+    _write_json(json_file, curve.as_json(looked_for, found), f"the run files are in {folder}")
+    raise typer.Exit(curve.worst([f.ruling for f in found]).exit_code if found[-1].complete else EXIT_INTERRUPTED)
+
+
+async def _find_all(search: Search, trials: Trials, stream: TextIO) -> list[Capacity]:
+    """One server after the other, each with its curve."""
+    found: list[Capacity] = []
+    for target in search.plan.servers:
+        _say(curve.heading(search, str(target)), stream)
+        found.append(await find(search, target, trials.ask, lambda trial: _say(curve.line(trial), stream)))
+        _say(curve.sentence(found[-1], trials.options.workers), stream)
+        if not found[-1].complete:
+            break
+    if difference := curve.compared(found):
+        _say(difference, stream)
+    return found
 
 
 @app.command(epilog=_examples("dnsprobe scenarios", "dnsprobe run scale-down --lab --dry-run"))

@@ -92,7 +92,8 @@ REPLIES: dict[str, Reply] = {
 class Rule:
     """`reply` is for queries that fit name (a glob), qtype and transport ("": any), in [since, until).
 
-    Times are seconds after the first query that came under these rules. The first rule that fits decides.
+    Times are seconds after the first query that came under these rules. The first rule that fits decides; one that
+    fits per_second queries a second leaves the others to the next.
     """
 
     reply: Reply
@@ -101,6 +102,7 @@ class Rule:
     transport: str = ""
     since: float = 0.0
     until: float = math.inf
+    per_second: float = math.inf
 
     def fits(self, name: str, qtype: str, transport: str) -> bool:
         """Whether it may apply, but for the time."""

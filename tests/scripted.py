@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from multiprocessing.connection import Connection
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +22,23 @@ from tests.replies import BY_FIRST_LABEL, QTYPES, REPLIES, Reply, Rule, message,
 
 Send = Callable[[bytes], None]
 T = TypeVar("T")
+
+
+class Bucket:
+    """A token bucket: `rate` queries a second, and what comes in 20 ms at once."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.most = rate, max(1.0, rate * 0.02)
+        self.tokens, self.at = self.most, 0
+
+    def take(self, now: int) -> bool:
+        """Whether there was one left at that time, in ns."""
+        self.tokens = min(self.most, self.tokens + (now - self.at) * self.rate / 1e9)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
 
 
 class Prepared(NamedTuple):
@@ -33,6 +51,7 @@ class Prepared(NamedTuple):
     reply: Reply
     is_plain: bool
     tail: bytes
+    bucket: Bucket | None
 
 
 @dataclass
@@ -65,7 +84,8 @@ class Script:
 
     def use(self, rules: tuple[Rule, ...]) -> None:
         """From now on these rules, on a clock that starts with the next query."""
-        self.rules = (*rules, Rule(REPLIES["answer"]))
+        every = (*rules, Rule(REPLIES["answer"]))
+        self.rules = [(rule, Bucket(rule.per_second) if isfinite(rule.per_second) else None) for rule in every]
         self.origin = 0
         self.prepared: dict[str, dict[bytes, list[Prepared]]] = {"udp": {}, "tcp": {}}
 
@@ -85,8 +105,9 @@ class Script:
                 rule.reply,
                 rule.reply.is_plain,
                 message(query, rule.reply)[2:],
+                bucket,
             )
-            for rule in self.rules
+            for rule, bucket in self.rules
             if rule.fits(name, qtype, transport)
         ]
 
@@ -100,7 +121,7 @@ class Script:
         self.origin = self.origin or now
         since = now - self.origin
         for choice in choices:
-            if choice.since <= since < choice.until:
+            if choice.since <= since < choice.until and (choice.bucket is None or choice.bucket.take(now)):
                 break
         else:
             return None
