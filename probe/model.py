@@ -147,9 +147,18 @@ class Target:
         return f"{self.name} ({host}:{self.port})"
 
 
+def _pool(text: str) -> int:
+    """The K of `pool:K`, 0 for another text. UsageError if K is out of bounds."""
+    match = re.fullmatch(r"pool:0*([0-9]+)", text)
+    count = int(match[1][:6]) if match else 0
+    if match and not 1 <= count <= 28_000:
+        raise UsageError(f"ports {text!r}: a pool has 1 to 28000 source ports")
+    return count
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """How source ports, or TCP connections, are used: `fresh`, `fixed`, `pool:K`; for TCP `fresh` or `reused`."""
+    """How source ports, or TCP connections, are used: `fresh`, `pool:K`, `fixed`; TCP: `fresh`, `pool:K`, `reused`."""
 
     policy: str
     count: int = 1
@@ -161,14 +170,16 @@ class Ports:
         if transport == "tcp":
             if text in ("fresh", "reused"):
                 return cls(text)
-            raise UsageError(f"ports {text!r}: for tcp say fresh (a connection per query) or reused (one connection)")
+            if pool := _pool(text):
+                return cls("pool", pool)
+            raise UsageError(
+                f"ports {text!r}: for tcp say fresh (a connection per query), reused (one connection),"
+                " or pool:K (K connections)"
+            )
         if text in ("fresh", "fixed"):
             return cls(text)
-        if match := re.fullmatch(r"pool:0*([0-9]+)", text):
-            count = int(match[1][:6])
-            if 1 <= count <= 28_000:
-                return cls("pool", count)
-            raise UsageError(f"ports {text!r}: a pool has 1 to 28000 source ports")
+        if pool := _pool(text):
+            return cls("pool", pool)
         raise UsageError(f"ports {text!r}: for udp say fresh, fixed or pool:K (K reused source ports, e.g. pool:64)")
 
     def __str__(self) -> str:

@@ -185,7 +185,7 @@ class Worker:
             if now >= read_at:
                 for path in paths:
                     path.transport.read(now)
-                read_at = now + min(CLOSED_NS if p.closed else p.transport.read_every_ns for p in paths)
+                read_at = now + min(self._read_every(path) for path in paths)
             self._end_closed(paths, now)
             reached = self._reached(paths, now)
             behind = reached < now - self._t0 - BEHIND_NS
@@ -203,6 +203,14 @@ class Worker:
                 self._look_after_sockets(now)
             due = min(now + CLOSED_NS if p.closed else p.transport.next_due for p in paths)
             self._wait(paths, min(due, read_at, judge_at, orders_at) - time.monotonic_ns())
+
+    def _read_every(self, path: _Path) -> int:
+        """How long replies may wait. Above EXACT_BELOW waking up for each would cost more than the rest."""
+        if path.closed:
+            return CLOSED_NS
+        if path.transport.readable() is not None and not self._exact:
+            return self._options.tick_ns
+        return path.transport.read_every_ns
 
     def _end_closed(self, paths: list[_Path], now: int) -> None:
         """Closed loops whose series are over send no more."""
@@ -236,7 +244,7 @@ class Worker:
     def _wait(self, paths: list[_Path], nanoseconds: int) -> None:
         if nanoseconds <= 0:
             return
-        watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None]
+        watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None] if self._exact else []
         ready, _, _ = select.select(watched, [], [], nanoseconds / 1e9)
         if ready:
             now = time.monotonic_ns()

@@ -37,6 +37,7 @@ class State(IntEnum):
     PENDING = 1
     ANSWERED = 2
     EXPIRED = 3
+    NEVER = 4
 
 
 class Replies(NamedTuple):
@@ -92,11 +93,11 @@ class Flight:
                 self._columns[name] = np.concatenate([column, np.zeros(room, np.int64)])
         return first
 
-    def reserve(self, sockets: Ints, nth: Ints, due: Ints, anew: NDArray[np.bool_] | bool = False) -> tuple[Ints, Ints]:
+    def reserve(self, sockets: Ints, nth: Ints, due: Ints, rests: Ints | int = State.ANSWERED) -> tuple[Ints, Ints]:
         """Slots and ids for rows on these sockets, `nth` counting the rows of this call on the same socket from 0.
 
-        Slot -1 where the slot is not yet free again: the row must stay unsent. anew: the socket takes another port
-        before it sends the row, so that nothing has to rest.
+        Slot -1 where the slot is not yet free again: the row must stay unsent. rests: the first State in which a slot
+        rests: ANSWERED; EXPIRED, where nothing comes twice; NEVER, where another port is taken first.
         """
         k = (self._next[sockets] + nth) & (IDS - 1)
         slots = self._base[sockets] + (k & self._mask[sockets])
@@ -104,7 +105,8 @@ class Flight:
         np.add.at(self._next, sockets, _ONE)
         state = self._state[slots]
         rested = self._columns["due"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due + ROUNDING_NS
-        usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | ((state != State.PENDING) & (rested | anew)))
+        over = (state != _PENDING) & (rested | (state < rests))
+        usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | over)
         self._columns["k"][slots[usable]] = k[usable]
         return np.where(usable, slots, -1), ids
 
@@ -144,7 +146,7 @@ class Flight:
 
     def is_pending(self, slot: int) -> bool:
         """Whether the slot's row still waits."""
-        return bool(self._state[slot] == State.PENDING)
+        return bool(self._state[slot] == _PENDING)
 
     def pending(self, slots: Ints) -> Ints:
         """Those of the slots whose rows still wait."""
@@ -208,7 +210,7 @@ class Flight:
     def waiting(self, socket: int) -> Ints:
         """The slots of the socket's rows that still wait, oldest first."""
         ring = slice(int(self._base[socket]), int(self._base[socket]) + int(self._mask[socket]) + 1)
-        found = np.flatnonzero(self._state[ring] == State.PENDING) + ring.start
+        found = np.flatnonzero(self._state[ring] == _PENDING) + ring.start
         return found[np.argsort(self._columns["row"][found])]
 
     def finish(
@@ -265,6 +267,7 @@ _COLUMNS = (
     "due", "sent", "series", "question", "token", "socket", "timeout", "row", "connect", "phase", "source", "k", "mark",
 )  # fmt: skip
 _ONE = np.int64(1)
+_PENDING = int(State.PENDING)
 
 
 def unsent(due: Ints, series: Ints, question: Ints, cause: Ints) -> Finished:

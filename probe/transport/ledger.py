@@ -68,6 +68,11 @@ class Ledger:
         live: NDArray[np.bool_] = rows.release >= time.monotonic_ns() - stall_ns
         return live
 
+    @staticmethod
+    def instants(rows: Due) -> Ints:
+        """About when rows are sent: those of closed loops from now on."""
+        return np.where(rows.due < NEVER - 1, rows.due, time.monotonic_ns())
+
     @property
     def next_due(self) -> int:
         """When the next row that has not started is to be sent; NEVER if there is none."""

@@ -31,11 +31,15 @@ OURS = {
 }
 """Errors of socket calls that say nothing about DNS."""
 
+FRESH_PLACES = 64
+"""Fresh sockets enter the flight table by so many: growing it costs, whatever is added."""
 FRESH_RING = 4
 """Slots of a fresh socket: it carries one row at a time, the others keep finished rows for late replies."""
 CONNTRACK_NS = 30_000_000_000
 """How long conntrack remembers a UDP flow that was answered once (nf_conntrack_udp_timeout)."""
 _SHARE_IN_TURN = 0.8
+_CROWD = 6
+"""Draws among so many times as few ports: 99.8 % are repeats, and are counted as such without a look."""
 _DRAWS = 16
 
 
@@ -61,9 +65,8 @@ def address_of(target: Target) -> tuple[int, bytes]:
         raise EnvironmentProblem(f"{target}: {error.strerror or error}") from None
 
 
-def bind_in_half(sock: socket.socket, kind: TargetKind) -> None:
+def bind_in_half(sock: socket.socket, low: int, high: int) -> None:
     """Have a TCP socket take its port from its target's half, by the kernel's choice or, before Linux 6.3, by ours."""
-    low, high = half_of_ports(kind)
     if limit_ports(sock, low, high):
         return
     for _ in range(_DRAWS):
@@ -162,7 +165,8 @@ class FreshPorts:
     ) -> None:
         self._channel, self._door, self._ledger, self._watch = channel, door, ledger, watch
         self._in_turn = channel.rate * CONNTRACK_NS / 1e9 < _SHARE_IN_TURN * len(ledger)
-        self._reused = 0
+        self._crowded = channel.rate * CONNTRACK_NS / 1e9 > _CROWD * len(ledger)
+        self._reused = self._drawn = 0
         self._most = int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
         self._sockets: dict[int, socket.socket] = {}
         self._idle: deque[int] = deque()
@@ -235,7 +239,11 @@ class FreshPorts:
             else:
                 self._door.connect(sock)
             self._stale.discard(index)
-            self._reused += self._ledger.use(sock.getsockname()[1])
+            if self._crowded:
+                self._drawn += 1
+                self._reused += self._drawn > len(self._ledger)
+            else:
+                self._reused += self._ledger.use(sock.getsockname()[1])
         sock.send(octets)
 
     def sockets(self) -> list[int]:
@@ -243,7 +251,7 @@ class FreshPorts:
         return list(self._sockets)
 
     def release(self, indices: list[int], rest_until: int = 0) -> None:
-        """Rows of these sockets are done: they may be used again, at once or from rest_until (CLOCK_MONOTONIC ns) on."""
+        """Rows of these sockets are done: they may be used again, or from rest_until (CLOCK_MONOTONIC ns) on."""
         if self._channel.pair:
             for index in indices:
                 self._rows[index] -= 1

@@ -24,16 +24,20 @@ import numpy as np
 from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.questions import Questions
-from probe.transport.flight import Ints, Replies, State, count, rank_within
+from probe.questions import CHANNEL_BITS, Questions
+from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
-from probe.transport.ports import FRESH_RING, OURS, Unsent, address_of, bind_in_half
-from probe.transport.rows import EMPTY, NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
+from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Unsent, address_of, bind_in_half, half_of_ports
+from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
+from probe.transport.turns import Turns
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CHUNK = 1 << 18
 _ANCILLARY = 64
 _PROGRESS = (0, errno.EINPROGRESS)
+_ANSWER = int(Phase.ANSWER)
+_HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
 class _Life(Enum):
@@ -42,11 +46,15 @@ class _Life(Enum):
     CLOSED = auto()
 
 
+_CONNECTING, _OPEN, _CLOSED = _Life
+
+
 @dataclass(slots=True)
 class _Connection:
     """One TCP connection. `place` is its socket number in the flight table, `serial` its own.
 
     queue: rows, as slot and frame, that wait for it to open; out: octets that wait for the kernel to take them.
+    number: of the last row in its series, for the other one of a pair. rows: of a fresh one, that are not done yet.
     """
 
     channel: Channel
@@ -54,11 +62,13 @@ class _Connection:
     serial: int
     sock: socket.socket
     began: int
-    life: _Life = _Life.CONNECTING
+    life: _Life = _CONNECTING
     queue: list[tuple[int, bytes]] = field(default_factory=list)
     out: bytearray = field(default_factory=bytearray)
     got: bytearray = field(default_factory=bytearray)
     heard: int = 0
+    number: int = -1
+    rows: int = 0
 
 
 class Tcp:
@@ -69,11 +79,18 @@ class Tcp:
         self.read_every_ns = READ_NS
         self._questions = questions
         self._ledger = Ledger(questions, random)
-        self._framed: list[bytes] = []
         self._channels: dict[int, Channel] = {}
-        # by channel index: the flight socket of a reused channel, -1 for fresh ones
-        self._reused = EMPTY
+        self._families: dict[int, int] = {}
+        self._halves: dict[int, tuple[int, int]] = {}
+        self._turns = Turns()
         self._idle: dict[int, list[int]] = {}
+        self._last: dict[int, _Connection] = {}
+        # loaded rows, in runs that leave together, and their frames back to back
+        self._frames = b""
+        self._begins: list[int] = []
+        self._runs: list[tuple[int, int]] = []
+        self._next_run = 0
+        # by place in the flight table, by file descriptor, by serial
         self._connections: dict[int, _Connection] = {}
         self._by_fd: dict[int, _Connection] = {}
         self._serials = 0
@@ -83,33 +100,39 @@ class Tcp:
         self._epoll = select.epoll()
         # what came in
         self._offset = wall_offset_ns()
-        self._frames: list[tuple[int, int, bytes]] = []
+        self._got: list[tuple[int, int, int, bytes]] = []
+        self._begins_of: list[int] = []
+        self._lengths_of: list[int] = []
+        self._octets = 0
         self._events: list[tuple[_Connection, Outcome, int]] = []
         self._read_at = 0
 
     # -- connections
 
     def open(self, channel: Channel) -> None:
-        address_of(channel.target)
+        self._families[channel.index], _ = address_of(channel.target)
+        self._halves[channel.index] = half_of_ports(channel.target.kind)
         self._ledger.admit(channel)
-        self._reused = np.append(self._reused, np.full(len(self._ledger.timeout) - len(self._reused), -1))
         self._channels[channel.index] = channel
         if channel.ports.policy == "fresh":
             self._idle[channel.index] = []
-        else:
-            rows = int(channel.rate * channel.timeout_ns / 1e9 * 2.2) + 64
-            self._reused[channel.index] = self._ledger.flight.add_sockets(1, channel.index, rows)
+            self._turns.admit(channel, 0, 0)
+            return
+        count = channel.ports.count
+        rows = IDS if channel.window else int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
+        self._turns.admit(channel, self._ledger.flight.add_sockets(count, channel.index, rows), count)
 
     def _connect(self, channel: Channel, place: int) -> _Connection:
         """Begin to connect. OSError or Unsent if there is no socket or port to be had."""
         now = time.monotonic_ns()
-        family, _ = address_of(channel.target)
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        sock = socket.socket(self._families[channel.index], kind)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if channel.index not in self._idle:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             ask_for_stamps(sock)
-            bind_in_half(sock, channel.target.kind)
+            bind_in_half(sock, *self._halves[channel.index])
             code = sock.connect_ex((channel.target.address, channel.target.port))
             if code == errno.EADDRNOTAVAIL:
                 raise Unsent(UnsentCause.PORTS)
@@ -124,25 +147,24 @@ class Tcp:
         self._connections[place] = connection
         if code in _PROGRESS:
             self._by_fd[sock.fileno()] = connection
-            self._epoll.register(sock.fileno(), select.EPOLLOUT)
+            self._epoll.register(sock.fileno(), _WATCHED)
         else:
             self._events.append((connection, _outcome_of(code), code))
         return connection
 
     def _close(self, connection: _Connection) -> None:
         """Let go of a connection; its rows that still wait expire in their own time."""
-        if connection.life is _Life.CLOSED:
+        if connection.life is _CLOSED:
             return
-        connection.life = _Life.CLOSED
+        connection.life = _CLOSED
         self._by_fd.pop(connection.sock.fileno(), None)
         connection.sock.close()
         self._closed.append((self._read_at + 2 * connection.channel.timeout_ns, connection.serial))
 
     def retire(self, channel: int) -> None:
-        connection = self._connections.get(int(self._reused[channel]))
-        if connection:
-            self._close(connection)
-        self._reused[channel] = -1
+        for place in self._turns.sockets(channel):
+            if place in self._connections:
+                self._close(self._connections[place])
         self._channels.pop(channel)
 
     def source_port(self, source: int) -> int:
@@ -169,19 +191,23 @@ class Tcp:
 
     def load(self, rows: Due) -> None:
         self.settle()
-        n = len(rows.due)
-        slots, ids, sockets = np.full(n, -1, np.int64), np.zeros(n, np.int64), self._reused[rows.channel]
+        packets, octets = self._questions.queries(rows.question, rows.token)
+        sockets, runs = self._turns.deal(rows, octets)
+        n = len(sockets)
+        slots, ids = np.full(n, -1, np.int64), np.zeros(n, np.int64)
         at = np.flatnonzero((sockets >= 0) & self._ledger.in_time(rows, self.stall_ns))
         if len(at):
-            nth = rank_within(sockets[at])
-            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, rows.due[at])
-        packets, octets = self._questions.queries(rows.question, rows.token)
+            when = self._ledger.instants(rows)[at]
+            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], rank_within(sockets[at]), when, State.EXPIRED)
         framed = np.empty((n, packets.shape[1] + 2), np.uint8)
         framed[:, 0], framed[:, 1] = octets >> 8, octets & 0xFF
         framed[:, 2:] = packets
         framed[:, 2], framed[:, 3] = ids >> 8, ids & 0xFF
-        width, raw = framed.shape[1], framed.tobytes()
-        self._framed = [raw[i * width : i * width + o + 2] for i, o in enumerate(octets.tolist())]
+        self._frames = framed[np.arange(framed.shape[1]) < (octets + 2)[:, None]].tobytes()
+        self._begins = [0, *np.cumsum(octets + 2).tolist()]
+        alone = np.flatnonzero(slots < 0)
+        runs = np.union1d(runs, np.concatenate([alone, alone + 1])) if len(alone) else runs
+        self._runs, self._next_run = list(zip(runs[:-1].tolist(), runs[1:].tolist(), strict=True)), 0
         self._ledger.load(rows, slots, sockets, ids, octets, Phase.CONNECT)
         self._ledger.source = np.full(n, -1, np.int64)
 
@@ -194,58 +220,79 @@ class Tcp:
         rows = ledger.due(now, self.stall_ns, most)
         if not rows:
             return
-        pipelined: dict[int, list[int]] = {}
         began = time.monotonic_ns()
-        for row in rows:
-            if ledger.socket[row] >= 0:
-                pipelined.setdefault(int(ledger.rows.channel[row]), []).append(row)
+        stop = rows.start
+        while self._next_run < len(self._runs) and self._runs[self._next_run][0] < rows.stop:
+            first, end = self._runs[self._next_run]
+            self._next_run += 1
+            if first < rows.start:
+                continue
+            stop = end
+            if ledger.socket[first] < 0:
+                self._start_fresh(first)
+            elif ledger.slot[first] < 0:
+                ledger.keep_back(first, UnsentCause.IDS)
             else:
-                self._start_fresh(row)
-        for channel, mine in pipelined.items():
-            self._pipeline(self._channels[channel], mine)
-        ledger.sent(rows, began, time.monotonic_ns())
+                self._pipeline(range(first, end))
+        ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
+
+    def _frame(self, row: int) -> bytes:
+        return self._frames[self._begins[row] : self._begins[row + 1]]
 
     def _start_fresh(self, row: int) -> None:
-        """Begin a connection for one row; its query follows once the connection is open."""
-        index = int(self._ledger.rows.channel[row])
-        channel, idle = self._channels[index], self._idle[index]
-        place = idle.pop() if idle else self._ledger.flight.add_sockets(1, index, FRESH_RING)
-        try:
-            connection = self._connect(channel, place)
-        except (OSError, Unsent) as error:
-            idle.append(place)
-            self._ledger.keep_back(row, _cause_of(error))
-            return
-        slot, query_id = self._ledger.flight.reserve_one(place)
-        ledger = self._ledger
-        ledger.slot[row], ledger.socket[row], ledger.source[row] = slot, place, connection.serial
-        frame = self._framed[row]
-        connection.queue.append((slot, frame[:2] + query_id.to_bytes(2, "big") + frame[4:]))
+        """Begin a connection for one row, or take that of the row before, if they are a pair.
 
-    def _pipeline(self, channel: Channel, rows: list[int]) -> None:
-        """Put rows on the channel's one connection, opening it where there is none."""
+        The query follows once the connection is open.
+        """
         ledger = self._ledger
-        place = int(self._reused[channel.index])
+        index, number = int(ledger.rows.channel[row]), int(ledger.rows.token[row]) >> CHANNEL_BITS
+        channel, idle = self._channels[index], self._idle[index]
+        connection = self._last.get(index) if channel.pair else None
+        if connection is None or connection.number != number or connection.life is _CLOSED:
+            if not idle:
+                first = ledger.flight.add_sockets(FRESH_PLACES, index, FRESH_RING)
+                idle += range(first, first + FRESH_PLACES)
+            try:
+                connection = self._connect(channel, idle[-1])
+            except (OSError, Unsent) as error:
+                ledger.keep_back(row, _cause_of(error))
+                return
+            idle.pop()
+            connection.number = number
+            self._last[index] = connection
+        connection.rows += 1
+        slot, query_id = ledger.flight.reserve_one(connection.place)
+        ledger.slot[row], ledger.socket[row], ledger.source[row] = slot, connection.place, connection.serial
+        frame = self._frame(row)
+        frame = frame[:2] + query_id.to_bytes(2, "big") + frame[4:]
+        if connection.life is _OPEN:
+            ledger.phase[row] = _ANSWER
+            connection.out += frame
+            self._write(connection)
+        else:
+            connection.queue.append((slot, frame))
+
+    def _pipeline(self, rows: range) -> None:
+        """Put rows on their connection, opening it where there is none."""
+        ledger = self._ledger
+        place = int(ledger.socket[rows.start])
         connection = self._connections.get(place)
-        cause = UnsentCause.IDS
-        ready = [row for row in rows if ledger.slot[row] >= 0]
-        if connection is None or connection.life is _Life.CLOSED:
+        if connection is None or connection.life is _CLOSED:
+            channel = self._channels[int(ledger.rows.channel[rows.start])]
             try:
                 connection = self._connect(channel, place)
             except (OSError, Unsent) as error:
-                cause, ready = _cause_of(error), []
-        for row in set(rows) - set(ready):
-            ledger.keep_back(row, cause)
-        if connection is None or not ready:
-            return
-        ledger.source[ready] = connection.serial
-        frames = [self._framed[row] for row in ready]
-        if connection.life is _Life.OPEN:
-            ledger.phase[ready] = Phase.ANSWER
-            connection.out += b"".join(frames)
+                for row in rows:
+                    ledger.keep_back(row, _cause_of(error))
+                return
+        mine = slice(rows.start, rows.stop)
+        ledger.source[mine] = connection.serial
+        if connection.life is _OPEN:
+            ledger.phase[mine] = _ANSWER
+            connection.out += self._frames[self._begins[rows.start] : self._begins[rows.stop]]
             self._write(connection)
         else:
-            connection.queue += zip(ledger.slot[ready].tolist(), frames, strict=True)
+            connection.queue += zip(ledger.slot[mine].tolist(), map(self._frame, rows), strict=True)
 
     def _write(self, connection: _Connection) -> None:
         """Send what is queued, as far as the kernel takes it."""
@@ -257,8 +304,6 @@ class Tcp:
             except OSError as error:
                 self._events.append((connection, Outcome.CONNECTION_LOST, error.errno or 0))
                 return
-        with contextlib.suppress(OSError):
-            self._epoll.modify(connection.sock.fileno(), select.EPOLLIN | (select.EPOLLOUT if connection.out else 0))
 
     # -- receiving
 
@@ -272,12 +317,12 @@ class Tcp:
             connection = self._by_fd.get(fd)
             if connection is None:
                 continue
-            if connection.life is _Life.CONNECTING:
+            if connection.life is _CONNECTING:
                 self._opened(connection)
-            elif event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                self._receive(connection)
-            if connection.life is _Life.OPEN and event & select.EPOLLOUT:
+            elif event & select.EPOLLOUT and connection.out:
                 self._write(connection)
+            if connection.life is _OPEN and event & ~select.EPOLLOUT:
+                self._receive(connection, event & _HUNG_UP)
         for connection, outcome, code in self._events:
             self._failed(connection, outcome, code)
         self._events.clear()
@@ -289,19 +334,20 @@ class Tcp:
             self._events.append((connection, _outcome_of(code), code))
             return
         now = connection.heard = time.monotonic_ns()
-        connection.life = _Life.OPEN
+        connection.life = _OPEN
         self._ledger.counters[connection.channel.index, Counter.CONNECTS] += 1
         flight = self._ledger.flight
-        waiting = [(slot, frame) for slot, frame in connection.queue if flight.is_pending(slot)]
-        slots = np.array([slot for slot, _ in waiting], np.int64)
-        flight.column("connect")[slots[:1]] = now - connection.began
-        flight.column("sent")[slots] = now
-        flight.column("phase")[slots] = Phase.ANSWER
-        connection.out += b"".join(frame for _, frame in waiting)
+        connect, sent, phase = (flight.column(name) for name in ("connect", "sent", "phase"))
+        took = now - connection.began
+        for slot, frame in connection.queue:
+            if flight.is_pending(slot):
+                connect[slot], sent[slot], phase[slot] = took, now, _ANSWER
+                connection.out += frame
+                took = 0
         connection.queue.clear()
         self._write(connection)
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: _Connection, hung_up: int) -> None:
         """Take whole frames (RFC 1035, 4.2.2) off a connection."""
         ended = False
         code = 0
@@ -313,21 +359,30 @@ class Tcp:
                     break
                 connection.got += data
                 connection.heard = self._arrival(ancillary)
-                if len(data) < _CHUNK:
+                if len(data) < _CHUNK and not hung_up:
                     break
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if connection.channel.index not in self._idle:
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
             ended, code = True, error.errno or 0
-        got, at, end = connection.got, 0, len(connection.got)
-        while at + 2 <= end and at + 2 + (length := got[at] << 8 | got[at + 1]) <= end:
-            self._frames.append((connection.place, connection.heard, bytes(got[at + 2 : at + 2 + length])))
-            at += 2 + length
-        if at:
-            del got[:at]
+        self._take_frames(connection)
         if ended:
             self._events.append((connection, Outcome.CONNECTION_LOST, code))
+
+    def _take_frames(self, connection: _Connection) -> None:
+        """Put the whole frames that came aside, for the next judgement."""
+        got, before, at, last = bytes(connection.got), self._octets, 0, len(connection.got) - 2
+        n = len(self._begins_of)
+        while at <= last and (after := at + 2 + (got[at] << 8 | got[at + 1])) <= last + 2:
+            self._begins_of.append(before + at + 2)
+            self._lengths_of.append(after - at - 2)
+            at = after
+        if at:
+            self._octets += len(got)
+            self._got.append((connection.place, connection.heard, len(self._begins_of) - n, got))
+            del connection.got[:at]
 
     def _arrival(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         for level, kind, data in ancillary:
@@ -341,7 +396,7 @@ class Tcp:
 
     def _failed(self, connection: _Connection, outcome: Outcome, code: int) -> None:
         """A connection could not be made, or ended: its rows that still wait share that outcome."""
-        if connection.life is _Life.CLOSED:
+        if connection.life is _CLOSED:
             return
         self._judge_frames()
         slots = self._waiting_on(connection)
@@ -358,7 +413,7 @@ class Tcp:
 
     @property
     def pending(self) -> int:
-        return len(self._frames) + len(self._events)
+        return len(self._begins_of) + len(self._events)
 
     @property
     def in_flight(self) -> int:
@@ -366,16 +421,17 @@ class Tcp:
 
     def _judge_frames(self) -> None:
         """Settle the frames taken so far."""
-        if not self._frames:
+        if not self._got:
             return
         width = self._questions.width
-        sockets, stamps, whole = zip(*self._frames, strict=True)
-        head = np.frombuffer(b"".join([f[:width].ljust(width, b"\0") for f in whole]), np.uint8).reshape(-1, width)
-        replies = Replies(
-            head, np.array([len(f) for f in whole], np.int64), np.array(sockets, np.int64),
-            np.array(stamps, np.int64), list(whole).__getitem__,
-        )  # fmt: skip
-        self._frames.clear()
+        octets = np.frombuffer(b"".join([got for *_, got in self._got]) + bytes(width), np.uint8)
+        at, lengths = np.array(self._begins_of, np.int64), np.array(self._lengths_of, np.int64)
+        sockets, stamps = (np.repeat([lot[i] for lot in self._got], [lot[2] for lot in self._got]) for i in (0, 1))
+        head = octets[at[:, None] + np.arange(width)]
+        replies = Replies(head, lengths, sockets, stamps, lambda i: octets[at[i] : at[i] + lengths[i]].tobytes())
+        for lot in (self._got, self._begins_of, self._lengths_of):
+            lot.clear()
+        self._octets = 0
         self._ledger.finished.append(self._ledger.flight.settle(replies, self._ledger.counters))
 
     def harvest(self) -> Harvest:
@@ -395,11 +451,15 @@ class Tcp:
 
     def _release(self, finished: Finished) -> None:
         """Close the connections of `fresh` rows that were handed over, and forget the ports of old connections."""
-        for place in finished.socket[finished.socket >= 0].tolist():
-            idle = self._idle.get(int(self._ledger.flight.channel_of[place]))
-            if idle is not None:
-                self._close(self._connections[place])
-                idle.append(place)
+        if self._idle:
+            for place in finished.socket[finished.socket >= 0].tolist():
+                idle = self._idle.get(int(self._ledger.flight.channel_of[place]))
+                connection = self._connections.get(place)
+                if idle is not None and connection:
+                    connection.rows -= 1
+                    if not connection.rows:
+                        self._close(connection)
+                        idle.append(place)
         while self._closed and self._closed[0][0] < self._read_at:
             self._ports.pop(self._closed.popleft()[1], None)
 
@@ -412,10 +472,10 @@ class Tcp:
         for place in np.unique(expired.socket).tolist():
             channel = int(self._ledger.flight.channel_of[place])
             connection = self._connections.get(place)
-            if self._reused[channel] != place or connection is None or connection.life is _Life.CLOSED:
+            if channel in self._idle or connection is None or connection.life is _CLOSED:
                 continue
             mine = expired.sent[(expired.socket == place) & (expired.source == connection.serial)]
-            if connection.life is _Life.CONNECTING:
+            if connection.life is _CONNECTING:
                 patient = connection.began + connection.channel.timeout_ns > self._read_at
             else:
                 patient = not len(mine) or connection.heard > mine.max()

@@ -24,15 +24,14 @@ from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
 from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
-from probe.transport.ports import FRESH_RING, OURS, Door, FreshPorts, PortLedger, Unsent
-from probe.transport.rows import EMPTY, NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
+from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Door, FreshPorts, PortLedger, Unsent
+from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
+from probe.transport.turns import Turns
 
 _RESENDS = 4
 _REPLY_OCTETS = 832
 """What a short reply takes of a receive buffer, measured: 212,992 octets hold 256."""
 _READ_LEAST_NS = 500_000
-_RUN = 64
-"""At most so many rows of a tick leave from one source port."""
 _CLOCK_STEP_NS = 1_000_000
 """Where the wall clock moved by more since the last replies, their kernel stamps, which are wall time, say nothing."""
 
@@ -47,11 +46,11 @@ class Udp:
         self._questions = questions
         self._ledger = Ledger(questions, random)
         self._asked_buffer = buffer
-        # by channel index; a channel without a pool (count 0) has fresh ports
-        self._first = self._count = self._turn = self._gso = EMPTY
+        self._turns = Turns()
         self._doors: dict[int, Door] = {}
         self._fresh: dict[int, FreshPorts] = {}
         self._ports: dict[tuple[str, int, TargetKind], PortLedger] = {}
+        self._spare: dict[int, list[int]] = {}
         # by socket index
         self._sockets: list[socket.socket | None] = []
         self._drops: dict[int, int] = {}
@@ -76,23 +75,18 @@ class Udp:
         to = channel.target
         door = Door(to)
         self._ledger.admit(channel)
-        new = np.zeros(len(self._ledger.timeout) - len(self._turn), np.int64)
-        self._first, self._count, self._turn, self._gso = (
-            np.concatenate([column, new]) for column in (self._first, self._count, self._turn, self._gso)
-        )
         if channel.ports.policy == "fresh":
             ledger = self._ports.setdefault((to.address, to.port, to.kind), door.ledger())
             self._fresh[channel.index] = FreshPorts(channel, door, ledger, self._watch)
             self._fresh[channel.index].prepare()
+            self._turns.admit(channel, 0, 0)
             return
         self._doors[channel.index] = door
         count = channel.ports.count
         rows_each = int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
         if channel.window:
             rows_each = IDS
-        self._first[channel.index] = self._ledger.flight.add_sockets(count, channel.index, rows_each)
-        self._count[channel.index] = count
-        self._gso[channel.index] = channel.gso
+        self._turns.admit(channel, self._ledger.flight.add_sockets(count, channel.index, rows_each), count)
         for _ in range(count):
             self._sockets.append(None)
             with contextlib.suppress(OSError, Unsent):  # a network that cannot be reached is its rows' outcome
@@ -118,8 +112,12 @@ class Udp:
 
     def _watch(self, sock: socket.socket, channel: int) -> int:
         """Take a socket of fresh ports; its index."""
-        index = self._ledger.flight.add_sockets(1, channel, FRESH_RING)
-        self._sockets.append(sock)
+        if not self._spare.setdefault(channel, []):
+            first = self._ledger.flight.add_sockets(FRESH_PLACES, channel, FRESH_RING)
+            self._spare[channel] = list(range(first + FRESH_PLACES - 1, first - 1, -1))
+            self._sockets += [None] * FRESH_PLACES
+        index = self._spare[channel].pop()
+        self._sockets[index] = sock
         self._register(sock, index)
         if not self._granted:
             self._granted.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
@@ -131,8 +129,7 @@ class Udp:
 
     def retire(self, channel: int) -> None:
         fresh = self._fresh.pop(channel, None)
-        first, count = int(self._first[channel]), int(self._count[channel])
-        for index in fresh.sockets() if fresh else range(first, first + count):
+        for index in fresh.sockets() if fresh else self._turns.sockets(channel):
             sock = self._sockets[index]
             if sock is not None:
                 del self._socket_of[sock.fileno()]
@@ -145,10 +142,9 @@ class Udp:
         return int(sock.getsockname()[1]) if sock else 0
 
     def own_drops(self) -> Ints:
-        drops = np.zeros(len(self._turn), np.int64)
+        drops = np.zeros(len(self._ledger.timeout), np.int64)
         for channel in self._doors:
-            first = int(self._first[channel])
-            for index in range(first, first + int(self._count[channel])):
+            for index in self._turns.sockets(channel):
                 sock = self._sockets[index]
                 total = own_drops(sock) if sock else 0
                 drops[channel] += total - self._drops.get(index, 0)
@@ -172,14 +168,17 @@ class Udp:
     def load(self, rows: Due) -> None:
         self.settle()
         packets, octets = self._questions.queries(rows.question, rows.token)
-        if (self._gso[rows.channel] > 1).any():
+        if (self._turns.gso[rows.channel] > 1).any():
             order = np.lexsort((octets, rows.channel, rows.release))
             rows, packets, octets = Due(*(column[order] for column in rows)), packets[order], octets[order]
         sockets, runs = self._assigned(rows, octets)
         slots, ids = np.full(len(sockets), -1, np.int64), np.zeros(len(sockets), np.int64)
         at = np.flatnonzero(sockets >= 0)
         slots[at], ids[at] = self._ledger.flight.reserve(
-            sockets[at], rank_within(sockets[at]), rows.due[at], self._count[rows.channel[at]] == 0
+            sockets[at],
+            rank_within(sockets[at]),
+            self._ledger.instants(rows)[at],
+            np.where(self._turns.count[rows.channel[at]] > 0, State.ANSWERED, State.NEVER),
         )
         packets[:, 0], packets[:, 1] = ids >> 8, ids & 0xFF
         self._packets = packets
@@ -188,42 +187,24 @@ class Udp:
         self._ledger.load(rows, slots, sockets, ids, octets)
 
     def _assigned(self, rows: Due, octets: Ints) -> tuple[Ints, Ints]:
-        """Which socket each row leaves from, -1 where that is seen when it leaves; and where each run begins.
-
-        A run: rows of one channel and release, at most _RUN, or as many as a burst holds, all of one length but the
-        last. The channel's sockets take runs in turn.
-        """
-        n, channel = len(rows.due), rows.channel
-        gso = self._gso[channel]
-        breaks = np.ones(n + 1, np.bool_)
-        breaks[1:n] = (rows.release[1:] != rows.release[:-1]) | (channel[1:] != channel[:-1])
-        breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
-        begins = np.flatnonzero(breaks[:n])
-        rank = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
-        breaks[:n] |= rank % np.where(gso > 1, gso, _RUN) == 0
-        begins = np.flatnonzero(breaks[:n])
-        lengths = np.diff(np.append(begins, n))
-        mine = channel[begins]
-        count = self._count[mine]
-        turn = self._turn[mine] + rank_within(mine)
-        np.add.at(self._turn, mine, np.int64(1))
-        sockets = np.repeat(np.where(count > 0, self._first[mine] + turn % np.maximum(count, 1), -1), lengths)
+        """Which socket each row leaves from, -1 where that is seen when it leaves; and where runs begin, and end."""
+        sockets, runs = self._turns.deal(rows, octets)
         sockets[~self._ledger.in_time(rows, self.stall_ns)] = -1
         for index, ports in self._fresh.items():
-            at = np.flatnonzero(channel == index)
+            at = np.flatnonzero(rows.channel == index)
             if len(at):
-                breaks[at] = breaks[at + 1] = True
+                runs = np.union1d(runs, np.concatenate([at, at + 1]))
                 sockets[at] = ports.take(rows.token[at] >> CHANNEL_BITS)
-        return sockets, np.flatnonzero(breaks)
+        return sockets, runs
 
     def _plan(self, runs: Ints, rows: Due, sockets: Ints, slots: Ints, octets: Ints) -> None:
         """What send() will call for each run; runs: where each begins, and the end of the last."""
-        lost = np.flatnonzero((slots < 0) & (self._count[rows.channel] > 0))
+        lost = np.flatnonzero((slots < 0) & (self._turns.count[rows.channel] > 0))
         if len(lost):
             runs = np.union1d(runs, [lost, lost + 1])
         firsts, ends = runs[:-1].tolist(), runs[1:].tolist()
         first = runs[:-1]
-        gso, channels = self._gso[rows.channel[first]].tolist(), rows.channel[first].tolist()
+        gso, channels = self._turns.gso[rows.channel[first]].tolist(), rows.channel[first].tolist()
         width = self._packets.shape[1]
         raw = self._packets.tobytes()
         self._runs.clear()

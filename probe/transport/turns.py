@@ -1,0 +1,50 @@
+"""Rows that will be due -> which of a channel's sockets each leaves from, and which rows leave together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probe.transport.flight import Ints, rank_within
+from probe.transport.rows import EMPTY, Channel, Due
+
+RUN = 64
+"""At most so many rows of a tick leave from one source port, or on one connection, together."""
+
+
+class Turns:
+    """The sockets of each channel, taken in turn. By channel index: count (0: none that stay), gso; int64."""
+
+    def __init__(self) -> None:
+        self._first = self._turn = self.count = self.gso = EMPTY
+
+    def admit(self, channel: Channel, first: int, count: int) -> None:
+        """A channel's sockets: `count` from number `first` on."""
+        new = np.zeros(max(0, channel.index + 1 - len(self.count)), np.int64)
+        self._first, self._turn = np.append(self._first, new), np.append(self._turn, new)
+        self.count, self.gso = np.append(self.count, new), np.append(self.gso, new + 1)
+        self._first[channel.index], self.count[channel.index], self.gso[channel.index] = first, count, channel.gso
+
+    def sockets(self, channel: int) -> range:
+        """The numbers of a channel's sockets."""
+        first = int(self._first[channel])
+        return range(first, first + int(self.count[channel]))
+
+    def deal(self, rows: Due, octets: Ints) -> tuple[Ints, Ints]:
+        """The socket of each row, -1 where the channel has none that stay; where each run begins, and the last ends.
+
+        A run: rows of one channel and release, at most RUN, or as many as a burst holds, those all of one length.
+        """
+        n, channel = len(rows.due), rows.channel
+        gso = self.gso[channel]
+        breaks = np.ones(n + 1, np.bool_)
+        breaks[1:n] = (rows.release[1:] != rows.release[:-1]) | (channel[1:] != channel[:-1])
+        breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
+        begins = np.flatnonzero(breaks[:n])
+        rank = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
+        breaks[:n] |= rank % np.where(gso > 1, gso, RUN) == 0
+        runs = np.flatnonzero(breaks)
+        mine = channel[runs[:-1]]
+        count, turn = self.count[mine], self._turn[mine] + rank_within(mine)
+        np.add.at(self._turn, mine, np.int64(1))
+        each = np.where(count > 0, self._first[mine] + turn % np.maximum(count, 1), -1)
+        return np.repeat(each, np.diff(runs)), runs
