@@ -28,6 +28,7 @@ from rich.text import Text
 from probe import __version__
 from probe.book import by_type
 from probe.cluster.lab import Lab
+from probe.doubts import doubts_of
 from probe.engine import Engine, EngineOptions
 from probe.errors import (
     EXIT_ENVIRONMENT,
@@ -41,6 +42,7 @@ from probe.live import curve, fitting_view
 from probe.report import REPORTS
 from probe.report.units import plain
 from probe.runfile import Run, open_run
+from probe.runfile import merge as merge_shards
 from probe.scenario.adhoc import DEFAULT_NAME, Options, plan_of
 from probe.scenario.capacity import OBJECTIVES, Capacity, Search, Wanted, find, search_of
 from probe.scenario.file import read_scenario, shipped_scenarios
@@ -118,6 +120,7 @@ SHARD_HELP = (
     f" (default {JOB_INDEX}/{JOB_COMPLETIONS} where both are set); put together by `dnsprobe merge`."
 )
 START_HELP = "When the first query is due: 2026-11-21T04:30:00Z, +30s, or unix seconds (default at once)."
+PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
@@ -515,6 +518,23 @@ async def _find_all(search: Search, trials: Trials, stream: TextIO) -> list[Capa
     if difference := curve.compared(found):
         _say(difference, stream)
     return found
+
+
+@app.command(epilog=_examples("dnsprobe merge -o all.db shard0.db shard1.db", "dnsprobe merge -o all.db shard*.db"))
+def merge(
+    files: Annotated[list[str], typer.Argument(help="What each `dnsprobe run --shard` wrote.", show_default=False)],
+    out: Annotated[str, _option(RESULT, "-o", "--out", "FILE", "The run file that is written.")],
+    partial: Annotated[bool, typer.Option("--partial", help=PARTIAL_HELP, rich_help_panel=RESULT)] = False,
+    form: Annotated[str, _option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)] = "text",
+    json_file: Annotated[str, _option(RESULT, "", "--json", "FILE", JSON_HELP)] = "",
+) -> None:
+    """Put the shards of one load together and report them as one run; the exit code is that of its verdict."""
+    _check_format(form)
+    check_path(Path(out))
+    _check_json(json_file, Path(out))
+    command = shlex.join(["dnsprobe", *sys.argv[1:]])
+    merge_shards([Path(file) for file in files], Path(out), command, doubts_of, partial)
+    raise typer.Exit(_report(open_run(out), form, json_file))
 
 
 @app.command(epilog=_examples("dnsprobe scenarios", "dnsprobe run scale-down --lab --dry-run"))

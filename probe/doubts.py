@@ -46,8 +46,12 @@ class Kind(NamedTuple):
 
 
 def doubts_of(run: Run) -> list[Doubt]:
-    """The doubts of a run, gravest first."""
-    return [Doubt(id_, text, lanes, k.hides_loss) for id_, k in DOUBTS.items() for text, lanes in k.said(run)]
+    """The doubts of a run, gravest first; of a merged run those of its shards, instead of their sum."""
+    found = []
+    for id_, kind in DOUBTS.items():
+        of_shards = [doubt for doubt in run.doubts if doubt.id == id_]
+        found += of_shards or [Doubt(id_, text, lanes, kind.hides_loss) for text, lanes in kind.said(run)]
+    return found
 
 
 def _cut(run: Run) -> Said:
@@ -55,6 +59,11 @@ def _cut(run: Run) -> Said:
         undecided = int(run.in_flight.n.sum())
         left = f"; {undecided:,} rows were still in flight and are undecided" if undecided else ""
         yield f"{run.cut}{left}: what came after was not seen", ()
+
+
+def _shard_missing(run: Run) -> Said:
+    for interval in _stretches(run, "shard_missing"):
+        yield interval.text, ()
 
 
 def _undecided(run: Run) -> Said:
@@ -224,6 +233,7 @@ def _lanes(run: Run, series: Iterable[int]) -> Lanes:
 
 DOUBTS: dict[str, Kind] = {
     "cut": Kind("the run ended early: what came after was not seen", True, _cut),
+    "shard_missing": Kind("a merged run lacks a shard: its rows are undecided", True, _shard_missing),
     "undecided": Kind("rows never got an outcome", True, _undecided),
     "unsent": Kind("rows were due and never sent, with their cause", True, _unsent),
     "own_drops": Kind("our own receive buffer was full: so many timeouts may be no loss", False, _own_drops),

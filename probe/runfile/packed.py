@@ -20,7 +20,7 @@ _CELLS = len(Duration) * BINS
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """Histograms of many series: keys, ascending, are (series x durations + duration) x BINS + bin; and the longest."""
+    """Histograms of many series: keys are (series x durations + duration) x BINS + bin; and the longest."""
 
     keys: Ints
     counts: Ints
@@ -35,6 +35,14 @@ class Sparse:
         longest = columns.maxima.reshape(-1)
         max_keys = np.flatnonzero(longest)
         return cls(keys, flat[keys], max_keys, longest[max_keys])
+
+    @classmethod
+    def unpacked(cls, counts: bytes, maxima: bytes, home: Ints) -> Sparse:
+        """What blobs() made; series s of it becomes home[s], int64[series]."""
+        series, duration, index, n = unpack_counts(counts)
+        keys = (home[series] * len(Duration) + duration) * BINS + index
+        series, duration, longest = unpack_maxima(maxima)
+        return cls(keys, n, home[series] * len(Duration) + duration, longest)
 
     @classmethod
     def total(cls, parts: Iterable[Sparse]) -> Sparse:

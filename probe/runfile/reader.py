@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from probe.errors import UsageError
 from probe.histogram import BINS
 from probe.model import (
     NS,
+    Doubt,
     Edns,
     Failure,
     Interval,
@@ -111,6 +113,7 @@ class Run:
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
+    doubts: of a merged run, those of its shards.
     """
 
     path: Path
@@ -132,20 +135,30 @@ class Run:
     end_ns: int
     finished: bool
     cut: str
+    doubts: tuple[Doubt, ...] = ()
 
 
 def open_run(path: Path | str) -> Run:
     """Reads a run file; never writes, not even beside it. UsageError says what is wrong with the file, if anything."""
+    with opened(path) as (run, _):
+        return run
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[tuple[Run, sqlite3.Connection]]:
+    """The same, with its database, which stays as it was read, also if the run is still going."""
     path = Path(path)
     _check_header(path)
-    try:
-        db = _connect(path)
+    with ExitStack() as stack:
         try:
-            return _read(path, db)
-        finally:
-            db.close()
-    except (sqlite3.Error, zlib.error, UsageError, ValueError, KeyError, TypeError, IndexError) as e:
-        raise UsageError(f"{path}: is a damaged run file: {e}; copy it again, with its -wal if it has one") from None
+            db = _connect(path)
+            stack.callback(db.close)
+            run = _read(path, db)
+        except (sqlite3.Error, zlib.error, UsageError, ValueError, KeyError, TypeError, IndexError) as e:
+            raise UsageError(
+                f"{path}: is a damaged run file: {e}; copy it again, with its -wal if it has one"
+            ) from None
+        yield run, db
 
 
 def _check_header(path: Path) -> None:
@@ -226,6 +239,10 @@ def _read(path: Path, db: sqlite3.Connection) -> Run:
         end_ns=flushed if end is None else end,
         finished=end is not None,
         cut=cut,
+        doubts=tuple(
+            Doubt(id_, text, tuple(json.loads(lanes)), bool(hides))
+            for id_, text, lanes, hides in db.execute("SELECT id, text, lanes, hides_loss FROM doubts ORDER BY rowid")
+        ),
     )
 
 
