@@ -313,6 +313,12 @@ def test_a_lane_that_pauses_is_not_said_to_be_fine_meanwhile(path: Path) -> None
     assert late.others == ()
 
 
+def test_a_pair_is_one_moment(path: Path) -> None:
+    series = [replace(series_of(i, rate=5, qtype=qtype), pair=True) for i, qtype in enumerate(("A", "AAAA"))]
+    (window,) = Timeline.of(written(path, series, lost_at(2, 2.4))).windows
+    assert (window.from_ns, window.to_ns, window.planned, window.lost) == (2 * NS, 2_600 * MS, 6, 4)
+
+
 def test_poisson_arrivals_are_counted_one_by_one(path: Path) -> None:
     series = [replace(series_of(rate=50, seconds=20), shape=Shape("poisson", seed=3))]
     dues = pacer_of(series[0]).take(20 * NS)

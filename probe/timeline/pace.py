@@ -28,13 +28,14 @@ class Pace(Protocol):
 
 
 class Scheduled:
-    """By the schedule. A type that is asked in several series, one after the other, counts once."""
+    """By the schedule. A type that is asked in several series, one after the other, counts once; so does a pair."""
 
     def __init__(self, series: Sequence[Series]) -> None:
         fastest: dict[str, Fraction] = {}
         for s in series:
             fastest[s.qtype] = max(s.own_rate, fastest.get(s.qtype, Fraction(0)))
-        rate, legs = sum(fastest.values(), Fraction(0)), series[0].shape.legs
+        moments = 2 if series[0].pair else 1
+        rate, legs = sum(fastest.values(), Fraction(0)) / moments, series[0].shape.legs
         self._constant_ns = int(NS / rate)
         self._course = Course(rate, legs) if legs else None
         self.steady = not legs
