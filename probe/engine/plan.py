@@ -89,7 +89,9 @@ class Channels:
             index, self._count = self._count, self._count + 1
             rate = float(sum(s.own_rate for s in mine))
             timeout = max(s.timeout_ns for s in mine)
-            found.append((Channel(index, mine[0].target, mine[0].ports, rate, timeout), mine))
+            first, window = mine[0], sum(s.shape.window for s in mine)
+            channel = Channel(index, first.target, first.ports, rate, timeout, first.pair, first.gso, window)
+            found.append((channel, mine))
         return found
 
 
