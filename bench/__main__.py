@@ -67,7 +67,7 @@ def _runs(options: argparse.Namespace) -> str:
     few = "" if options.rounds >= ENOUGH_ROUNDS else f": FEWER THAN {ENOUGH_ROUNDS} ROUNDS, NO RESULT"
     return (
         f"medians of {options.rounds} rounds, ratios of the same round; {options.seconds:g} s where start-up counts, "
-        f"else half of it; tools take turns{few}"
+        f"else 0.4 of it; tools take turns{few}"
     )
 
 

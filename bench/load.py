@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NAME = "a.example.test"
+BOTH = "dual.example.test"
+"""It has an A and an AAAA."""
 WILD = "w.example.test"
 """Every name below it has the address of a wildcard, so that no name need be asked twice."""
 

@@ -32,7 +32,7 @@ class Bench:
     @property
     def short(self) -> float:
         """Seconds of a run where start-up is not part of the figure."""
-        return max(1.0, self.seconds / 2)
+        return max(1.0, 0.4 * self.seconds)
 
     def knot(self, rate: int = 0, seconds: float = 0) -> Load:
         """A load of knot."""
@@ -43,7 +43,7 @@ class Bench:
         if (transport, threads) not in self._settings:
             load = replace(self.knot(), transport=transport)
             self.say(f"dnsperf -T {threads}, {transport}: which sockets and window are best")
-            self._settings[transport, threads] = best_setting(load, self.folder, threads, min(2.0, self.seconds / 2))
+            self._settings[transport, threads] = best_setting(load, self.folder, threads, 1.0)
         return self._settings[transport, threads]
 
     def dnsperf(self, threads: int = 1, transport: str = "udp", *, each: bool = False) -> dict[str, Tool]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 
-from bench.load import NAME, Figures
+from bench.load import BOTH, Figures
 from bench.processes import Sample
 from bench.servers import ADDRESSES
 from bench.tools import dnsprobe_run, read_dnsprobe
@@ -57,7 +57,7 @@ def scenario(
             "rate": round(float(each), 3),
             "timeout": timeout,
             "types": list(types),
-            "questions": [NAME],
+            "questions": [BOTH],
         }
         for i, policy in enumerate(ports)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from bench.load import Load, Missing
+from bench.load import Load, Missing, Turns
 from bench.rounds import Bench
 from bench.table import (
     COST,
@@ -76,15 +76,17 @@ def cpu(bench: Bench) -> list[Section]:
     """What a query costs at 100,000 q/s: CPU of all processes of a tool, start-up included, and start-up apart."""
     one = bench.dnsperf(1)
     (base,) = one
-    tools = chosen(*PROBES, "dnsprobe on a terminal") | one | chosen(*FLOORS)
+    tools, drawn = chosen(*PROBES) | one | chosen(*FLOORS), chosen("dnsprobe on a terminal")
     turns = bench.turns(tools, bench.knot(RATE))
-    started = bench.turns(tools, bench.knot(1, 1.0), 1)
+    turns = Turns({**turns.figures, **bench.turns(drawn, bench.knot(RATE), 1).figures}, turns.missing)
+    started = bench.turns(tools | drawn, bench.knot(1, 1.0), 1)
     answered, lag = Column("answered", attrgetter("answered")), Column("lag p99", attrgetter("lag_p99"), microseconds)
     columns = (COST, compared(COST, base, "dnsperf -T 1"), answered, LOST, UNSENT, lag)
     ours, gso = (ratio(turns.of(name), turns.of(base), COST.pick) for name in PROBES)
     what = f"client CPU per answered query at {RATE:,} q/s to dnsperf"
     demands = (Demand(what, "<=", 0.65, ours), Demand(f"{what}, --gso 16", "<=", 0.45, gso))
-    cost = tabled(f"CPU at {RATE:,} q/s, runs of {bench.seconds:g} s, start-up included", turns, columns, demands)
+    title = f"CPU at {RATE:,} q/s, runs of {bench.seconds:g} s, start-up included"
+    cost = tabled(title, turns, columns, demands, ("dnsprobe on a terminal: one round; the others write to a file.",))
     rows = []
     for name in started.figures:
         start = median(started.of(name), attrgetter("cpu"))

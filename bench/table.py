@@ -157,7 +157,7 @@ def demand_rows(sections: Sequence[Section]) -> list[tuple[str, ...]]:
 
 def markdown(sections: Sequence[Section], about: Sequence[tuple[str, str]]) -> str:
     """The whole of RESULTS.md."""
-    parts = ["# What `make bench` measured", _markdown_table(("run", ""), about)]
+    parts = ["# What `make bench` measured", _markdown_table(("run", ""), about, "---")]
     if rows := demand_rows(sections):
         parts += ["## Must show", _markdown_table(DEMANDS, rows)]
     for section in sections:
@@ -168,12 +168,12 @@ def markdown(sections: Sequence[Section], about: Sequence[tuple[str, str]]) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], rule: str = "---:") -> str:
     cells = [[*(cell.replace("|", "\\|") for cell in row)] for row in (headings, *rows)]
     cells = [row + [NONE] * (len(headings) - len(row)) for row in cells]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
-    rule = "|" + "|".join(["---", *["---:"] * (len(headings) - 1)]) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    ruled = "|" + "|".join(["---", *[rule] * (len(headings) - 1)]) + "|"
+    return "\n".join([lines[0], ruled, *lines[1:]])
 
 
 def draw(console: Console, section: Section) -> None:

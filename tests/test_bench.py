@@ -146,7 +146,7 @@ def test_the_table() -> None:
         "# What `make bench` measured\n"
         "\n"
         "| run |  |\n"
-        "|---|---:|\n"
+        "|---|---|\n"
         "| date | today |\n"
         "\n"
         "## Must show\n"
