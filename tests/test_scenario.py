@@ -249,7 +249,8 @@ LOADS = [
 
 @pytest.mark.parametrize(("load", "rate", "shape"), LOADS)
 def test_loads_of_any_shape(load: str, rate: int, shape: Shape) -> None:
-    lane = read(WHOLE.replace("rate: 1\n", f"{load}\n")).lanes[1]
+    alone = WHOLE[: WHOLE.index("  - name: vip")] + WHOLE[WHOLE.index("  - name: up\n") : WHOLE.index("objectives:")]
+    (lane,) = read(alone.replace("rate: 1\n", f"{load}\n")).lanes
     assert (lane.rate, lane.shape, lane.pair, lane.gso) == (rate, shape, False, 1)
 
 
