@@ -25,8 +25,6 @@ PINNED_AFTER = 10
 """Replies to a `pinned` question after which the commonest outcome is the only good one."""
 CHANNEL_BITS = 20
 """A row's token is its number within its series, shifted by this, and its channel: labels are made from it."""
-MOST_SERVERS = 64
-"""So many different NSIDs are told apart."""
 _DATA_OCTETS = {1: 4, 28: 16}
 """Types, A and AAAA, whose data any octets of that number are."""
 _QR, _OPCODE, _TC, _RCODE = 0x80, 0x78, 0x02, 0x0F
@@ -161,8 +159,9 @@ class Questions:
     servers: the NSIDs that replies named so far (RFC 5001), the first of them ''. secret: random labels come from it.
     """
 
-    def __init__(self, secret: int = 0) -> None:
+    def __init__(self, secret: int = 0, most_servers: int = 64) -> None:
         self._secret = np.uint64(secret)
+        self._most_servers = most_servers
         # by lot
         self._lots: list[Sequence[Question]] = []
         self._first_number, self._first_row = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -284,7 +283,7 @@ class Questions:
         channels: Ints,
         reply: Callable[[int], bytes],
     ) -> Verdicts:
-        """Judge n replies: head uint8[n, >= width]; question, token and channel int64[n]; reply(i): the whole of the i-th.
+        """Judge n replies: head uint8[n, >= width]; question, token, channel int64[n]; reply(i): all of the i-th.
 
         Truncated wins over any RCODE. A header alone with an error RCODE counts as a reply (RFC 1035, 4.1.1: FORMERR).
         """
@@ -361,9 +360,9 @@ class Questions:
         return judged
 
     def _server(self, nsid: str) -> int:
-        """The number of an NSID; those beyond the first MOST_SERVERS are not told apart."""
+        """The number of an NSID; those beyond the first most_servers are not told apart."""
         if nsid not in self.servers:
-            if len(self.servers) > MOST_SERVERS:
+            if len(self.servers) > self._most_servers:
                 return 0
             self.servers.append(nsid)
         return self.servers.index(nsid)

@@ -11,7 +11,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import reduce
 from typing import Any, NamedTuple
@@ -76,12 +76,17 @@ class Flush:
     lag: NDArray[np.int64]
     lag_max_ns: int
     failures: list[Failure]
+    servers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Rows by the NSID of the server that answered them, cumulative: int64[S] each."""
 
 
 SLACK_SECONDS = 10
 """How long the reader may be away before the writer has to wait for it."""
 PATIENCE_SECONDS = 5.0
 """How long the writer waits then; after that the oldest second is overwritten and counted as overrun."""
+MOST_SERVERS = 64
+"""So many different NSIDs are told apart, by at most so many octets."""
+NSID_OCTETS = 64
 FAILURE_ROOM = 8192
 FAILURES_A_SECOND = 10
 """Exact failure rows kept of each series and second; the rest are counts."""
@@ -135,6 +140,8 @@ def _layout(series: int, places: int) -> dict[str, tuple[tuple[int, ...], np.dty
         "counters": ((series, len(Counter)), np.int64),
         "lag": ((BINS,), np.int64),
         "failures": ((FAILURE_ROOM,), _FAILURE),
+        "servers": ((series, MOST_SERVERS + 1), np.int64),
+        "server_names": ((MOST_SERVERS + 1,), f"S{NSID_OCTETS}"),
         "scalars": ((len(Scalar),), np.int64),
     }
     return {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
@@ -163,6 +170,7 @@ class Room:
         self.durations, self.maxima = views["durations"], views["maxima"]
         self.unsent, self.counters = views["unsent"], views["counters"]
         self.lag, self.failures, self.scalars = views["lag"], views["failures"], views["scalars"]
+        self.servers, self.server_names = views["servers"], views["server_names"]
 
     @classmethod
     def create(cls, series: int, longest_timeout_ns: int) -> tuple[Room, int]:
@@ -302,6 +310,13 @@ class Recorder:
         """Add to a series' counters: int64[len(Counter)]."""
         self._room.counters[series] += counters
 
+    def answered_by(self, series: Ints, servers: Ints, names: Sequence[str]) -> None:
+        """Count rows by the server that answered them; names: of all servers so far, as the numbers count them."""
+        room = self._room
+        for i in range(1, len(names)):
+            room.server_names[i] = names[i].encode("utf-8", "replace")[:NSID_OCTETS]
+        np.add.at(room.servers.reshape(-1), series * (MOST_SERVERS + 1) + servers, np.int64(1))
+
     def reached(self, instant_ns: int, *, done: bool = False) -> None:
         """Every row due before instant_ns (since t0) is recorded."""
         self._room.scalars[Scalar.REACHED] = instant_ns
@@ -402,7 +417,16 @@ class Reader:
             lag=sum((r.lag for r in self._rooms), np.zeros(BINS, np.int64)),
             lag_max_ns=max(int(r.scalars[Scalar.LAG_MAX]) for r in self._rooms),
             failures=self._new_failures(),
+            servers=self._servers(series),
         )
+
+    def _servers(self, series: int) -> dict[str, NDArray[np.int64]]:
+        found: dict[str, NDArray[np.int64]] = {}
+        for room in self._rooms:
+            for i in np.flatnonzero(room.servers[:series].any(axis=0)).tolist():
+                name = bytes(room.server_names[i]).decode("utf-8", "replace")
+                found[name] = found.get(name, 0) + room.servers[:series, i]
+        return found
 
     def _new_failures(self) -> list[Failure]:
         found = []

@@ -317,6 +317,7 @@ class Knot(RealServer):
         listen = ", ".join(f"{address}@{port}" for address in addresses)
         (folder / "knot.conf").write_text(
             f'server:\n  rundir: "{folder}"\n  listen: [ {listen} ]\n  udp-workers: 1\n  tcp-workers: 1\n'
+            f'  nsid: "knot-of-the-tests"\n  udp-max-payload: 4096\n'
             f'log:\n  - target: stderr\n    any: warning\ndatabase:\n  storage: "{folder}/db"\n'
             f'template:\n  - id: default\n    storage: "{folder}"\nzone:\n'
             f'  - domain: example.test\n    file: "example.test.zone"\n'

@@ -7,9 +7,9 @@ import pytest
 
 from probe.model import NS, Question
 from probe.outcome import Counter, Outcome
+from probe.questions import Questions
 from probe.transport.flight import Flight, Replies, rank_within
 from probe.transport.rows import Due
-from probe.questions import Questions
 
 MS = NS // 1000
 

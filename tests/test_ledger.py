@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from probe.model import NS, Phase, Ports, Question, Target, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
+from probe.questions import Questions
 from probe.transport.ledger import Ledger
 from probe.transport.rows import NEVER, Channel, Due, Finished, Harvest
-from probe.questions import Questions
 
 MS = NS // 1000
 STALL = 50 * MS

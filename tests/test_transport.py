@@ -14,11 +14,11 @@ import pytest
 
 from probe.model import NS, Ports, Question, Target, TargetKind
 from probe.outcome import Outcome
+from probe.questions import Questions
 from probe.recorder import Duration
 from probe.transport.ports import half_of_ports
 from probe.transport.rows import Channel, Due
 from probe.transport.udp import Udp
-from probe.questions import Questions
 from tests.conftest import Start
 from tests.probing import probe, series
 from tests.servers import closed_port, has_ipv6

@@ -26,7 +26,7 @@ from probe.linux import die_with_parent, fine_timers
 from probe.model import Series
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.questions import CHANNEL_BITS, Questions
-from probe.recorder import Recorder, Room, Rows
+from probe.recorder import MOST_SERVERS, Recorder, Room, Rows
 from probe.schedule import Agenda
 from probe.transport import TRANSPORTS
 from probe.transport.rows import EMPTY, NEVER, Due, Finished, Harvest, Transport
@@ -85,7 +85,7 @@ class Worker:
     def __init__(self, room: Room, options: EngineOptions) -> None:
         random = np.random.default_rng(options.seed)
         self._options = options
-        self._questions = Questions(int(random.integers(1 << 62)))
+        self._questions = Questions(int(random.integers(1 << 62)), MOST_SERVERS)
         self._catalogue = Catalogue()
         self._channels = Channels()
         self._recorder = Recorder(room)
@@ -299,6 +299,8 @@ class Worker:
             rows = self._rows(finished)
             self._recorder.record(started.series, started.due - self._t0, rows, transport.source_port)
             sent = started.sent > 0
+            if (named := finished.server > 0).any():
+                self._recorder.answered_by(finished.series[named], finished.server[named], self._questions.servers)
             self._recorder.lag(started.sent[sent] - started.due[sent])
         if not harvest.counters.any():
             return

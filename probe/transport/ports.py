@@ -172,8 +172,8 @@ class FreshPorts:
         self._idle: deque[int] = deque()
         self._resting: deque[tuple[int, int]] = deque()
         self._stale: set[int] = set()
-        # of pairs: the last row's number and socket, and how many rows each socket carries
-        self._last = (-1, -1)
+        # of pairs: the number and socket of the row loaded last, and of the one sent last; the rows on each socket
+        self._loaded = self._sent = (-1, -1)
         self._rows: dict[int, int] = {}
 
     def prepare(self) -> None:
@@ -189,24 +189,24 @@ class FreshPorts:
             taken = [idle.popleft() for _ in range(n)]
             self._stale.update(taken)
             return taken + [-1] * (len(numbers) - n)
-        return [self._of_pair(number, lambda: idle.popleft() if idle else -1) for number in numbers.tolist()]
+        taken = []
+        for number in numbers.tolist():
+            if number != self._loaded[0]:
+                self._loaded = (number, idle.popleft() if idle else -1)
+                self._stale.add(self._loaded[1])
+            taken.append(self._put_on(self._loaded[1]))
+        return taken
 
     def take_one(self, number: int) -> int:
-        """A socket for one row, made if none is idle. Unsent if none is to be had."""
-        if self._channel.pair:
-            return self._of_pair(number, self._any)
-        index = self._any()
-        self._stale.add(index)
-        return index
+        """A socket for one row, made if none is idle; for the second of a pair that of the first. Unsent if none."""
+        if not self._channel.pair or number != self._sent[0] or not self._rows.get(self._sent[1]):
+            self._sent = (number, self._any())
+            self._stale.add(self._sent[1])
+        return self._put_on(self._sent[1])
 
-    def _of_pair(self, number: int, take: Callable[[], int]) -> int:
-        """The socket of the row before, if that has the same number; else another."""
-        last, index = self._last
-        if number != last or index < 0 or not self._rows.get(index):
-            index = take()
-            self._last = (number, index)
-            self._stale.add(index)
-        if index >= 0:
+    def _put_on(self, index: int) -> int:
+        """Count a row of a pair on its socket."""
+        if self._channel.pair and index >= 0:
             self._rows[index] = self._rows.get(index, 0) + 1
         return index
 
@@ -255,7 +255,7 @@ class FreshPorts:
         if self._channel.pair:
             for index in indices:
                 self._rows[index] -= 1
-            indices = [index for index in indices if not self._rows[index]]
+            indices = [index for index in dict.fromkeys(indices) if not self._rows[index]]
         if rest_until:
             self._resting.extend((rest_until, index) for index in indices)
         else:
