@@ -45,7 +45,18 @@ def trial(rate: int, met: bool = True, limit: str = "") -> Trial:
     ruling = Ruling.INCONCLUSIVE if limit else Ruling.FAIL
     missed = None if met else replace(MISSED, ruling=ruling)
     p99_ns = 3.1 * MS if met else math.inf
-    return Trial(rate, 1.0, Loss(rate, rate - lost, lost, 0, 0), 2e5, p99_ns, 0.5, missed, limit, Path(f"{rate}.db"))
+    return Trial(
+        rate,
+        1.0,
+        Loss(rate, rate - lost, lost, 0, 0),
+        2e5,
+        p99_ns,
+        0.5,
+        missed,
+        limit,
+        "quota" in limit,
+        Path(f"{rate}.db"),
+    )
 
 
 def searching(lowest: int = 1000, highest: int = 10**6, carried: int = 0, limit: str = "") -> Search:
@@ -157,6 +168,12 @@ def test_what_is_said(met: int, missed: int, limit: str, said: str) -> None:
         HERE, (), trial(met) if met else None, trial(missed, False, limit) if missed else None, limit, complete=True
     )
     assert sentence(found, workers=10_000) == f"capacity of 127.0.0.1: {said}"
+
+
+def test_no_worker_makes_up_for_a_quota() -> None:
+    limit = f"{UNSENT}, 700 ms of CPU withheld by the cgroup's quota"
+    found = Capacity(HERE, (), trial(52_000), trial(54_000, False, limit), limit, complete=True)
+    assert sentence(found).endswith("the cgroup's quota; give it a higher CPU limit, or none")
 
 
 def test_more_workers_are_advised_while_there_are_cores() -> None:
@@ -294,7 +311,7 @@ def test_a_quota_is_named_with_what_it_did(tmp_path: Path) -> None:
         ("-s ::1 --ports fixed --from 20k", 2, "65,536 / (2 x timeout) = 16,384 q/s"),
         ("-s ::1 --gso 16", 2, "No such option: --gso"),
         ("-s ::1 -o none/here", 2, "-o none/here: its folder does not exist"),
-        ("-s ::1 -o /proc/here", 2, "-o /proc/here: "),
+        ("-s ::1 -o /proc/here", 2, "-o /proc/here: cannot be made: "),
         ("-s ::1 -T 0", 2, "-T '0': "),
     ],
 )  # fmt: skip

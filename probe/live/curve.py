@@ -62,14 +62,15 @@ def _found(found: Capacity, workers: int) -> str:
         return f"{_rate(found)}{below} so far: interrupted" if met else "interrupted before anything was found"
     if missed and not met:
         if found.limit:
-            return f"unknown: at {missed.rate:,} q/s this prober is the limit: {found.limit}; {_remedy(workers)}"
+            limit = f"this prober is the limit: {found.limit}; {_remedy(missed, workers)}"
+            return f"unknown: at {missed.rate:,} q/s {limit}"
         return f"under {missed.rate:,} q/s, the lowest rate that was asked: {_said_of(missed)}"
     if not met:
         return "unknown"
     p99 = f"p99 {duration(met.p99_ns)} at it"
     if found.limit:
         at = f"at {missed.rate:,} " if missed else ""
-        remedy = f"; {_remedy(workers)}" if missed else ""
+        remedy = f"; {_remedy(missed, workers)}" if missed else ""
         return f"{_rate(found)} ({p99}): this prober is the limit: {at}{found.limit}{remedy}"
     if missed:
         return f"{_rate(found)} ({p99}; at {missed.rate:,} {_said_of(missed)})"
@@ -86,7 +87,9 @@ def _rate(found: Capacity) -> str:
     return f"{bound}{found.met.rate:,} q/s" if found.met else "unknown"
 
 
-def _remedy(workers: int) -> str:
+def _remedy(missed: Trial, workers: int) -> str:
+    if missed.throttled:
+        return "give it a higher CPU limit, or none"
     more = f"-T {workers + 1} or " if workers < (os.cpu_count() or 1) else ""
     return f"use {more}--shard on more machines"
 

@@ -36,7 +36,7 @@ class Trial:
     """What became of one rate, in q/s. seconds: how long it was asked; cpu: the most a worker used of its core, 0 to 1.
 
     missed: the objective that was not met; limit: what of that may be this prober's own doing, or why the rate was not
-    what was asked, else ''.
+    what was asked, else ''. throttled: a quota withheld CPU from it.
     """
 
     rate: int
@@ -47,6 +47,7 @@ class Trial:
     cpu: float
     missed: Judged | None
     limit: str
+    throttled: bool
     path: Path
 
     @property
@@ -91,12 +92,12 @@ class Trials:
 
 def new_folder(folder: Path) -> None:
     """Make the folder for run files. UsageError if there is something already, or it cannot be made."""
+    if not folder.parent.is_dir():
+        raise UsageError(f"-o {folder}: its folder does not exist; name one elsewhere")
     try:
         folder.mkdir()
     except FileExistsError:
         raise UsageError(f"-o {folder}: exists already; name another folder") from None
-    except FileNotFoundError:
-        raise UsageError(f"-o {folder}: its folder does not exist; name one elsewhere") from None
     except OSError as problem:
         raise UsageError(f"-o {folder}: cannot be made: {problem.strerror}; name one elsewhere") from None
 
@@ -124,6 +125,7 @@ def trial_of(measured: Run, rate: int, cpu: float) -> Trial:
         cpu=cpu,
         missed=missed,
         limit="" if fails_anyway else _limit(measured, channel.loss(), late, cpu, missed),
+        throttled=any(interval.kind == "throttled" for interval in measured.intervals),
         path=measured.path,
     )
 
