@@ -32,7 +32,7 @@ def due_by_second(asked: Series) -> list[int]:
 @pytest.mark.parametrize(
     "shape",
     [
-        Shape(legs=(Leg(2 * NS, Fraction(0), Fraction(1)),)),
+        Shape(legs=(Leg(NS, Fraction(0), Fraction(1)),)),
         Shape(legs=(Leg(NS, Fraction(1, 10), Fraction(1, 10)), Leg(NS, Fraction(1), Fraction(1)))),
         Shape("poisson", seed=11),
     ],
@@ -41,7 +41,7 @@ def due_by_second(asked: Series) -> list[int]:
 def test_rows_are_asked_when_the_shape_says(shape: Shape, workers: int, scripted: Start) -> None:
     server = scripted(ANSWER)
     asked = replace(
-        series("127.0.0.1", server.port, "a.test", rate=400, seconds=3, ports="pool:4"), shape=shape, offset_ns=0
+        series("127.0.0.1", server.port, "a.test", rate=400, seconds=2, ports="pool:4"), shape=shape, offset_ns=0
     )
     recorded = probe(asked, options=EngineOptions(max_series=64, workers=workers))
     assert planned_by_second(recorded) == due_by_second(asked)
