@@ -152,7 +152,7 @@ def _ports_reused(run: Run) -> Said:
     if lanes:
         text = "queries that should have come from a new port came from one used towards the same target within"
         text += f" conntrack's 30 s: {', '.join(_part(lane, n[lane], sent[lane]) for lane in lanes)}; they may have met"
-        text += " an old entry, even a stale one: what was lost may be this prober's own making; lower the rate"
+        text += " an old entry, even a stale one: a loss among them may be this prober's own making; lower the rate"
         yield text, lanes
 
 
