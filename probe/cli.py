@@ -352,7 +352,7 @@ def _show(plan: Plan) -> None:
     for heading in ("lane", "targets", "ports", "types"):
         table.add_column(heading, no_wrap=True)
     for heading in ("q/s each", "planned"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for lane in plan.lanes:
         mine = [s for s in series if s.lane == lane.name]
         targets = list(dict.fromkeys(s.target.name for s in mine))
