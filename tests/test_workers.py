@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from probe.doubts import doubts_of
 from probe.engine import Engine, EngineOptions, check_limits
 from probe.engine.plan import Deal
 from probe.errors import UsageError
 from probe.model import NS, WHOLE, Ports, Series, Shape, Slice
 from probe.outcome import Outcome
 from probe.recorder import Reader
+from probe.runfile import open_run
 from probe.schedule import pacer_of
 from tests.conftest import Start
 from tests.probing import Recorded, probe, series
 from tests.servers import REPLIES, RealServer, Rule
+from tests.test_cli import start
 from tests.test_recorder import Make, pair
 
 __all__ = ["pair"]
@@ -246,3 +253,102 @@ def test_a_series_that_joined_while_one_worker_lagged_behind_is_there(pair: Make
     two.writer.reached(NS)
     (column,) = reader.flush(2, 0).columns
     assert (column.sealed, column.planned.sum(1).tolist()) == (True, [2, 0])
+
+
+# -- by the command line
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The worker processes of a run, once there are two."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        found = [int(pid) for pid in children if b"probe.engine.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("no two workers")
+
+
+def test_a_worker_that_dies_is_told_within_a_second_and_is_a_doubt_of_its_lanes(
+    scripted: Start, tmp_path: Path
+) -> None:
+    server = scripted([Rule(REPLIES["answer"])])
+    (tmp_path / "load.yaml").write_text(
+        "name: two\nduration: 6s\n"
+        f"servers: [{{name: it, address: 127.0.0.1, port: {server.port}}}]\n"
+        "lanes:\n"
+        "  - {name: fixed, target: it, ports: fixed, rate: 100, timeout: 500ms, types: [A], questions: [a.test]}\n"
+        "  - {name: fresh, target: it, ports: fresh, rate: 100, timeout: 500ms, types: [A], questions: [a.test]}\n"
+    )
+    process = start("run load.yaml -T 2 -o run.db --json run.json", tmp_path)
+    second = workers_of(process)[1]
+    while len(server.received()) < 300:
+        time.sleep(0.1)
+    os.kill(second, signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line == "worker 2 of 2 ended by signal 9: from then on its rows of fresh are not asked\n"
+    assert time.monotonic() - killed_at < 1
+    out, err = process.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert process.returncode == 3
+    report = json.loads((tmp_path / "run.json").read_text())
+    assert report["verdict"] == "INCONCLUSIVE"
+    (doubt,) = [doubt for doubt in report["doubts"] if doubt["id"] == "worker_died"]
+    assert (doubt["lanes"], doubt["hides_loss"]) == (["fresh"], True)
+    by_lane = {s["lane"]: s for s in report["series"]}
+    assert [by_lane[lane]["planned"] for lane in ("fixed", "fresh")] == [600, 600]
+    assert (by_lane["fixed"]["good"], by_lane["fixed"]["in_flight"]) == (600, 0)
+    (mark,) = [mark for mark in report["marks"] if mark["kind"] == "worker_died"]
+    left = 50 * (6 - mark["seconds"])
+    assert by_lane["fresh"]["in_flight"] == pytest.approx(left, abs=3)
+    assert by_lane["fresh"]["good"] == 600 - by_lane["fresh"]["in_flight"]
+    assert "worker 2 of 2 ended by signal 9" in out
+
+
+def test_when_the_last_worker_dies_the_run_is_cut(scripted: Start, tmp_path: Path) -> None:
+    server = scripted([Rule(REPLIES["answer"])])
+    process = start(f"run -s 127.0.0.1 -p {server.port} -Q 200 -l 60 -T 2 -o run.db", tmp_path)
+    workers = workers_of(process)
+    for count, pid in zip((200, 400), workers, strict=True):
+        while len(server.received()) < count:
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "worker 1 of 2 ended by signal 9" in err
+    run = open_run(tmp_path / "run.db")
+    assert "all 2 workers ended" in run.cut
+    assert [doubt.id for doubt in doubts_of(run)][:1] == ["cut"]
+
+
+def test_a_series_that_ends_and_one_that_comes_are_every_workers(scripted: Start) -> None:
+    server = scripted([Rule(REPLIES["answer"])])
+    first = series("127.0.0.1", server.port, "a.test", seconds=3, timeout=0.3)
+    late = [
+        series("127.0.0.1", server.port, "a.test", seconds=3, timeout=0.3, index=k, lane=f"late-{ports}", ports=ports)
+        for k, ports in enumerate(["fresh", "fixed", "fixed"], 1)
+    ]
+    late[2] = replace(late[2], lane="late-too")
+
+    async def run() -> tuple[Recorded, list[Series]]:
+        engine, recorded = Engine(TWO), Recorded([first])
+        await engine.start([first])
+        engine.begin()
+        await asyncio.sleep(0.5)
+        recorded.series += engine.add([replace(s, start_ns=engine.now_ns()) for s in late])
+        await asyncio.sleep(1)
+        ended = engine.end([0, 2, 3], engine.now_ns())
+        while not engine.finished:
+            recorded.take(engine.flush())
+            await asyncio.sleep(0.1)
+        recorded.take(engine.flush())
+        await engine.close()
+        return recorded, [ended[0], recorded.series[1], *ended[1:]]
+
+    recorded, told = asyncio.run(run())
+    for index, one in enumerate(told):
+        assert recorded.planned(index) == pacer_of(one).count(0, 10 * NS) > 60
+        assert recorded.outcomes(index) == {"answer": recorded.planned(index)}

@@ -12,7 +12,7 @@ from fractions import Fraction
 from probe.book import Book
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import SUPPORTED, port_range
-from probe.model import Ports, Question, Series, Slice, TargetKind
+from probe.model import CONSTANT, Ports, Question, Series, Slice, TargetKind
 from probe.transport.ports import address_of
 from probe.transport.rows import Channel
 
@@ -58,7 +58,8 @@ class Deal:
         """
         if is_one_port(series.ports):
             owner = self._owners.setdefault(series.channel, len(self._owners) % self.workers)
-            return series if worker == owner else replace(series, start_ns=series.stop_ns, rate=Fraction(1, 1000))
+            nothing = replace(series, start_ns=series.stop_ns, rate=Fraction(1, 1000), shape=CONSTANT)
+            return series if worker == owner else nothing
         share, n = series.share, self.workers
         return replace(
             series,
