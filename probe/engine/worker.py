@@ -71,12 +71,15 @@ class _Path:
     transport: Transport
     agenda: Agenda
     closed: dict[int, _Closed] = field(default_factory=dict)
+    window: int = 0
+    """How many rows of the closed loops may be outstanding."""
+    opened: bool = False
+    """Whether any channel uses it."""
 
     @property
     def credit(self) -> int:
         """How many rows of closed loops may be sent now: replies that were read count, judged or not."""
-        window = sum(closed.series.shape.window for closed in self.closed.values())
-        return window - (self.transport.in_flight - self.transport.pending)
+        return self.window - (self.transport.in_flight - self.transport.pending)
 
 
 class Worker:
@@ -97,6 +100,7 @@ class Worker:
         # what series s asks in turn: count questions from first on, by _asked, or, of a book, one after the other
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._is_book = np.zeros(0, np.bool_)
+        self._used: list[_Path] = []
         self._channel_of = np.zeros(0, np.int64)
         self._first_of_channel: dict[int, int] = {}
         self._open: dict[int, dict[int, Series]] = {}
@@ -130,20 +134,23 @@ class Worker:
             self._channel_of[[s.index for s in mine]] = channel.index
             path = self._paths[mine[0].transport]
             path.transport.open(channel)
+            path.opened = True
             for each in mine:
                 path.agenda.add(each)
                 if each.shape.window:
                     path.closed[each.index] = _Closed(each)
+                    path.window += each.shape.window
         self._until = max([self._until, *(s.stop_ns for s in series)])
         self._recorder.series = len(self._count_asked)
         rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
-        windows = [closed.series.shape.window for path in self._paths.values() for closed in path.closed.values()]
-        self._exact = rate < EXACT_BELOW
+        self._used = [path for path in self._paths.values() if path.opened]
+        window = sum(path.window for path in self._used)
+        self._exact = rate < EXACT_BELOW and window <= CREDIT_ROWS
         self._chunk = int(min(max(rate * CHUNK_NS / 1e9, CHUNK_LEAST), CHUNK_MOST))
         self._judge_rows = min(max(self._chunk, JUDGE_LEAST), JUDGE_MOST)
-        self._least_credit = max(1, min(sum(windows) // 8, CREDIT_ROWS))
-        if windows:
-            self._judge_rows = JUDGE_MOST if sum(windows) > CREDIT_ROWS else 1
+        self._least_credit = max(1, min(window // 8, CREDIT_ROWS))
+        if window:
+            self._judge_rows = JUDGE_MOST if window > CREDIT_ROWS else 1
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
 
@@ -178,8 +185,8 @@ class Worker:
         """Until every schedule is over and every row has its outcome. t0 is CLOCK_MONOTONIC ns."""
         self._t0 = t0
         read_at = judge_at = orders_at = time.monotonic_ns()
-        paths = list(self._paths.values())
         while True:
+            paths = self._used
             self._send(paths)
             now = time.monotonic_ns()
             if now >= read_at:
@@ -217,9 +224,10 @@ class Worker:
         for path in paths:
             over = [i for i, closed in path.closed.items() if closed.series.stop_ns <= now - self._t0]
             for index in over:
-                del path.closed[index]
+                path.window -= path.closed.pop(index).series.shape.window
             if over:
                 path.transport.drop()
+                path.agenda.reached = max(path.agenda.reached, now - self._t0)
 
     def _send(self, paths: list[_Path]) -> None:
         """Send what is due, and prepare what comes next."""
@@ -328,8 +336,9 @@ class Worker:
 
     def _reached(self, paths: list[_Path], now: int) -> int:
         """Rows due before this instant (ns since t0) have started: the next harvest has them all."""
-        reached = min(min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths)
-        return min(reached, now - self._t0) if any(p.closed for p in paths) else reached
+        return min(
+            now - self._t0 if p.closed else min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths
+        )
 
     def _is_done(self, paths: list[_Path]) -> bool:
         """Nothing loaded, nothing in flight, nothing to come, and nobody may add anything."""
@@ -362,6 +371,7 @@ class Worker:
         for path in self._paths.values():
             path.agenda.clear()
             path.closed.clear()
+            path.window = 0
             path.transport.drop()
 
     def _look_after_sockets(self, now: int) -> None:
