@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probe.book import BookWriter
 from probe.doubts import doubts_of
 from probe.engine import Engine, EngineOptions, check_limits
 from probe.engine.plan import Deal
 from probe.errors import UsageError
-from probe.model import NS, WHOLE, Ports, Series, Shape, Slice
+from probe.model import NS, WHOLE, Ports, Question, Series, Shape, Slice
 from probe.outcome import Outcome
 from probe.recorder import Reader
 from probe.runfile import open_run
 from probe.schedule import pacer_of
 from tests.conftest import Start
 from tests.probing import Recorded, probe, series
+from tests.replies import encode_name
 from tests.servers import REPLIES, RealServer, Rule
 from tests.test_cli import start
 from tests.test_recorder import Make, pair
@@ -144,6 +146,29 @@ def test_a_stall_of_one_worker_is_its_own(scripted: Start) -> None:
     assert recorded.planned() == sum(recorded.outcomes().values()) == 320
     assert 130 <= recorded.outcomes()["unsent"] <= 140
     assert recorded.unsent() == {"stall": recorded.outcomes()["unsent"]}
+
+
+def test_a_book_is_every_workers_and_its_failures_are_named(scripted: Start) -> None:
+    """A million names would do as well: they are numbered as one stretch, and mapped by each worker."""
+    server = scripted([Rule(REPLIES["silent"], name="n-7.*"), Rule(REPLIES["answer"])])
+    writer = BookWriter(Question.of("", "A"))
+    for n in range(5000):
+        writer.add(encode_name(f"n-{n % 10}.test"))
+    book, two = writer.close(), (Question.of("n-7.test"), Question.of("b.test"))
+    wanted = [
+        replace(
+            series("127.0.0.1", server.port, "a.test", rate=100, seconds=1, index=k, lane=str(k), timeout=0.3),
+            questions=questions,
+        )
+        for k, questions in enumerate([two, book, book])
+    ]
+    recorded = probe(*wanted, options=TWO)
+    assert [recorded.outcomes(k) for k in range(3)] == [
+        {"answer": 50, "timeout": 50},
+        {"answer": 90, "timeout": 10},
+        {"answer": 90, "timeout": 10},
+    ]
+    assert {failure.question for failure in recorded.failures} == {"n-7.test A"}
 
 
 # -- a worker dies
