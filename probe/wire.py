@@ -1,4 +1,4 @@
-"""A question -> the octets of its query; a whole reply -> what it says. The only door to dnspython."""
+"""A question -> the octets of its query; a whole reply -> what it says: the only door to dnspython."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked and what is learnt from replies, through the engine: labels, weights, books, EDNS, NSID, expectations."""
+"""What is asked and what replies teach, through the engine: labels, weights, books, EDNS, NSID, expectations."""
 
 from __future__ import annotations
 

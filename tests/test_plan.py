@@ -279,7 +279,7 @@ def test_ad_hoc_names_that_change() -> None:
     [
         (Options(["::1"]), 100, Shape(), 10),
         (Options(["::1"], rate="20", arrivals="poisson"), 20, Shape("poisson"), 10),
-        (Options(["::1"], rate="MAX"), MAX_RATE, Shape("max", window=1024), 10),
+        (Options(["::1"], rate="MAX"), MAX_RATE, Shape("max", window=200), 10),
         (Options(["::1"], rate="max", max_inflight="80"), MAX_RATE, Shape("max", window=80), 10),
         (Options(["::1"], ramp="10:500:30"), 500, Shape(legs=(Leg(30 * NS, Fraction(1, 50), Fraction(1)),)), 30),
         (

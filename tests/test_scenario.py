@@ -228,7 +228,7 @@ WRONG = [
 LOADS = [
     # what stands in place of the second lane's rate -> the highest rate and the shape
     ("rate: 7", 7, Shape()),
-    ("rate: max", MAX_RATE, Shape("max", window=1024)),
+    ("rate: max", MAX_RATE, Shape("max", window=200)),
     ("rate: Max\n    max_inflight: 50", MAX_RATE, Shape("max", window=50)),
     ("rate: 7\n    arrivals: poisson", 7, Shape("poisson")),
     ("ramp: {from: 10, to: 500, over: 30s}", 500, Shape(legs=(Leg(30 * NS, Fraction(1, 50), Fraction(1)),))),

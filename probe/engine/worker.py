@@ -156,7 +156,9 @@ class Worker:
 
     def facts(self) -> dict[str, str]:
         """What was granted and chosen, for the report."""
-        facts = {"tick": "exact" if self._exact else f"{self._options.tick_ns // 1000} us", "gso": "off"}
+        gso = max((series.gso for channel in self._open.values() for series in channel.values()), default=1)
+        tick = "exact" if self._exact else f"{self._options.tick_ns // 1000} us"
+        facts = {"tick": tick, "gso": str(gso) if gso > 1 else "off"}
         for path in self._paths.values():
             facts.update(path.transport.facts())
         return facts

@@ -14,7 +14,7 @@ from probe.errors import UsageError
 from probe.model import CONSTANT, NS, Leg, Ports, Question, Shape
 from probe.scenario.quantity import MAX_RATE, duration_ns, rate_of, rate_text, seconds_text, whole
 
-WINDOW = 1024
+WINDOW = 200
 """Queries outstanding towards a target under `-Q max`, unless a person says otherwise."""
 UNPLANNED = "as fast as replies allow"
 NO_LIMIT = "there is no limit on outstanding queries: a schedule waits for no reply; it goes with a rate of `max` only"

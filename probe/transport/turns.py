@@ -15,14 +15,17 @@ class Turns:
     """The sockets of each channel, taken in turn. By channel index: count (0: none that stay), gso; int64."""
 
     def __init__(self) -> None:
-        self._first = self._turn = self.count = self.gso = EMPTY
+        self._first = self._turn = self._most = self.count = self.gso = EMPTY
 
     def admit(self, channel: Channel, first: int, count: int) -> None:
         """A channel's sockets: `count` from number `first` on."""
         new = np.zeros(max(0, channel.index + 1 - len(self.count)), np.int64)
         self._first, self._turn = np.append(self._first, new), np.append(self._turn, new)
+        self._most = np.append(self._most, new)
         self.count, self.gso = np.append(self.count, new), np.append(self.gso, new + 1)
         self._first[channel.index], self.count[channel.index], self.gso[channel.index] = first, count, channel.gso
+        most = channel.gso if channel.gso > 1 else RUN
+        self._most[channel.index] = min(most, max(1, channel.window // 4)) if channel.window else most
 
     def sockets(self, channel: int) -> range:
         """The numbers of a channel's sockets."""
@@ -32,7 +35,8 @@ class Turns:
     def deal(self, rows: Due, octets: Ints) -> tuple[Ints, Ints]:
         """The socket of each row, -1 where the channel has none that stay; where each run begins, and the last ends.
 
-        A run: rows of one channel and release, at most RUN, or as many as a burst holds, those all of one length.
+        A run: rows of one channel and release, at most RUN, or as many as a burst holds, those all of one length; of a
+        closed loop at most a quarter of what may be outstanding.
         """
         n, channel = len(rows.due), rows.channel
         gso = self.gso[channel]
@@ -41,7 +45,7 @@ class Turns:
         breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
         begins = np.flatnonzero(breaks[:n])
         rank = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
-        breaks[:n] |= rank % np.where(gso > 1, gso, RUN) == 0
+        breaks[:n] |= rank % self._most[channel] == 0
         runs = np.flatnonzero(breaks)
         mine = channel[runs[:-1]]
         count, turn = self.count[mine], self._turn[mine] + rank_within(mine)
