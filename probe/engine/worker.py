@@ -45,6 +45,8 @@ CREDIT_ROWS = 32
 ORDERS_NS = 20_000_000
 EXACT_BELOW = 2_000
 """Below this rate each row has its own wake-up; above, rows wait for the next tick."""
+GATHER_NS = 1_000_000
+"""A burst waits so long for its last row at the most."""
 RETIRE_NS = 1_000_000_000
 """How long after the last timeout of its rows a channel's sockets are closed."""
 BEHIND_NS = 1_000_000_000
@@ -101,6 +103,7 @@ class Worker:
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._is_book = np.zeros(0, np.bool_)
         self._used: list[_Path] = []
+        self._bursts: dict[int, tuple[int, float]] = {}
         self._channel_of = np.zeros(0, np.int64)
         self._first_of_channel: dict[int, int] = {}
         self._open: dict[int, dict[int, Series]] = {}
@@ -135,6 +138,8 @@ class Worker:
             path = self._paths[mine[0].transport]
             path.transport.open(channel)
             path.opened = True
+            if channel.gso > 1:
+                self._bursts[channel.index] = (channel.gso, channel.rate)
             for each in mine:
                 path.agenda.add(each)
                 if each.shape.window:
@@ -298,10 +303,21 @@ class Worker:
         question[listed] = self._asked[question[listed]]
         channel = self._channel_of[series]
         rows = Due(due, series, question, channel, nth << CHANNEL_BITS | channel, release)
+        if self._bursts and release is not due:
+            release = self._gathered(release, channel)
         if len(self._open) > 1 and not self._exact:
             order = np.lexsort((channel, release))
             rows = Due(*(column[order] for column in rows))
         path.transport.load(rows)
+
+    def _gathered(self, release: Ints, channel: Ints) -> Ints:
+        """When rows leave that go in bursts: a burst with the last of its rows, if that is soon."""
+        for index, (burst, rate) in self._bursts.items():
+            mine = np.flatnonzero(channel == index)
+            if len(mine) and burst / rate * 1e9 <= GATHER_NS:
+                last = np.minimum(np.arange(len(mine)) // burst * burst + burst - 1, len(mine) - 1)
+                release[mine] = release[mine[last]]
+        return release
 
     def _record(self, harvest: Harvest, transport: Transport) -> None:
         started, finished = harvest.started, harvest.finished
