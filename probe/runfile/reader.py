@@ -145,15 +145,18 @@ def open_run(path: Path | str) -> Run:
 
 
 @contextmanager
-def opened(path: Path | str) -> Iterator[tuple[Run, sqlite3.Connection]]:
-    """The same, with its database, which stays as it was read, also if the run is still going."""
+def opened(path: Path | str, *, histograms: bool = True) -> Iterator[tuple[Run, sqlite3.Connection]]:
+    """The same, with its database, which stays as it was read, also if the run is still going.
+
+    histograms: they are most of a run; without them those of the Run are empty.
+    """
     path = Path(path)
     _check_header(path)
     with ExitStack() as stack:
         try:
             db = _connect(path)
             stack.callback(db.close)
-            run = _read(path, db)
+            run = _read(path, db, histograms)
         except (sqlite3.Error, zlib.error, UsageError, ValueError, KeyError, TypeError, IndexError) as e:
             raise UsageError(
                 f"{path}: is a damaged run file: {e}; copy it again, with its -wal if it has one"
@@ -194,7 +197,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
 
 
-def _read(path: Path, db: sqlite3.Connection) -> Run:
+def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
     db.execute("BEGIN")  # one snapshot, also of a run that is still going
     row = db.execute(
         "SELECT version, name, command, scenario, started_unix_ns, planned_ns, objectives, flushed_ns, end_ns, cut,"
@@ -231,7 +234,7 @@ def _read(path: Path, db: sqlite3.Connection) -> Run:
         counts=counts,
         bad=Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad", 4)),
         in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight", 3)),
-        histograms=_histograms(db),
+        histograms=_histograms(db if histograms else None),
         unsent=_cells(db, "SELECT series, cause, n FROM unsent", len(series), {c.label: c for c in UnsentCause}),
         counters=_cells(db, "SELECT series, counter, n FROM counters", len(series), {c.label: c for c in Counter}),
         lag=lag,
@@ -259,10 +262,11 @@ def _counts(db: sqlite3.Connection) -> Counts:
     return Counts(*_columns(db, sql, 6))
 
 
-def _histograms(db: sqlite3.Connection) -> Histograms:
+def _histograms(db: sqlite3.Connection | None) -> Histograms:
     counts: list[Ints] = [np.empty((6, 0), np.int64)]
     maxima: list[Ints] = [np.empty((5, 0), np.int64)]
-    for second, width, packed, longest in db.execute("SELECT second, width, counts, maxima FROM histograms"):
+    rows = db.execute("SELECT second, width, counts, maxima FROM histograms") if db else ()
+    for second, width, packed, longest in rows:
         for parts, table in ((counts, unpack_counts(packed)), (maxima, unpack_maxima(longest))):
             when = np.broadcast_to(np.array([[second], [width]], np.int64), (2, table.shape[1]))
             parts.append(np.concatenate([when, table]))

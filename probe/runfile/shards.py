@@ -15,15 +15,19 @@ import numpy as np
 from probe.errors import UsageError
 from probe.model import NS, WHOLE, Doubt, Series, Slice
 from probe.runfile.packed import Ints
-from probe.runfile.reader import Run, opened
+from probe.runfile.reader import Counts, Run, opened
 
+_NONE = Counts(*np.empty((6, 0), np.int64))
 MOST_APART_NS = 50_000_000
 """Shards whose t0 differ by more are refused. Rows keep their times since their own t0: nothing is shifted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """A run of one slice, the database it is in, and what it doubts of itself."""
+    """A run of one slice, without what is large: histograms, and its counts if it ran to its end.
+
+    db: the database that has them; doubts: of itself.
+    """
 
     run: Run
     db: sqlite3.Connection
@@ -47,8 +51,9 @@ def shards_of(
     with ExitStack() as stack:
         shards = []
         for path in paths:
-            run, db = stack.enter_context(opened(path))
-            shards.append(Shard(run, db, _share(run, partial), tuple(doubts_of(run))))
+            run, db = stack.enter_context(opened(path, histograms=False))
+            share, doubts = _share(run, partial), tuple(doubts_of(run))
+            shards.append(Shard(run if run.cut else replace(run, counts=_NONE), db, share, doubts))
         shards.sort(key=lambda shard: shard.share.index)
         for shard in shards[1:]:
             _check_same_load(shards[0].run, shard.run)
