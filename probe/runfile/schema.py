@@ -51,7 +51,8 @@ CREATE TABLE seconds (      -- rows due in a second in which this series had not
   second INTEGER, series INTEGER, outcome INTEGER, good INTEGER, n INTEGER NOT NULL,
   PRIMARY KEY (second, series, outcome, good)
 ) WITHOUT ROWID;
-CREATE TABLE tenths (       -- rows due in 100 ms: only for seconds in which this series had a row that was not good
+CREATE TABLE tenths (       -- rows due in 100 ms: only for seconds in which this series had a row that was not good;
+                            -- in a merged run that is decided for each shard, so a second may be in both tables
   bucket INTEGER, series INTEGER, outcome INTEGER, good INTEGER, n INTEGER NOT NULL,
   PRIMARY KEY (bucket, series, outcome, good)
 ) WITHOUT ROWID;
