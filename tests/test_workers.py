@@ -210,11 +210,11 @@ def test_when_one_worker_dies_the_other_goes_on(scripted: Start) -> None:
     assert death.from_ns == pytest.approx(1.5 * NS, abs=0.3 * NS)
     assert [recorded.planned(k) for k in range(4)] == [400] * 4
     answers = [recorded.outcomes(k)["answer"] for k in range(4)]
-    assert answers[1] == 400
+    assert sum(recorded.outcomes(1).values()) == 400
     assert answers[3] == pytest.approx(150, abs=30)
     for k in (0, 2):
         assert answers[k] == pytest.approx(200 + 75, abs=15)
-        assert recorded.outcomes(k).keys() == {"answer"}
+    assert all(recorded.outcomes(k).keys() <= {"answer", "unsent"} for k in range(4))
     for second, column in recorded.seconds.items():
         left = (column.planned - column.counts.sum((2, 3))).sum(1)
         assert column.sealed
