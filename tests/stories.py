@@ -109,6 +109,20 @@ def over_tcp(path: Path) -> Run:
     return written(path, series, fate, name="adhoc", latency=lambda ns: (ns // NS + 1) * MS // 2, counters=counters)
 
 
+def named(path: Path) -> Run:
+    """Who answered, by NSID: pods share the Service's queries unevenly; some replies have no name; one pod lies."""
+    series = [
+        series_of(0, "vip-udp", "kube-dns", rate=50, seconds=20),
+        series_of(1, "vip-udp", "kube-dns", rate=50, seconds=20, qtype="AAAA", offset_ns=7 * MS),
+        series_of(2, "pods", "coredns-7d9f-aaaaa", POD, rate=10, seconds=20, address="127.53.1.1"),
+        series_of(3, "pods", "coredns-7d9f-bbbbb", POD, rate=10, seconds=20, address="127.53.1.2"),
+    ]
+    shares = zip("abcdef", (510, 400, 40, 30, 5, 5), strict=True)
+    servers = {f"coredns-7d9f-{letter * 5}": (n, n, 0, 0) for letter, n in shares}
+    servers["dns\x1b[31m\n"] = (0, 0, 150, 0)
+    return written(path, series, lambda *_: _GOOD, name="baseline", facts=FACTS, servers=servers)
+
+
 def foreign(path: Path) -> Run:
     """Names that would move the cursor, recolour the terminal or hide: from a scenario, a cluster, a server."""
     evil = "pod\x1b[31m\n\u202etxt.\x07\u200b"
@@ -118,5 +132,6 @@ def foreign(path: Path) -> Run:
 
 
 STORIES: dict[str, Callable[[Path], Run]] = {
-    story.__name__: story for story in (clean, blackout, a_third, refusals, stalled, dropped, cut, over_tcp, foreign)
+    story.__name__: story
+    for story in (clean, blackout, a_third, refusals, stalled, dropped, cut, over_tcp, named, foreign)
 }

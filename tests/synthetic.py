@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -136,12 +137,13 @@ def written(
     facts: dict[str, str] | None = None,
     latency: Latency = MS,
     counters: Mapping[tuple[int, Counter], int] | None = None,
+    servers: Mapping[str, Sequence[int]] | None = None,
     finish: bool = True,
     cut: str = "",
 ) -> Run:
     """Writes the run to `path` and reads it again; without finish, as kill -9 leaves it: the .db alone.
 
-    counters: what was counted beside the rows, by series and counter.
+    counters: what was counted beside the rows, by series and counter; servers: rows of each series by who answered.
     """
     columns = columns_of(series, fate, latency)
     end_ns = max(s.stop_ns for s in series)
@@ -157,7 +159,8 @@ def written(
         for (index, counter), n in (counters or {}).items():
             total.counters[index, counter] = n
         new = columns[at : at + MINUTE]
-        writer.flush(Flush(new, total.unsent, total.counters, total.lag, total.lag_max_ns, []), (at + len(new)) * NS)
+        named = {nsid: np.array(n) for nsid, n in (servers or {}).items()}
+        writer.flush(replace(total, columns=new, servers=named), (at + len(new)) * NS)
     if finish:
         writer.finish(end_ns, cut)
         return open_run(path)

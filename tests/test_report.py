@@ -32,7 +32,7 @@ KEYS = {
     "objectives": "text verdict met measure operator limit actual actual_at_best lane target why",
     "totals": "planned good in_flight lost lost_at_least outcomes unsent_by_cause counters",
     "series": "lane target target_kind transport ports qtype planned good in_flight lost lost_at_least outcomes"
-    " load latency_seconds rtt_seconds",
+    " load latency_seconds rtt_seconds answered_by",
     "windows": "from to seconds resolution_seconds lane target class planned lost lost_at_least inferred still_open"
     " others",
     "marks": "at seconds kind text source subject",
@@ -52,7 +52,7 @@ def golden(kind: str, story: str) -> Path:
 
 TOLD = [
     *(("text", story) for story in STORIES),
-    *(("json", story) for story in ("a_third", "refusals", "dropped", "cut")),
+    *(("json", story) for story in ("a_third", "refusals", "dropped", "cut", "named")),
     *(("dnsperf", story) for story in ("blackout", "stalled", "cut", "over_tcp", "foreign")),
 ]
 """Which story is told in which format by a golden file."""
@@ -208,6 +208,19 @@ def test_answers_and_what_was_not_sent_are_no_artefact(tmp_path: Path, outcome: 
         tmp_path / "run.db", [series_of(rate=100)], lambda _, due: outcome if due < 2_560 * MS else Outcome.ANSWER
     )
     assert "may come from a limit" not in text_report(run)
+
+
+def test_who_answered_by_the_name_that_a_real_server_gives(knot: RealServer, tmp_path: Path) -> None:
+    asked = ["-s", "127.0.0.1", "-p", str(knot.port), "-n", "a.example.test", "-Q", "50", "-l", "1", "--nsid"]
+    command = [sys.executable, "-m", "probe.cli", "run", *asked, "-o", "run.db"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "\n      answered by: knot-of-the-tests 100 %\n" in done.stdout
+    run = open_run(tmp_path / "run.db")
+    assert {nsid: n.tolist() for nsid, n in run.servers.items()} == {"knot-of-the-tests": [50]}
+    assert json.loads(json_report(run))["series"][0]["answered_by"] == {"knot-of-the-tests": 50}
 
 
 UP = (Leg(5 * NS, Fraction(1, 10), Fraction(1)), Leg(NS // 2, Fraction(1), Fraction(1)))

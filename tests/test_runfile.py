@@ -19,7 +19,7 @@ from probe.histogram import BINS
 from probe.model import NS, Edns, Failure, Interval, Leg, Mark, Question, Shape, Slice
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Duration, Flush
-from probe.runfile import FAILURES_KEPT, Head, RunFileProblem, RunWriter, open_run
+from probe.runfile import FAILURES_KEPT, Head, RunFileProblem, RunWriter, merge, open_run
 from tests.synthetic import MS, STARTED, columns_of, drawn, flush_of, series_of, written
 
 HEAD = Head("a run", STARTED, 10 * NS, "dnsprobe run x", "name: x\n", ("loss <= 0.1%",), {"tick": "200 us"})
@@ -60,7 +60,9 @@ def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
     writer.interval(life)
     lag = rng.integers(0, 3, BINS)
     for c in columns:
-        writer.flush(Flush([c], unsent, counters, lag, 77, [failure] if c.second == 0 else []), c.second * NS)
+        servers = {"pod-1": np.arange(7) * c.second, "pod 2\n": np.arange(7) == 3}
+        failures = [failure] if c.second == 0 else []
+        writer.flush(Flush([c], unsent, counters, lag, 77, failures, servers), c.second * NS)
     writer.end_series(2, 5 * NS)
     writer.finish(23 * NS)
 
@@ -73,6 +75,9 @@ def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
     assert run.failures == (failure,)
     assert (run.unsent == unsent).all()
     assert (run.counters == counters).all()
+    assert {nsid: n.tolist() for nsid, n in run.servers.items()} == {
+        "pod-1": [0, 22, 44, 66, 88, 110, 132], "pod 2\n": [0, 0, 0, 1, 0, 0, 0],
+    }  # fmt: skip
     assert (run.lag == lag).all()
     assert run.lag_max_ns == 77
     rows = run.counts
@@ -154,6 +159,16 @@ def test_unsealed_seconds_are_rewritten(tmp_path: Path) -> None:
     assert run.in_flight.n.sum() == 0
     assert run.bad.first_ns.min() == 2 * NS
     assert run.histograms.total([0], Duration.LATENCY)[0].sum() == 20
+
+
+def test_of_shards_who_answered_adds(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.db" for index in range(2)]
+    for index, path in enumerate(paths):
+        series = [replace(series_of(rate=10, seconds=3), share=Slice(index, 2))]
+        written(path, series, drawn(""), servers={"pod-1": [7 + index], f"pod-{index + 2}": [8 - index]})
+    merge(paths, tmp_path / "all.db", "dnsprobe merge", lambda _: [])
+    servers = open_run(tmp_path / "all.db").servers
+    assert {nsid: n.tolist() for nsid, n in servers.items()} == {"pod-1": [15], "pod-2": [8], "pod-3": [7]}
 
 
 def test_nothing_is_left_beside_a_finished_file(tmp_path: Path) -> None:

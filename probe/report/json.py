@@ -15,7 +15,8 @@
                     even, poisson, or max, the closed loop: as fast as replies allow, with so many outstanding; legs[]:
                     seconds, from_qps, to_qps; pair; gso; latency_seconds{}: from due to a good reply, every other row
                     that was sent as infinite, however fast its reply; rtt_seconds{}: from send to reply, of all
-                    replies; both p50, p90, p99, p999, max
+                    replies; both p50, p90, p99, p999, max;
+                    answered_by{}: rows by the NSID of the server that answered them, empty if it was not asked for
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
@@ -126,6 +127,7 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) 
         "load": _load(s),
         "latency_seconds": {name: _seconds(ranked_ns(*latency, q, *fate)) for name, q in QUANTILES.items()},
         "rtt_seconds": {name: _seconds(ranked_ns(*rtt, q)) for name, q in QUANTILES.items()},
+        "answered_by": {nsid: int(n[s.index]) for nsid, n in run.servers.items() if n[s.index]},
     }
 
 

@@ -6,6 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
@@ -21,6 +23,9 @@ WINDOWS_SHOWN = 40
 
 OCTETS = (Counter.SENT_OCTETS, Counter.RECEIVED_OCTETS)
 """Counters that are no rows: JSON has them."""
+
+SERVERS_NAMED = 4
+"""Of more servers than this that answered a lane, those that answered most; JSON has them all."""
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -129,7 +134,10 @@ def _lanes(timeline: Timeline) -> list[str]:
         part = between(surely / loss.asked, loss.share, share) if loss.asked else share(loss.share)
         numbers = (count(loss.planned), unsent, count(loss.good), lost, part)
         rows.append((_channel(c), f"{c.transport} {c.ports}", *numbers, *map(duration, quantiles)))
-    lines = _table(rows, "<<>>>>>>>>")
+    head_line, *of_channels = _table(rows, "<<>>>>>>>>")
+    lines = [head_line]
+    for c, line in zip(timeline.channels, of_channels, strict=True):
+        lines += [line, *_wrapped(_answered_by(timeline.run, c), 6, 8)]
     lines.append("  p50, p99, max: from when a query was due to its good reply; never: that row was lost")
     if any(spared(c) for c in timeline.channels):
         lines.append(
@@ -139,8 +147,24 @@ def _lanes(timeline: Timeline) -> list[str]:
     beside = planned - sum(c.loss().planned for c in timeline.channels)
     if beside > 0:
         lines.append(f"  pods count from Ready to deletion: {count(beside)} rows outside of that are not shown here")
-    totals = _wrapped(_totals(timeline, planned), 2)
-    return [*lines, *(line.replace(NO_BREAK, " ") for line in totals)]
+    return [*lines, *_wrapped(_totals(timeline, planned), 2)]
+
+
+def _answered_by(run: Run, channel: Channel) -> str:
+    """Who named itself in how many of all replies, '' if nobody did."""
+    mine = [s.index for s in run.series if s.channel == channel.name]
+    named = {nsid: int(n[mine].sum()) for nsid, n in run.servers.items() if n[mine].any()}
+    if not named:
+        return ""
+    rows = run.counts
+    replies = int(rows.n[np.isin(rows.series, mine) & np.isin(rows.outcome, [*REPLIED])].sum())
+    nameless = max(0, replies - sum(named.values()))
+    ranked = sorted(named.items(), key=lambda server: -server[1])
+    told = [(plain(nsid), n) for nsid, n in ranked[:SERVERS_NAMED]]
+    rest = [n for _, n in ranked[SERVERS_NAMED:]]
+    told += [(f"{len(rest)} more", sum(rest)), ("without a name", nameless)]
+    whole = sum(n for _, n in told)
+    return "answered by: " + ", ".join(f"{who} {share(n / whole)}".replace(" ", NO_BREAK) for who, n in told if n)
 
 
 def _totals(timeline: Timeline, planned: int) -> str:
@@ -257,6 +281,7 @@ def _table(rows: Sequence[Row], aligned: str) -> list[str]:
 
 def _wrapped(text: str, indent: int = 0, later: int | None = None) -> Iterable[str]:
     rest = " " * (indent if later is None else later)
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text, WIDTH, initial_indent=" " * indent, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
+    return [line.replace(NO_BREAK, " ") for line in lines]

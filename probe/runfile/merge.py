@@ -159,17 +159,20 @@ def _one(parts: Sequence[tuple[Interval, Shard]]) -> Interval:
 
 
 def _totals(runs: Sequence[Run], homes: Sequence[Ints], series: int) -> Flush:
-    """What a run file has once: causes of unsent rows, counters, lag, exact failures."""
+    """What a run file has once: causes of unsent rows, counters, who answered, lag, exact failures."""
     unsent = np.zeros((series, len(UnsentCause)), np.int64)
     counters = np.zeros((series, len(Counter)), np.int64)
+    servers: dict[str, Ints] = {}
     failures: list[Failure] = []
     for run, home in zip(runs, homes, strict=True):
         np.add.at(unsent, home, run.unsent)
         np.add.at(counters, home, run.counters)
+        for nsid, n in run.servers.items():
+            np.add.at(servers.setdefault(nsid, np.zeros(series, np.int64)), home, n)
         failures += [replace(failure, series=int(home[failure.series])) for failure in run.failures]
     failures.sort(key=lambda failure: failure.due_ns)
     lag = np.sum([run.lag for run in runs], axis=0)
-    return Flush([], unsent, counters, lag, max(run.lag_max_ns for run in runs), failures)
+    return Flush([], unsent, counters, lag, max(run.lag_max_ns for run in runs), failures, servers)
 
 
 def _add_tables(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -113,6 +113,7 @@ class Run:
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
+    servers: rows by the NSID of the server that answered them, int64[S] each.
     doubts: of a merged run, those of its shards.
     """
 
@@ -136,6 +137,7 @@ class Run:
     finished: bool
     cut: str
     doubts: tuple[Doubt, ...] = ()
+    servers: Mapping[str, Ints] = field(default_factory=dict)
 
 
 def open_run(path: Path | str) -> Run:
@@ -246,6 +248,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
             Doubt(id_, text, tuple(json.loads(lanes)), bool(hides))
             for id_, text, lanes, hides in db.execute("SELECT id, text, lanes, hides_loss FROM doubts ORDER BY rowid")
         ),
+        servers=_servers(db, len(series)),
     )
 
 
@@ -278,6 +281,13 @@ def _cells(db: sqlite3.Connection, sql: str, series: int, names: dict[str, Unsen
     for index, label, n in db.execute(sql):
         table[index, names[label]] = n
     return table
+
+
+def _servers(db: sqlite3.Connection, series: int) -> dict[str, Ints]:
+    found: dict[str, Ints] = {}
+    for index, nsid, n in db.execute("SELECT series, nsid, n FROM servers ORDER BY series, nsid"):
+        found.setdefault(nsid, np.zeros(series, np.int64))[index] = n
+    return found
 
 
 def _series(row: tuple[object, ...]) -> Series:

@@ -83,6 +83,9 @@ CREATE TABLE unsent (       -- unsent rows by cause, whole run
 CREATE TABLE counters (     -- what was counted beside the outcomes, whole run
   series INTEGER, counter TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, counter)
 ) WITHOUT ROWID;
+CREATE TABLE servers (      -- rows by the server that answered them, as it named itself (NSID, RFC 5001), whole run
+  series INTEGER, nsid TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, nsid)
+) WITHOUT ROWID;
 CREATE TABLE lag (          -- send minus due of every row that was sent; bins as in histograms
   bin INTEGER PRIMARY KEY, n INTEGER NOT NULL
 );

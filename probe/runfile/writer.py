@@ -130,6 +130,9 @@ class RunWriter:
         self._latest = {
             "INSERT OR REPLACE INTO unsent VALUES (?, ?, ?)": _cells(flush.unsent, UnsentCause),
             "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)": _cells(flush.counters, Counter),
+            "INSERT OR REPLACE INTO servers VALUES (?, ?, ?)": [
+                (s, nsid, int(n[s])) for nsid, n in flush.servers.items() for s in np.flatnonzero(n).tolist()
+            ],
             "INSERT OR REPLACE INTO lag VALUES (?, ?)": list(zip(bins.tolist(), flush.lag[bins].tolist(), strict=True)),
             "UPDATE run SET flushed_ns = ?, lag_max_ns = ?, failures_left_out = ?": [
                 (in_run_ns, flush.lag_max_ns, left_out)
