@@ -31,4 +31,9 @@ Data goes one way:
                   -> timeline -> verdict -> report;      cluster watch, steps -> marks -> run file
 """
 
+import os
+
+# Before numpy is imported: nothing here multiplies matrices, and its threads would take the core that queries need.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 __version__ = "0.1.0"

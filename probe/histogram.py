@@ -15,16 +15,16 @@ OCTAVES = 26
 """1.024 us x 2^26 = 68 s; longer durations land in the last bin."""
 BINS = OCTAVES << SUBBITS
 
-_FLOOR_BITS = FLOOR_NS.bit_length() - 1
+_SHIFT = 52 - SUBBITS
+_FIRST = int(np.array([FLOOR_NS], np.float64).view(np.int64)[0]) >> _SHIFT
 
 
 def bins_of(nanoseconds: NDArray[np.int64]) -> NDArray[np.int64]:
     """The bin of each duration: int64[n] -> int64[n] in [0, BINS)."""
-    clipped = np.clip(nanoseconds, FLOOR_NS, (FLOOR_NS << OCTAVES) - 1)
-    mantissa, exponent = np.frexp(clipped.astype(np.float64))
-    octave = exponent.astype(np.int64) - 1 - _FLOOR_BITS
-    within = ((mantissa * 2.0 - 1.0) * (1 << SUBBITS)).astype(np.int64)
-    return (octave << SUBBITS) + within
+    # A double is its exponent, then its mantissa: shifted so far that SUBBITS of that are left, it counts bins.
+    bits = nanoseconds.astype(np.float64).view(np.int64) >> _SHIFT
+    bins: NDArray[np.int64] = np.minimum(np.maximum(bits - _FIRST, 0), BINS - 1)
+    return bins
 
 
 def lower_edge_ns(bin_index: int) -> float:

@@ -254,8 +254,10 @@ class Questions:
 
     def queries(self, numbers: Ints, tokens: Ints) -> tuple[Octets, Ints]:
         """The queries for n rows, id 0: uint8[n, w], and the octets of each."""
-        forms, _ = self._forms_of(numbers, tokens)
-        return forms.query, forms.octets
+        if self._kinds or self._is_label:
+            forms, _ = self._forms_of(numbers, tokens)
+            return forms.query, forms.octets
+        return self._forms.query.take(numbers, axis=0), self._forms.octets.take(numbers)
 
     def good(self, numbers: Ints, outcomes: Ints) -> NDArray[np.bool_]:
         """Which of n outcomes are what their questions expect. What a `pinned` question expects is learnt here."""
@@ -287,11 +289,15 @@ class Questions:
 
         Truncated wins over any RCODE. A header alone with an error RCODE counts as a reply (RFC 1035, 4.1.1: FORMERR).
         """
-        forms, rows = self._forms_of(numbers, tokens)
+        if self._kinds or self._is_label:
+            forms, rows = self._forms_of(numbers, tokens)
+            each = np.arange(len(numbers))
+        else:
+            forms, rows, each = self._forms, numbers, numbers
         width = forms.plain.shape[1]
-        words = head[:, :width].view(np.uint64)
-        differ = (words ^ forms.plain.view(np.uint64)) & forms.mask.view(np.uint64)
-        plain = lengths == forms.plain_octets
+        differ = head[:, :width].view(np.uint64) ^ forms.plain.view(np.uint64).take(each, axis=0)
+        differ &= forms.mask.view(np.uint64).take(each, axis=0)
+        plain = lengths == forms.plain_octets.take(each)
         if differ.any():
             plain[np.flatnonzero(differ) // (width // 8)] = False
         n = len(lengths)
@@ -299,7 +305,7 @@ class Questions:
         rest = np.flatnonzero(~plain)
         if len(rest):
             self._classify_odd(
-                rest, head[rest], lengths[rest], forms.take(rest), numbers, rows, channels, reply, verdicts
+                rest, head[rest], lengths[rest], forms.take(each[rest]), numbers, rows, channels, reply, verdicts
             )
         return verdicts
 

@@ -222,7 +222,10 @@ class Recorder:
         """Add rows that came due and rows that finished, as one change: planned never lags behind the outcomes."""
         room = self._room
         p_second, f_second = planned_due // NS, rows.due // NS
-        seconds = np.union1d(p_second, f_second)
+        ends = [end for column in (p_second, f_second) if len(column) for end in (column.min(), column.max())]
+        if not ends:
+            return
+        seconds = np.arange(min(ends), max(ends) + 1)
         for second in seconds.tolist():
             if room.second[second % room.places] != second:
                 self._open(second)
@@ -246,9 +249,12 @@ class Recorder:
             have = values >= 0
             if not have.any():
                 continue
-            at = by_series[have] * len(Duration) + kind
-            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values[have]), _ONE)
-            np.maximum.at(room.maxima.reshape(-1), at, values[have])
+            of_series = by_series
+            if not have.all():
+                of_series, values = by_series[have], values[have]
+            at = of_series * len(Duration) + kind
+            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values), _ONE)
+            np.maximum.at(room.maxima.reshape(-1), at, values)
         missed = rows.outcome == Outcome.UNSENT
         if missed.any():
             np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], np.int64(1))

@@ -38,8 +38,12 @@ HORIZON_NS = 100_000_000
 JUDGE_NS = 20_000_000
 JUDGE_LEAST, JUDGE_MOST = 512, 1024
 """Replies are judged when so many wait, as many as come in CHUNK_NS; of a closed loop, when a quarter of it waits."""
-CLOSED_NS = 100_000
+CLOSED_NS = 20_000
 """How often a closed loop looks for replies: it blocks in between, so that it takes no core from the server."""
+SLOW_START = 32
+"""What a closed loop sends before the first reply."""
+CATCH_UP_ROWS, CATCH_UP_SPEED = 100, 3
+"""Late rows are sent by so many, and so many times as fast as they were due: a server's default buffer holds 256."""
 CREDIT_ROWS = 32
 """A closed loop with a window of more than eight times as many sends so many rows together at the least."""
 ORDERS_NS = 20_000_000
@@ -75,13 +79,20 @@ class _Path:
     closed: dict[int, _Closed] = field(default_factory=dict)
     window: int = 0
     """How many rows of the closed loops may be outstanding."""
+    hold_until: int = 0
+    """Rows that are late are not sent before: all at once they would overrun the server's receive buffer."""
+    answered: int = 0
+    """How many rows are done, as far as a closed loop asks."""
     opened: bool = False
     """Whether any channel uses it."""
 
     @property
     def credit(self) -> int:
-        """How many rows of closed loops may be sent now: replies that were read count, judged or not."""
-        return self.window - (self.transport.in_flight - self.transport.pending)
+        """How many rows of closed loops may be sent now: replies that were read count, judged or not.
+
+        At first few, then one more for each reply, so that no server's receive buffer is overrun by the start.
+        """
+        return min(self.window, SLOW_START + self.answered) - (self.transport.in_flight - self.transport.pending)
 
 
 class Worker:
@@ -103,6 +114,7 @@ class Worker:
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._is_book = np.zeros(0, np.bool_)
         self._used: list[_Path] = []
+        self._catch_up_ns = 0
         self._bursts: dict[int, tuple[int, float]] = {}
         self._channel_of = np.zeros(0, np.int64)
         self._first_of_channel: dict[int, int] = {}
@@ -156,6 +168,7 @@ class Worker:
         self._least_credit = max(1, min(window // 8, CREDIT_ROWS))
         if window:
             self._judge_rows = JUDGE_MOST if window > CREDIT_ROWS else 1
+        self._catch_up_ns = int(CATCH_UP_ROWS / CATCH_UP_SPEED / rate * 1e9)
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
 
@@ -195,16 +208,20 @@ class Worker:
         while True:
             paths = self._used
             self._send(paths)
+            due = self._next_due(paths)
             now = time.monotonic_ns()
+            if now < min(read_at, judge_at, orders_at):
+                self._wait(paths, min(due, read_at, judge_at, orders_at) - now)
+                continue
             if now >= read_at:
-                for path in paths:
-                    path.transport.read(now)
+                self._read(paths, now)
                 read_at = now + min(self._read_every(path) for path in paths)
             self._end_closed(paths, now)
             reached = self._reached(paths, now)
             behind = reached < now - self._t0 - BEHIND_NS
             if behind or now >= judge_at or sum(p.transport.pending for p in paths) >= self._judge_rows:
                 for _ in self._judge(paths):
+                    self._read([path for path in paths if path.closed], time.monotonic_ns())
                     self._send(paths)
                 judge_at = now + JUDGE_NS
                 done = self._is_done(paths)
@@ -215,8 +232,16 @@ class Worker:
                 orders_at = now + ORDERS_NS
                 self._obey(orders)
                 self._look_after_sockets(now)
-            due = min(now + CLOSED_NS if p.closed else p.transport.next_due for p in paths)
-            self._wait(paths, min(due, read_at, judge_at, orders_at) - time.monotonic_ns())
+
+    @staticmethod
+    def _read(paths: list[_Path], now: int) -> None:
+        for path in paths:
+            path.transport.read(now)
+
+    @staticmethod
+    def _next_due(paths: list[_Path]) -> int:
+        """When there is something to send; of a closed loop that is known when replies are read."""
+        return min(NEVER if path.closed else max(path.transport.next_due, path.hold_until) for path in paths)
 
     def _read_every(self, path: _Path) -> int:
         """How long replies may wait. Above EXACT_BELOW waking up for each would cost more than the rest."""
@@ -239,11 +264,15 @@ class Worker:
     def _send(self, paths: list[_Path]) -> None:
         """Send what is due, and prepare what comes next."""
         for path in paths:
-            if not path.closed:
-                path.transport.send(time.monotonic_ns())
-            elif (credit := path.credit) >= self._least_credit:
-                path.transport.send(NEVER, credit)
-            if path.transport.next_due == NEVER:
+            transport = path.transport
+            if path.closed:
+                if (credit := path.credit) >= self._least_credit:
+                    transport.send(NEVER, credit)
+            elif path.hold_until <= (now := time.monotonic_ns()):
+                transport.send(now, CATCH_UP_ROWS)
+                if transport.next_due <= now:
+                    path.hold_until = now + self._catch_up_ns
+            if transport.next_due == NEVER:
                 self._load(path)
 
     def _judge(self, paths: list[_Path]) -> Iterator[None]:
@@ -254,12 +283,16 @@ class Worker:
             harvest = path.transport.harvest()
             yield
             self._record(harvest, path.transport)
+            path.answered += len(harvest.finished.due)
             yield
 
     def _wait(self, paths: list[_Path], nanoseconds: int) -> None:
         if nanoseconds <= 0:
             return
         watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None] if self._exact else []
+        if not watched:
+            time.sleep(nanoseconds / 1e9)
+            return
         ready, _, _ = select.select(watched, [], [], nanoseconds / 1e9)
         if ready:
             now = time.monotonic_ns()

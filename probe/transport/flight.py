@@ -59,8 +59,8 @@ class Flight:
     def __init__(self, questions: Questions, random: np.random.Generator) -> None:
         self._questions = questions
         self._random = random
-        self.ids_of = random.permutation(IDS)
-        self._k_of = np.argsort(self.ids_of)
+        self.ids_of = random.permutation(IDS).astype(np.int32)
+        self._k_of = np.argsort(self.ids_of).astype(np.int32)
         self.sockets = 0
         self._base, self._mask, self._offset = EMPTY.copy(), EMPTY.copy(), EMPTY.copy()
         self._next, self.channel_of = EMPTY.copy(), EMPTY.copy()
@@ -228,6 +228,7 @@ class Flight:
         self._state[slots] = state
         self.in_flight -= n
         columns = self._columns
+        socket = columns["socket"][slots]
         return Finished(
             series=columns["series"][slots],
             question=columns["question"][slots],
@@ -238,9 +239,9 @@ class Flight:
             cause=np.zeros(n, np.int64),
             errno=np.full(n, errno, np.int64),
             phase=columns["phase"][slots],
-            socket=columns["socket"][slots],
+            socket=socket,
             source=columns["source"][slots],
-            query_id=self.ids_of[(columns["k"][slots] + self._offset[columns["socket"][slots]]) & (IDS - 1)],
+            query_id=self.ids_of[(columns["k"][slots] + self._offset[socket]) & (IDS - 1)].astype(np.int64),
             connect_ns=columns["connect"][slots],
             server=np.full(n, server, np.int64),
         )

@@ -142,10 +142,12 @@ class Ledger:
             return sent
         first, stop, began, ended = np.array(self._batches, np.int64).T
         n = stop - first
-        nth = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
-        sent[np.repeat(first - a, n) + nth] = np.repeat(began, n) + (2 * nth + 1) * np.repeat(ended - began, n) // (
-            2 * np.repeat(n, n)
-        )
+        # half a step, a whole one, ...: what is before a row in its batch
+        steps = np.arange(0.5, int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
+        instants: Ints = np.repeat(began, n) + (steps * np.repeat((ended - began) / n, n)).astype(np.int64)
+        if len(instants) == len(sent):
+            return instants
+        sent[np.concatenate([np.arange(i - a, j - a) for i, j, _, _ in self._batches])] = instants
         return sent
 
     def _give_up(self, rows: Due, sent: Ints) -> None:

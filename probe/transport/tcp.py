@@ -25,7 +25,7 @@ from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
-from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
+from probe.transport.flight import IDS, Ints, Replies, State, count
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Unsent, address_of, bind_in_half, half_of_ports
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
@@ -192,13 +192,13 @@ class Tcp:
     def load(self, rows: Due) -> None:
         self.settle()
         packets, octets = self._questions.queries(rows.question, rows.token)
-        sockets, runs = self._turns.deal(rows, octets)
+        sockets, nth, runs = self._turns.deal(rows, octets)
         n = len(sockets)
         slots, ids = np.full(n, -1, np.int64), np.zeros(n, np.int64)
         at = np.flatnonzero((sockets >= 0) & self._ledger.in_time(rows, self.stall_ns))
         if len(at):
             when = self._ledger.instants(rows)[at]
-            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], rank_within(sockets[at]), when, State.EXPIRED)
+            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth[at], when, State.EXPIRED)
         framed = np.empty((n, packets.shape[1] + 2), np.uint8)
         framed[:, 0], framed[:, 1] = octets >> 8, octets & 0xFF
         framed[:, 2:] = packets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from probe.transport.flight import Ints, rank_within
@@ -9,6 +11,17 @@ from probe.transport.rows import EMPTY, Channel, Due
 
 RUN = 64
 """At most so many rows of a tick leave from one source port, or on one connection, together."""
+
+
+class Dealt(NamedTuple):
+    """socket: of each row, -1 where its channel has none that stay; nth: how many rows dealt before it have that one.
+
+    runs: where each run of rows that leave together begins, and where the last ends.
+    """
+
+    socket: Ints
+    nth: Ints
+    runs: Ints
 
 
 class Turns:
@@ -32,23 +45,36 @@ class Turns:
         first = int(self._first[channel])
         return range(first, first + int(self.count[channel]))
 
-    def deal(self, rows: Due, octets: Ints) -> tuple[Ints, Ints]:
-        """The socket of each row, -1 where the channel has none that stay; where each run begins, and the last ends.
+    def deal(self, rows: Due, octets: Ints) -> Dealt:
+        """Put rows in runs, and runs on sockets: rows of one channel and release, at most RUN or a burst of one length.
 
-        A run: rows of one channel and release, at most RUN, or as many as a burst holds, those all of one length; of a
-        closed loop at most a quarter of what may be outstanding.
+        Runs of a closed loop are at most a quarter of what may be outstanding.
         """
         n, channel = len(rows.due), rows.channel
         gso = self.gso[channel]
         breaks = np.ones(n + 1, np.bool_)
         breaks[1:n] = (rows.release[1:] != rows.release[:-1]) | (channel[1:] != channel[:-1])
-        breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
+        if (gso > 1).any():
+            breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
         begins = np.flatnonzero(breaks[:n])
-        rank = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
-        breaks[:n] |= rank % self._most[channel] == 0
+        nth = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
+        breaks[:n] |= nth % self._most[channel] == 0
         runs = np.flatnonzero(breaks)
-        mine = channel[runs[:-1]]
+        begins, lengths = runs[:-1], np.diff(runs)
+        mine = channel[begins]
         count, turn = self.count[mine], self._turn[mine] + rank_within(mine)
         np.add.at(self._turn, mine, np.int64(1))
         each = np.where(count > 0, self._first[mine] + turn % np.maximum(count, 1), -1)
-        return np.repeat(each, np.diff(runs)), runs
+        order = np.argsort(each, kind="stable")
+        before = np.empty_like(each)
+        before[order] = _since_first(lengths[order], each[order])
+        nth = np.arange(n) - np.repeat(begins - before, lengths)
+        return Dealt(np.repeat(each, lengths), nth, runs)
+
+
+def _since_first(lengths: Ints, groups: Ints) -> Ints:
+    """The sum of the lengths before each within its group; groups stand together."""
+    before = np.cumsum(lengths) - lengths
+    first = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
+    out: Ints = before - np.repeat(before[first], np.diff(np.append(first, len(groups))))
+    return out

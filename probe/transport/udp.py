@@ -26,7 +26,7 @@ from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Door, FreshPorts, PortLedger, Unsent
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
-from probe.transport.turns import Turns
+from probe.transport.turns import Dealt, Turns
 
 _RESENDS = 4
 _REPLY_OCTETS = 832
@@ -171,31 +171,31 @@ class Udp:
         if (self._turns.gso[rows.channel] > 1).any():
             order = np.lexsort((octets, rows.channel, rows.release))
             rows, packets, octets = Due(*(column[order] for column in rows)), packets[order], octets[order]
-        sockets, runs = self._assigned(rows, octets)
+        sockets, nth, runs = self._assigned(rows, octets)
         slots, ids = np.full(len(sockets), -1, np.int64), np.zeros(len(sockets), np.int64)
-        at = np.flatnonzero(sockets >= 0)
-        slots[at], ids[at] = self._ledger.flight.reserve(
-            sockets[at],
-            rank_within(sockets[at]),
-            self._ledger.instants(rows)[at],
-            np.where(self._turns.count[rows.channel[at]] > 0, State.ANSWERED, State.NEVER),
-        )
+        rests = np.where(self._turns.count[rows.channel] > 0, State.ANSWERED, State.NEVER)
+        at = slice(None) if sockets.min(initial=0) >= 0 else np.flatnonzero(sockets >= 0)
+        when = self._ledger.instants(rows)
+        slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth[at], when[at], rests[at])
         packets[:, 0], packets[:, 1] = ids >> 8, ids & 0xFF
         self._packets = packets
         self._sender.load(packets, octets)
         self._plan(runs, rows, sockets, slots, octets)
         self._ledger.load(rows, slots, sockets, ids, octets)
 
-    def _assigned(self, rows: Due, octets: Ints) -> tuple[Ints, Ints]:
-        """Which socket each row leaves from, -1 where that is seen when it leaves; and where runs begin, and end."""
-        sockets, runs = self._turns.deal(rows, octets)
-        sockets[~self._ledger.in_time(rows, self.stall_ns)] = -1
+    def _assigned(self, rows: Due, octets: Ints) -> Dealt:
+        """Which socket each row leaves from, -1 where that is seen when it leaves."""
+        sockets, nth, runs = self._turns.deal(rows, octets)
+        late = ~self._ledger.in_time(rows, self.stall_ns)
+        if late.any():
+            sockets[late] = -1
         for index, ports in self._fresh.items():
             at = np.flatnonzero(rows.channel == index)
             if len(at):
                 runs = np.union1d(runs, np.concatenate([at, at + 1]))
                 sockets[at] = ports.take(rows.token[at] >> CHANNEL_BITS)
-        return sockets, runs
+                nth[at] = rank_within(sockets[at])
+        return Dealt(sockets, nth, runs)
 
     def _plan(self, runs: Ints, rows: Due, sockets: Ints, slots: Ints, octets: Ints) -> None:
         """What send() will call for each run; runs: where each begins, and the end of the last."""
