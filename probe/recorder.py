@@ -225,10 +225,12 @@ class Recorder:
         ends = [end for column in (p_second, f_second) if len(column) for end in (column.min(), column.max())]
         if not ends:
             return
-        seconds = np.arange(min(ends), max(ends) + 1)
-        for second in seconds.tolist():
-            if room.second[second % room.places] != second:
-                self._open(second)
+        first, last = min(ends), max(ends)
+        near = last - first <= 2  # sorting out which seconds there are costs more than a second too many
+        seconds = np.arange(first, last + 1) if near else np.union1d(p_second, f_second)
+        for at in seconds.tolist():
+            if room.second[at % room.places] != at:
+                self._open(at)
         places = seconds % room.places
         room.version[places] += 1
         base = self._base(p_second, planned_series, planned_due)
@@ -251,7 +253,7 @@ class Recorder:
                 continue
             of_series = by_series
             if not have.all():
-                of_series, values = by_series[have], values[have]
+                of_series, values = by_series[have], values[have]  # noqa: PLW2901
             at = of_series * len(Duration) + kind
             np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values), _ONE)
             np.maximum.at(room.maxima.reshape(-1), at, values)

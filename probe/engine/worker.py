@@ -210,7 +210,7 @@ class Worker:
             self._send(paths)
             due = self._next_due(paths)
             now = time.monotonic_ns()
-            if now < min(read_at, judge_at, orders_at):
+            if now < min(due, read_at, judge_at, orders_at):
                 self._wait(paths, min(due, read_at, judge_at, orders_at) - now)
                 continue
             if now >= read_at:
@@ -269,8 +269,8 @@ class Worker:
                 if (credit := path.credit) >= self._least_credit:
                     transport.send(NEVER, credit)
             elif path.hold_until <= (now := time.monotonic_ns()):
-                transport.send(now, CATCH_UP_ROWS)
-                if transport.next_due <= now:
+                sent = transport.send(now, CATCH_UP_ROWS)
+                if sent >= CATCH_UP_ROWS and transport.next_due <= now:
                     path.hold_until = now + self._catch_up_ns
             if transport.next_due == NEVER:
                 self._load(path)

@@ -109,8 +109,8 @@ class Transport(Protocol):
     def next_due(self) -> int:
         """When the next loaded row is due; NEVER if all are sent."""
 
-    def send(self, now: int, most: int = NEVER) -> None:
-        """Send what is due at `now`, about `most` rows. Rows due more than the stall limit ago are UNSENT, not late."""
+    def send(self, now: int, most: int = NEVER) -> int:
+        """Send what is due at `now`, about `most` rows; how many. Rows late by more than the stall limit are UNSENT."""
 
     def read(self, now: int) -> None:
         """Take in replies and errors that wait; cheap when there are none."""

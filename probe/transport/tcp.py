@@ -25,7 +25,7 @@ from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
-from probe.transport.flight import IDS, Ints, Replies, State, count
+from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Unsent, address_of, bind_in_half, half_of_ports
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
@@ -198,7 +198,8 @@ class Tcp:
         at = np.flatnonzero((sockets >= 0) & self._ledger.in_time(rows, self.stall_ns))
         if len(at):
             when = self._ledger.instants(rows)[at]
-            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth[at], when, State.EXPIRED)
+            nth = nth if len(at) == n else rank_within(sockets[at])
+            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, when, State.EXPIRED)
         framed = np.empty((n, packets.shape[1] + 2), np.uint8)
         framed[:, 0], framed[:, 1] = octets >> 8, octets & 0xFF
         framed[:, 2:] = packets
@@ -215,11 +216,11 @@ class Tcp:
     def next_due(self) -> int:
         return self._ledger.next_due
 
-    def send(self, now: int, most: int = NEVER) -> None:
+    def send(self, now: int, most: int = NEVER) -> int:
         ledger = self._ledger
         rows = ledger.due(now, self.stall_ns, most)
         if not rows:
-            return
+            return 0
         began = time.monotonic_ns()
         stop = rows.start
         while self._next_run < len(self._runs) and self._runs[self._next_run][0] < rows.stop:
@@ -235,6 +236,7 @@ class Tcp:
             else:
                 self._pipeline(range(first, end))
         ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
+        return stop - rows.start
 
     def _frame(self, row: int) -> bytes:
         return self._frames[self._begins[row] : self._begins[row + 1]]

@@ -189,6 +189,7 @@ class Udp:
         late = ~self._ledger.in_time(rows, self.stall_ns)
         if late.any():
             sockets[late] = -1
+            nth = rank_within(sockets)
         for index, ports in self._fresh.items():
             at = np.flatnonzero(rows.channel == index)
             if len(at):
@@ -227,10 +228,10 @@ class Udp:
     def next_due(self) -> int:
         return self._ledger.next_due
 
-    def send(self, now: int, most: int = NEVER) -> None:
+    def send(self, now: int, most: int = NEVER) -> int:
         rows = self._ledger.due(now, self.stall_ns, most)
         if not rows:
-            return
+            return 0
         runs, k, stop = self._runs, self._next_run, rows.stop
         while runs[k][0] < rows.start:
             k += 1
@@ -248,6 +249,7 @@ class Udp:
         self._next_run = k
         stop = runs[k][0] if k < end else len(self._packets)
         self._ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
+        return stop - rows.start
 
     def _send_run(self, run: tuple[int, int, int, int]) -> None:
         """Send several rows from one socket, as one burst if that was asked for."""
