@@ -99,7 +99,7 @@ EDNS_HELP = "The size of UDP replies, 512 to 65535 (default no EDNS)."
 DNSSEC_HELP = "Ask for signatures: the DO bit, and EDNS of 1232 octets."
 NSID_HELP = "Ask which server answers, by EDNS of 1232 octets."
 PORTS_HELP = (
-    "Source ports: fresh, fixed or pool:K; for tcp connections: fresh or reused"
+    "Source ports: fresh, fixed or pool:K; for tcp connections: fresh, reused or pool:K"
     " (default fresh; above 5,000 q/s pool:64, for tcp reused)."
 )
 RATE_HELP = "Queries a second to each server (default 100), or max: as fast as replies allow, a closed loop."

@@ -258,10 +258,11 @@ class Connector:
     """Connects datagram sockets to one address, giving a socket that is connected already a new source port."""
 
     def __init__(self, sockaddr: bytes) -> None:
-        self._address = ctypes.create_string_buffer(sockaddr, len(sockaddr))
+        self._kept = ctypes.create_string_buffer(sockaddr, len(sockaddr)), ctypes.create_string_buffer(bytes(16), 16)
+        self._address, self._nowhere = (ctypes.addressof(each) for each in self._kept)
         self._length = len(sockaddr)
-        self._nowhere = ctypes.create_string_buffer(bytes(16), 16)
         self._connect = _libc.connect
+        self._connect.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
     def reconnect(self, fd: int) -> int:
         """connect(AF_UNSPEC), then connect(): 0, or the errno."""

@@ -96,7 +96,7 @@ def replies_to(ids: list[int], received: list[int], socket: int = 0) -> Replies:
     for row, each in zip(head, whole, strict=True):
         row[: len(each)] = np.frombuffer(each, np.uint8)
     n = len(whole)
-    return Replies(head, np.full(n, len(wire)), np.full(n, socket), np.array(received), whole)
+    return Replies(head, np.full(n, len(wire)), np.full(n, socket), np.array(received), whole.__getitem__)
 
 
 def test_a_row_has_its_first_reply_and_the_rest_is_counted() -> None:

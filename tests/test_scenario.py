@@ -251,7 +251,7 @@ LOADS = [
 def test_loads_of_any_shape(load: str, rate: int, shape: Shape) -> None:
     alone = WHOLE[: WHOLE.index("  - name: vip")] + WHOLE[WHOLE.index("  - name: up\n") : WHOLE.index("objectives:")]
     (lane,) = read(alone.replace("rate: 1\n", f"{load}\n")).lanes
-    assert (lane.rate, lane.shape, lane.pair, lane.gso) == (rate, shape, False, 1)
+    assert (int(lane.rate), lane.shape, lane.pair, lane.gso) == (rate, shape, False, 1)
 
 
 def test_pairs_and_bursts() -> None:

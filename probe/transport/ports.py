@@ -38,6 +38,8 @@ FRESH_RING = 4
 CONNTRACK_NS = 30_000_000_000
 """How long conntrack remembers a UDP flow that was answered once (nf_conntrack_udp_timeout)."""
 _SHARE_IN_TURN = 0.8
+_AHEAD_SECONDS = 0.02
+"""Sockets for so long a time are made before the run begins; making one takes longer than using it."""
 _CROWD = 6
 """Draws among so many times as few ports: 99.8 % are repeats, and are counted as such without a look."""
 _DRAWS = 16
@@ -137,6 +139,10 @@ class Door:
                 return
         raise Unsent(UnsentCause.PORTS)
 
+    def reconnect(self, fd: int) -> bool:
+        """Connect from a new port, wherever the kernel takes it in the half; False: connect() says why not."""
+        return self._limited and not self._connector.reconnect(fd)
+
     def connect_by(self, ledger: PortLedger, sock: socket.socket) -> None:
         """Connect from the port that was not used for longest. Unsent if none is free; OSError as connect()."""
         for _ in range(_DRAWS):
@@ -167,8 +173,10 @@ class FreshPorts:
         self._in_turn = channel.rate * CONNTRACK_NS / 1e9 < _SHARE_IN_TURN * len(ledger)
         self._crowded = channel.rate * CONNTRACK_NS / 1e9 > _CROWD * len(ledger)
         self._reused = self._drawn = 0
+        self._unused = len(ledger)
         self._most = int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
         self._sockets: dict[int, socket.socket] = {}
+        self._ends: dict[int, tuple[int, Callable[[bytes], int]]] = {}
         self._idle: deque[int] = deque()
         self._resting: deque[tuple[int, int]] = deque()
         self._stale: set[int] = set()
@@ -177,9 +185,10 @@ class FreshPorts:
         self._rows: dict[int, int] = {}
 
     def prepare(self) -> None:
-        """Have the first socket ready, if one is to be had."""
+        """Have sockets ready for the first rows, as far as they are to be had."""
         with contextlib.suppress(Unsent):
-            self._idle.append(self._new())
+            for _ in range(min(self._most, 1 + int(self._channel.rate * _AHEAD_SECONDS))):
+                self._idle.append(self._new())
 
     def take(self, numbers: Ints) -> list[int]:
         """Sockets for rows with these numbers in their series, as far as some are idle; -1 for the rest."""
@@ -187,7 +196,8 @@ class FreshPorts:
         if not self._channel.pair:
             n = min(len(idle), len(numbers))
             taken = [idle.popleft() for _ in range(n)]
-            self._stale.update(taken)
+            if not self._crowded:
+                self._stale.update(taken)
             return taken + [-1] * (len(numbers) - n)
         taken = []
         for number in numbers.tolist():
@@ -228,23 +238,28 @@ class FreshPorts:
             raise Unsent(OURS.get(error.errno or 0, UnsentCause.DESCRIPTORS)) from None
         index = self._watch(sock, self._channel.index)
         self._sockets[index] = sock
+        self._ends[index] = sock.fileno(), sock.send
         return index
 
-    def send(self, index: int, octets: bytes) -> None:
-        """Send a query from a new port, or from that of the other one of its pair. Unsent, or OSError."""
-        sock = self._sockets[index]
-        if index in self._stale:
-            if self._in_turn:
-                self._door.connect_by(self._ledger, sock)
-            else:
-                self._door.connect(sock)
+    def send(self, what: tuple[int, bytes]) -> None:
+        """Send a query on a socket, from a new port or from that of the other one of its pair. Unsent, or OSError."""
+        index, octets = what
+        fd, send = self._ends[index]
+        if self._crowded and not self._channel.pair:
+            if not self._door.reconnect(fd):
+                self._door.connect(self._sockets[index])
+            self._drawn += 1
+        elif index in self._stale:
+            self._connect(self._sockets[index])
             self._stale.discard(index)
-            if self._crowded:
-                self._drawn += 1
-                self._reused += self._drawn > len(self._ledger)
-            else:
-                self._reused += self._ledger.use(sock.getsockname()[1])
-        sock.send(octets)
+        send(octets)
+
+    def _connect(self, sock: socket.socket) -> None:
+        if self._in_turn:
+            self._door.connect_by(self._ledger, sock)
+        else:
+            self._door.connect(sock)
+        self._reused += self._ledger.use(sock.getsockname()[1])
 
     def sockets(self) -> list[int]:
         """The indices of all its sockets."""
@@ -264,4 +279,7 @@ class FreshPorts:
     def reused(self) -> int:
         """How many ports were used again within conntrack's memory since the last call."""
         n, self._reused = self._reused, 0
-        return n
+        drawn, self._drawn = self._drawn, 0
+        new = min(drawn, self._unused)
+        self._unused -= new
+        return n + drawn - new

@@ -213,7 +213,10 @@ class Udp:
         for i, j, index, slot, burst, channel in zip(
             firsts, ends, sockets[first].tolist(), slots[first].tolist(), gso, channels, strict=True
         ):
-            if channel in self._fresh:
+            if channel in self._fresh and index >= 0:
+                octets_of = raw[i * width : i * width + int(octets[i])]
+                self._runs.append((i, self._fresh[channel].send, (index, octets_of)))
+            elif channel in self._fresh:
                 self._runs.append(
                     (i, self._send_fresh, (i, channel, index, raw[i * width : i * width + int(octets[i])]))
                 )
@@ -281,7 +284,7 @@ class Udp:
             ledger.query_id[row] = query_id
             self._packets[row, :2] = query_id >> 8, query_id & 0xFF
             octets = query_id.to_bytes(2, "big") + octets[2:]
-        ports.send(index, octets)
+        ports.send((index, octets))
 
     def _again(self, row: int) -> None:
         """Send a row's query once more: an earlier query's error came instead."""
