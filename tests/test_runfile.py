@@ -262,7 +262,7 @@ def test_views_answer_in_plain_sql(tmp_path: Path) -> None:
     assert totals == [("vip-udp", 20, 16, 2, 1, 1)]
     at = "2026-09-21T14:13:20Z"
     assert loss == [(0, at, "vip-udp", "timeout", 2), (0, at, "vip-udp", "unsent", 1)]
-    assert "zlib of little-endian uint32[4, k]" in schema
+    assert "zlib of uint32[2, k]" in schema
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:

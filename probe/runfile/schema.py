@@ -66,8 +66,9 @@ CREATE TABLE in_flight (    -- rows due in a second and undecided; planned = sum
 ) WITHOUT ROWID;
 CREATE TABLE histograms (   -- durations of rows due in [second, second + width)
   second INTEGER, width INTEGER,  -- 10, and 1 for the series that lost something in that second
-  counts BLOB NOT NULL,     -- zlib of little-endian uint32[4, k]: series, duration, bin, count
-  maxima BLOB NOT NULL,     -- zlib of little-endian int64[3, k]: series, duration, the longest in ns
+  counts BLOB NOT NULL,     -- zlib of uint32[2, k], k lowest octets first, then the next k, ...: steps from one key,
+  --                           (series x 3 + duration) x 832 + bin, to the next; count
+  maxima BLOB NOT NULL,     -- likewise: uint32[k], steps of series x 3 + duration; uint64[k], the longest in ns
   -- duration 0 latency (due to reply, good rows alone), 1 rtt (send to reply), 2 connect (TCP); bin b begins at
   -- 1024 ns x 2^(b div 32) x (1 + (b mod 32)/32)
   PRIMARY KEY (second, width)
