@@ -88,7 +88,12 @@ def _own_drops(run: Run) -> Said:
     drops = run.counters[:, Counter.OWN_DROPS]
     if drops.any():
         text = f"{drops.sum():,} replies were dropped because our own receive buffer was full; they count as timeouts"
-        yield f"{text}: up to that many were no loss", _lanes(run, np.flatnonzero(drops).tolist())
+        text += ": up to that many were no loss"
+        when = sorted((i.from_ns, i.to_ns) for i in run.intervals if i.kind == "own_drops")
+        if when:
+            shown = ", ".join(f"{from_ns / NS:+.0f} to {to_ns / NS:+.0f} s" for from_ns, to_ns in when[:3])
+            text += f"; when: {shown}" + (f" and {len(when) - 3} times more" if len(when) > 3 else "")
+        yield text, _lanes(run, np.flatnonzero(drops).tolist())
 
 
 def _lab_dropped(run: Run) -> Said:

@@ -19,6 +19,7 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, first_series, series_of
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
@@ -153,6 +154,7 @@ class _Going:
     view: View
     cluster: Cluster | None
     host: Host = field(default_factory=Host)
+    drops: OwnDrops = field(default_factory=OwnDrops)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     deaths: int = 0
@@ -244,6 +246,8 @@ class _Going:
 
     def _flush(self) -> None:
         flush, now_ns = self.engine.flush(), self.engine.now_ns()
+        for drops in self.drops.look(flush, self.series, max(0, now_ns)):
+            self.writer.interval(drops)
         for seen in self.host.look(max(0, now_ns)):
             if isinstance(seen, Mark):
                 self._mark(seen)
