@@ -13,7 +13,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
     1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal
     2 transport/   rows out, finished rows back: udp, tcp
-    2 recorder     finished rows -> time-bucketed columns; recorders add
+    2 recorder/    finished rows -> time-bucketed columns; recorders add
     2 runfile      a run as one SQLite file, written while the run goes
     3 engine       schedule -> transport -> recorder: the one loop, in worker processes
     3 cluster/     the Cluster protocol; lab (no cluster needed)

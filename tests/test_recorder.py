@@ -19,8 +19,6 @@ from probe.model import NS, Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import (
     BUCKETS,
-    FAILURE_ROOM,
-    FAILURES_A_SECOND,
     Columns,
     Duration,
     Flush,
@@ -31,6 +29,8 @@ from probe.recorder import (
     Scalar,
     places_for,
 )
+from probe.recorder.room import FAILURE_ROOM
+from probe.recorder.writer import FAILURES_A_SECOND
 
 MS = NS // 1000
 NOBODY = np.empty(0, np.int64)
