@@ -37,6 +37,21 @@ def test_a_search_list_is_walked_as_glibc_walks_it(name: str, ndots: int, asked:
     assert [str(q.expect) for q in questions] == ["192.0.2.1" if q.name == name else "pinned" for q in questions]
 
 
+@pytest.mark.parametrize(
+    ("name", "expect", "said"),
+    [
+        ("kubernetes.default", "", "pinned"),
+        ("kubernetes.default", "nxdomain", "nxdomain"),
+        ("kubernetes.default.", "", "answer"),
+        ("a.b.c.d.e.f", "", "answer"),
+    ],
+)
+def test_a_short_name_that_is_asked_last_hardly_exists_itself(name: str, expect: str, said: str) -> None:
+    asked = {q.name: str(q.expect) for q in Asking(search=POD).questions(name, "A", expect)}
+    assert asked.pop(name) == said
+    assert set(asked.values()) <= {"pinned"}
+
+
 def test_without_a_search_list_a_name_is_asked_as_it_stands() -> None:
     assert Asking().questions("db", "aaaa", "nxdomain") == [Question.of("db", "AAAA", "nxdomain")]
 

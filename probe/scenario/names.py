@@ -43,14 +43,16 @@ class Asking:
     def questions(self, name: str, qtype: str, expect: str = "") -> list[Question]:
         """The questions in the order in which glibc asks them; UsageError for a bad name, type or expectation.
 
-        What is expected holds for the name as it stands; which of the others exist is learnt.
+        What is expected holds for the name as it stands; which of the others exist is learnt. That of a name which is
+        asked last, because it is short, is learnt, too, if nothing was said.
         """
         if not name.strip():
             raise UsageError(f"name {name!r}: empty; the root is `.`")
         absolute = Question.of(name, qtype, expect, self.edns)
         found = replace(absolute, expect=Expect.parse(Learnt.PINNED, qtype))
         asked = [replace(found, name=f"{name}.{suffix}") for suffix in self.search if not name.endswith(".")]
-        asked.insert(0 if name.count(".") >= self.ndots else len(asked), absolute)
+        first = name.count(".") >= self.ndots
+        asked.insert(0 if first else len(asked), found if asked and not first and not expect else absolute)
         for question in asked:
             encode(question)
             if not self.external:
