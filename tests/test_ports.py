@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections import Counter as Tally
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from probe.engine import Engine, EngineOptions
 from probe.linux import port_range
 from probe.model import NS, Ports, Question, Target, TargetKind
 from probe.outcome import Counter, Outcome
@@ -95,3 +98,29 @@ def test_replies_are_not_timed_by_a_wall_clock_that_stepped(step_ns: int, steps:
     took = int(harvest.finished.received[0] - harvest.finished.sent[0])
     assert 0 < took < NS
     assert (took >= 45_000_000) == bool(steps), "timed on reading, which was late"
+
+
+def test_sockets_that_a_silence_made_necessary_are_closed_again(scripted: Start) -> None:
+    server = scripted([Rule(REPLIES["silent"], until=1.0), Rule(REPLIES["answer"])])
+    asked = series("127.0.0.1", server.port, "a.test", rate=1000, seconds=6, timeout=0.5)
+
+    def open_files(pid: int) -> int:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+    async def files() -> tuple[int, int]:
+        engine, most = Engine(EngineOptions(max_series=4)), 0
+        try:
+            await engine.start([asked])
+            engine.begin()
+            while engine.now_ns() < 5.5 * NS:
+                now = open_files(engine.worker_pids[0])
+                most = max(most, now)
+                engine.flush()
+                await asyncio.sleep(0.1)
+            return most, now
+        finally:
+            await engine.close()
+
+    most, last = asyncio.run(files())
+    assert most > 500, "each row of the silence holds a socket"
+    assert last < 200, "rows are given their sockets up to 100 ms ahead"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from probe.errors import EnvironmentProblem
 from probe.linux import Connector, ask_for_errors, ask_for_stamps, limit_ports, port_range, socket_address
-from probe.model import Target, TargetKind
+from probe.model import NS, Target, TargetKind
 from probe.outcome import UnsentCause
 from probe.transport.flight import Ints
 from probe.transport.rows import Channel
@@ -40,6 +40,7 @@ CONNTRACK_NS = 30_000_000_000
 _SHARE_IN_TURN = 0.8
 _AHEAD_SECONDS = 0.02
 """Sockets for so long a time are made before the run begins; making one takes longer than using it."""
+_CLOSED_AT_ONCE = 100
 _CROWD = 6
 """Draws among so many times as few ports: 99.8 % are repeats, and are counted as such without a look."""
 _DRAWS = 16
@@ -161,9 +162,10 @@ class Door:
 class FreshPorts:
     """A channel's sockets for `fresh`: a query each at a time, or a pair of them, from a new port.
 
-    At most rate x timeout sockets, made when they are needed. One whose row timed out rests for another timeout, so
-    that a late reply is still seen, unless it is the last one left. Ports are taken in turn where all of them last for
-    longer than conntrack remembers one; above that the kernel draws, which is cheaper, and repeats are counted.
+    At most rate x timeout sockets, made when they are needed, closed again when they are not. One whose row timed out
+    rests for another timeout, so that a late reply is still seen, unless it is the last one left. Ports are taken in
+    turn where all of them last for longer than conntrack remembers one; above that the kernel draws, which is cheaper,
+    and repeats are counted.
     """
 
     def __init__(
@@ -175,6 +177,8 @@ class FreshPorts:
         self._reused = self._drawn = 0
         self._unused = len(ledger)
         self._most = int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
+        self._ahead = min(self._most, 1 + int(channel.rate * _AHEAD_SECONDS))
+        self._least_idle = self._too_many = self._look_at = 0
         self._sockets: dict[int, socket.socket] = {}
         self._ends: dict[int, tuple[int, Callable[[bytes], int]]] = {}
         self._idle: deque[int] = deque()
@@ -187,7 +191,7 @@ class FreshPorts:
     def prepare(self) -> None:
         """Have sockets ready for the first rows, as far as they are to be had."""
         with contextlib.suppress(Unsent):
-            for _ in range(min(self._most, 1 + int(self._channel.rate * _AHEAD_SECONDS))):
+            for _ in range(self._ahead):
                 self._idle.append(self._new())
 
     def take(self, numbers: Ints) -> list[int]:
@@ -196,6 +200,7 @@ class FreshPorts:
         if not self._channel.pair:
             n = min(len(idle), len(numbers))
             taken = [idle.popleft() for _ in range(n)]
+            self._least_idle = min(self._least_idle, len(idle))
             if not self._crowded:
                 self._stale.update(taken)
             return taken + [-1] * (len(numbers) - n)
@@ -220,7 +225,23 @@ class FreshPorts:
             self._rows[index] = self._rows.get(index, 0) + 1
         return index
 
+    def surplus(self) -> list[int]:
+        """Sockets to be closed, a few at a time: as many as were idle for a whole second, beyond what a start needs."""
+        now = time.monotonic_ns()
+        if now >= self._look_at:
+            while self._resting and self._resting[0][0] <= now:
+                self._idle.append(self._resting.popleft()[1])
+            self._too_many = max(0, self._least_idle - self._ahead)
+            self._least_idle, self._look_at = len(self._idle), now + NS
+        n = min(self._too_many, len(self._idle), _CLOSED_AT_ONCE)
+        self._too_many -= n
+        gone = [self._idle.popleft() for _ in range(n)]
+        for index in gone:
+            del self._sockets[index], self._ends[index]
+        return gone
+
     def _any(self) -> int:
+        self._least_idle = 0
         if self._idle:
             return self._idle.popleft()
         if self._resting and self._resting[0][0] <= time.monotonic_ns():

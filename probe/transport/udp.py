@@ -130,12 +130,14 @@ class Udp:
     def retire(self, channel: int) -> None:
         fresh = self._fresh.pop(channel, None)
         for index in fresh.sockets() if fresh else self._turns.sockets(channel):
-            sock = self._sockets[index]
-            if sock is not None:
-                del self._socket_of[sock.fileno()]
-                sock.close()
-            self._sockets[index] = None
+            self._close(index)
         self._doors.pop(channel, None)
+
+    def _close(self, index: int) -> None:
+        sock, self._sockets[index] = self._sockets[index], None
+        if sock is not None:
+            del self._socket_of[sock.fileno()]
+            sock.close()
 
     def source_port(self, source: int) -> int:
         sock = self._sockets[source] if 0 <= source < len(self._sockets) else None
@@ -406,6 +408,9 @@ class Udp:
                 ports.release([int(sockets[i])], int(sent[i] + 2 * self._ledger.timeout[channel]))
         for channel, ports in self._fresh.items():
             self._ledger.counters[channel, Counter.PORTS_REUSED] += ports.reused()
+            for index in ports.surplus():
+                self._close(index)
+                self._spare[channel].append(index)
 
     def drop(self) -> None:
         self.settle()
