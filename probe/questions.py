@@ -131,8 +131,11 @@ def _spliced(parts: tuple[bytes, bytes], names: Octets, lengths: Ints, width: in
     n, most = len(lengths), int(lengths.max(initial=0))
     rows = np.zeros((n, width), np.uint8)
     rows[:, :HEADER] = before
-    rows[:, HEADER : HEADER + most] = np.where(np.arange(most) < lengths[:, None], names[:, :most], 0)
-    rows[np.arange(n)[:, None], (lengths + HEADER)[:, None] + np.arange(len(after))] = after
+    rows[:, HEADER : HEADER + most] = names[:, :most]
+    behind = np.zeros(width, np.uint8)
+    behind[: len(after)] = after
+    for length in np.unique(lengths).tolist():
+        rows[lengths == length, HEADER + length :] = behind[: width - HEADER - length]
     return rows
 
 
@@ -231,12 +234,15 @@ class Questions:
     def _forms_of(self, numbers: Ints, tokens: Ints) -> tuple[_Forms, Ints]:
         """The forms of questions, labels filled in, and their rows."""
         rows = self._rows_of(numbers)
-        forms = self._forms.take(rows)
+        forms = None
         for lot, kind in self._kinds.items():
             book, first = self._lots[lot], int(self._first_number[lot])
             mine = np.flatnonzero((numbers >= first) & (numbers < first + len(book)))
             if len(mine) and isinstance(book, Book):
-                forms = _replaced(forms, mine, _Forms.of(*_names_in(book, numbers[mine] - first), kind))
+                of_book = _Forms.of(*_names_in(book, numbers[mine] - first), kind)
+                every = len(mine) == len(numbers)
+                forms = of_book if every else _replaced(forms or self._forms.take(rows), mine, of_book)
+        forms = forms or self._forms.take(rows)
         if self._is_label and len(at := np.flatnonzero(self._label[rows])):
             where = (at[:, None], self._label[rows[at]][:, None] + np.arange(LABEL_OCTETS))
             forms.query[where] = forms.plain[where] = self._labels(tokens[at], self._random[rows[at]])
