@@ -114,6 +114,7 @@ def test_a_question_has_its_type_in_capitals() -> None:
         ("POOL:028000", "udp", Ports("pool", 28_000), "pool:28000"),
         ("fresh", "tcp", Ports("fresh"), "fresh"),
         ("reused", "tcp", Ports("reused"), "reused"),
+        ("pool:4", "tcp", Ports("pool", 4), "pool:4"),
     ],
 )
 def test_port_policies(text: str, transport: str, ports: Ports, shown: str) -> None:
@@ -134,8 +135,8 @@ def test_port_policies(text: str, transport: str, ports: Ports, shown: str) -> N
         ("pool:4.5", "udp", "for udp say fresh, fixed or pool:K"),
         ("reused", "udp", "for udp say fresh, fixed or pool:K"),
         ("", "udp", "for udp say fresh, fixed or pool:K"),
-        ("fixed", "tcp", r"for tcp say fresh \(a connection per query\) or reused"),
-        ("pool:4", "tcp", r"for tcp say fresh \(a connection per query\) or reused"),
+        ("fixed", "tcp", r"for tcp say fresh \(a connection per query\), reused \(one connection\), or pool:K"),
+        ("pool:0", "tcp", "a pool has 1 to 28000"),
     ],
 )
 def test_port_policies_that_do_not_exist(text: str, transport: str, said: str) -> None:
