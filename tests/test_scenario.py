@@ -126,7 +126,7 @@ def test_how_names_are_asked_is_said_of_the_lane() -> None:
     assert lane.questions == (
         Question.of("a.example.svc.test", "A", "pinned", edns),
         Question.of("a.example.test", "A", "pinned", edns),
-        Question.of("a.example", "A", "", edns),
+        Question.of("a.example", "A", "pinned", edns),
         Question.of("{random}.dnsprobe.dev", "A", "", edns),
         Question.of("{random}.dnsprobe.dev.svc.test", "A", "pinned", edns),
         Question.of("{random}.dnsprobe.dev.test", "A", "pinned", edns),
