@@ -56,7 +56,7 @@ RETIRE_NS = 1_000_000_000
 BEHIND_NS = 1_000_000_000
 """After a longer stall each chunk is recorded at once: no record spans more seconds than the recorder has places."""
 STALL_ROWS, STALL_LEAST_NS, STALL_MOST_NS = 512, 5_000_000, 50_000_000
-"""A row is given up when it is late by STALL_ROWS rows, within these bounds: no burst is longer than that."""
+"""A row is given up when it is late by STALL_ROWS rows, within these bounds."""
 
 
 Ints = NDArray[np.int64]

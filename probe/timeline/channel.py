@@ -98,11 +98,6 @@ class Channel:
         good = min(max(0, self.pace.planned(spans) - others), self.whole.good)
         return Loss(good + others, good, lost, unsent, waiting)
 
-    def excused(self, within: Spans | None = None) -> int:
-        """How many lost rows may be no fault of DNS: dropped by our own receive buffer, or lost by the lab itself."""
-        spans = self.counted if within is None else common(self.counted, within)
-        return self.own_drops + int(self.lost[inside(self.first_ns, common(spans, self.lab_at_fault))].sum())
-
 
 def channels_of(run: Run, horizon_ns: int) -> tuple[Channel, ...]:
     """Channels in the order in which their first series joined."""

@@ -1,10 +1,10 @@
-"""DNS over TCP (RFC 7766): `fresh` opens a connection for each query, `reused` pipelines all on one.
+"""DNS over TCP (RFC 7766): `fresh` opens a connection for each query, `reused` pipelines all on one, `pool:K` on K.
 
 A lost connection is reopened when the next row is due.
 
 In: rows that will be due. Out: finished rows, with the time the connection took apart. A row's timeout covers
-connecting and waiting; its phase says where it was. TCP_NODELAY, and TCP_QUICKACK armed again after each read: without
-them small batches stall on delayed acknowledgements.
+connecting and waiting; its phase says where it was. Connections that carry more than a query have TCP_NODELAY, and
+TCP_QUICKACK armed again after each read: without them small batches stall on delayed acknowledgements.
 """
 
 from __future__ import annotations
