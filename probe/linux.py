@@ -109,8 +109,9 @@ class Receiver:
     def stamps(self) -> NDArray[np.int64]:
         """Kernel receive times, CLOCK_REALTIME ns; 0 where the kernel gave none."""
         words = self._control[: self.filled]
+        stamps: NDArray[np.int64] = words[:, 2] * 1_000_000_000 + words[:, 3]
         stamped = words[:, 1] == SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET
-        return np.where(stamped, words[:, 2] * 1_000_000_000 + words[:, 3], 0)
+        return stamps if stamped.all() else np.where(stamped, stamps, 0)
 
     def clear(self) -> None:
         """Make room again; touches only the rows that were used."""

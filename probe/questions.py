@@ -180,7 +180,9 @@ class Questions:
         self._pins: dict[int, Tally[int]] = {}
         self._said: dict[int, dict[int, frozenset[str]]] = {}
         self.servers = [""]
-        self._is_label = self._is_pinned = False
+        self._is_pinned = False
+        self.have_labels = False
+        """Whether queries and replies depend on a row's token."""
         self.width = self._forms.query.shape[1]
         """How many of a reply's first octets classify() looks at: a multiple of 8, at most linux.HEAD."""
 
@@ -219,7 +221,7 @@ class Questions:
         labels = [None if book else placeholder_of(question) for question in rows]
         self._label = np.append(self._label, [label[1] if label else 0 for label in labels])
         self._random = np.append(self._random, [bool(label and label[0] == "random") for label in labels])
-        self._is_label, self._is_pinned = bool(self._label.any()), bool(self._pinned.any())
+        self.have_labels, self._is_pinned = bool(self._label.any()), bool(self._pinned.any())
         return first
 
     def _rows_of(self, numbers: Ints) -> Ints:
@@ -243,7 +245,7 @@ class Questions:
                 every = len(mine) == len(numbers)
                 forms = of_book if every else _replaced(forms or self._forms.take(rows), mine, of_book)
         forms = forms or self._forms.take(rows)
-        if self._is_label and len(at := np.flatnonzero(self._label[rows])):
+        if self.have_labels and len(at := np.flatnonzero(self._label[rows])):
             where = (at[:, None], self._label[rows[at]][:, None] + np.arange(LABEL_OCTETS))
             forms.query[where] = forms.plain[where] = self._labels(tokens[at], self._random[rows[at]])
         return forms, rows
@@ -260,7 +262,7 @@ class Questions:
 
     def queries(self, numbers: Ints, tokens: Ints) -> tuple[Octets, Ints]:
         """The queries for n rows, id 0: uint8[n, w], and the octets of each."""
-        if self._kinds or self._is_label:
+        if self._kinds or self.have_labels:
             forms, _ = self._forms_of(numbers, tokens)
             return forms.query, forms.octets
         return self._forms.query.take(numbers, axis=0), self._forms.octets.take(numbers)
@@ -295,9 +297,11 @@ class Questions:
 
         Truncated wins over any RCODE. A header alone with an error RCODE counts as a reply (RFC 1035, 4.1.1: FORMERR).
         """
-        if self._kinds or self._is_label:
+        if self._kinds or self.have_labels:
             forms, rows = self._forms_of(numbers, tokens)
             each = np.arange(len(numbers))
+        elif len(numbers) and (numbers == numbers[0]).all():
+            forms, rows, each = self._forms, numbers, numbers[:1]
         else:
             forms, rows, each = self._forms, numbers, numbers
         width = forms.plain.shape[1]
@@ -310,8 +314,9 @@ class Questions:
         verdicts = Verdicts(plain, np.zeros(n, np.int8), np.zeros(n, np.bool_), np.zeros(n, np.int64))
         rest = np.flatnonzero(~plain)
         if len(rest):
+            of_rest = forms.take(np.broadcast_to(each, n)[rest])
             self._classify_odd(
-                rest, head[rest], lengths[rest], forms.take(each[rest]), numbers, rows, channels, reply, verdicts
+                rest, head[rest], lengths[rest], of_rest, numbers, rows, channels, reply, verdicts
             )
         return verdicts
 

@@ -24,7 +24,7 @@ from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, raise_
 from probe.errors import DnsprobeError
 from probe.linux import die_with_parent, fine_timers
 from probe.model import Series
-from probe.outcome import REPLIED, Counter, Outcome
+from probe.outcome import Counter
 from probe.questions import CHANNEL_BITS, Questions
 from probe.recorder import MOST_SERVERS, Recorder, Room, Rows
 from probe.schedule import Agenda
@@ -357,28 +357,34 @@ class Worker:
         if len(started.due) or len(finished.due):
             rows = self._rows(finished)
             self._recorder.record(started.series, started.due - self._t0, rows, transport.source_port)
-            sent = started.sent > 0
-            if (named := finished.server > 0).any():
+            if finished.server.any():
+                named = finished.server > 0
                 self._recorder.answered_by(finished.series[named], finished.server[named], self._questions.servers)
-            self._recorder.lag(started.sent[sent] - started.due[sent])
+            lag = started.sent - started.due
+            self._recorder.lag(lag if started.sent.all() else lag[started.sent > 0])
         if not harvest.counters.any():
             return
         for channel in np.flatnonzero(harvest.counters.any(axis=1)).tolist():
             self._recorder.count(self._first_of_channel[channel], harvest.counters[channel])
 
     def _rows(self, f: Finished) -> Rows:
-        replied, good = _REPLIED[f.outcome], self._questions.good(f.question, f.outcome)
+        good = self._questions.good(f.question, f.outcome)
+        latency, rtt = np.maximum(f.received - f.due, 0), np.maximum(f.received - f.sent, 0)
+        replied = f.received > 0
+        if not (good.all() and replied.all()):
+            latency, rtt = np.where(replied & good, latency, -1), np.where(replied, rtt, -1)
+        connected = f.connect_ns > 0
         return Rows(
             series=f.series,
             question=f.question,
             due=f.due - self._t0,
-            sent=np.where(f.sent > 0, f.sent - self._t0, 0),
+            sent=f.sent - self._t0,
             outcome=f.outcome,
             good=good,
             cause=f.cause,
-            latency=np.where(replied & good, np.maximum(f.received - f.due, 0), -1),
-            rtt=np.where(replied, np.maximum(f.received - f.sent, 0), -1),
-            connect=np.where(f.connect_ns > 0, f.connect_ns, -1),
+            latency=latency,
+            rtt=rtt,
+            connect=np.where(connected, f.connect_ns, -1) if connected.any() else None,
             errno=f.errno,
             phase=f.phase,
             source=f.source,
@@ -446,10 +452,6 @@ class Worker:
         """Close all sockets."""
         for path in self._paths.values():
             path.transport.close()
-
-
-_REPLIED = np.zeros(len(Outcome), np.bool_)
-_REPLIED[[int(o) for o in REPLIED]] = True
 
 
 def main(orders_fd: int, memory_fd: int, parent: int) -> None:

@@ -13,7 +13,6 @@ from probe.histogram import BINS, bins_of
 from probe.model import BUCKET_NS, NS
 from probe.outcome import Outcome, UnsentCause
 from probe.recorder.room import (
-    BUCKETS,
     FAILURE_ROOM,
     MOST_SERVERS,
     NO_ROW,
@@ -28,6 +27,8 @@ PATIENCE_SECONDS = 5.0
 """How long the writer waits then; after that the oldest second is overwritten and counted as overrun."""
 FAILURES_A_SECOND = 10
 """Exact failure rows kept of each series and second; the rest are counts."""
+_KINDS = len(Outcome) * 2
+"""What a row in one bucket can be: each outcome, good or not."""
 _ONE = np.int32(1)
 """Of the counts' own type: adding any other is twenty times slower."""
 
@@ -36,7 +37,7 @@ class Rows(NamedTuple):
     """n finished rows as the recorder wants them: times in ns since t0; latency (good rows only), rtt and connect -1
     where there is none.
 
-    All int64[n] but good, bool[n]; cause is an UnsentCause, phase a Phase, source what port_of() takes.
+    All int64[n] but good, bool[n]; sent is negative where the row was not; connect is None where no row has one; cause is an UnsentCause, phase a Phase, source what port_of() takes.
     """
 
     series: Ints
@@ -48,7 +49,7 @@ class Rows(NamedTuple):
     cause: Ints
     latency: Ints
     rtt: Ints
-    connect: Ints
+    connect: Ints | None
     errno: Ints
     phase: Ints
     source: Ints
@@ -68,50 +69,59 @@ class Recorder:
     def record(self, planned_series: Ints, planned_due: Ints, rows: Rows, port_of: Callable[[int], int]) -> None:
         """Add rows that came due and rows that finished, as one change: planned never lags behind the outcomes."""
         room = self._room
-        p_second, f_second = planned_due // NS, rows.due // NS
-        ends = [end for column in (p_second, f_second) if len(column) for end in (column.min(), column.max())]
-        if not ends:
+        spans = [(int(due.min()), int(due.max())) for due in (planned_due, rows.due) if len(due)]
+        if not spans:
             return
-        first, last = min(ends), max(ends)
+        first, last = min(a for a, _ in spans) // NS, max(b for _, b in spans) // NS
         near = last - first <= 2  # sorting out which seconds there are costs more than a second too many
-        seconds = np.arange(first, last + 1) if near else np.union1d(p_second, f_second)
-        for at in seconds.tolist():
+        seconds = list(range(first, last + 1)) if near else np.union1d(planned_due // NS, rows.due // NS).tolist()
+        for at in seconds:
             if room.second[at % room.places] != at:
                 self._open(at)
-        places = seconds % room.places
+        places = [second % room.places for second in seconds]
         room.version[places] += 1
-        base = self._base(p_second, planned_series, planned_due)
-        np.add.at(room.planned.reshape(-1), base, _ONE)
-        base = self._base(f_second, rows.series, rows.due)
-        np.add.at(room.counts.reshape(-1), (base * len(Outcome) + rows.outcome) * 2 + rows.good, _ONE)
-        bad = ~rows.good & (rows.outcome != Outcome.UNSENT)
-        if bad.any():
-            np.minimum.at(room.first_bad.reshape(-1), base[bad], rows.due[bad])
-            np.maximum.at(room.last_bad.reshape(-1), base[bad], rows.due[bad])
+        if len(planned_due):
+            np.add.at(room.planned.reshape(-1), self._places_of(planned_series, planned_due, BUCKET_NS), _ONE)
+        if len(rows.due):
+            self._count(rows, port_of)
+        room.version[places] += 1
+
+    def _count(self, rows: Rows, port_of: Callable[[int], int]) -> None:
+        """Add finished rows to the columns of their seconds."""
+        room = self._room
+        cells = self._places_of(rows.series, rows.due, BUCKET_NS)
+        np.add.at(room.counts.reshape(-1), cells * _KINDS + (rows.outcome * 2 + rows.good), _ONE)
+        if not rows.good.all():
+            missed = rows.outcome == Outcome.UNSENT
+            bad = ~(rows.good | missed)
+            np.minimum.at(room.first_bad.reshape(-1), cells[bad], rows.due[bad])
+            np.maximum.at(room.last_bad.reshape(-1), cells[bad], rows.due[bad])
             self._keep(rows, bad, port_of)
-        by_series = (f_second % room.places) * room.series + rows.series
-        for kind, values in (
+            unsent = rows.series[missed] * len(UnsentCause) + rows.cause[missed]
+            np.add.at(room.unsent.reshape(-1), unsent, np.int64(1))
+        lines = self._places_of(rows.series, rows.due, NS) * len(Duration)
+        for kind, durations in (
             (Duration.LATENCY, rows.latency),
             (Duration.RTT, rows.rtt),
             (Duration.CONNECT, rows.connect),
         ):
-            have = values >= 0
-            if not have.any():
+            if durations is None:
                 continue
-            of_series = by_series
+            at, have = lines + kind, durations >= 0
             if not have.all():
-                of_series, values = by_series[have], values[have]  # noqa: PLW2901
-            at = of_series * len(Duration) + kind
-            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(values), _ONE)
-            np.maximum.at(room.maxima.reshape(-1), at, values)
-        missed = rows.outcome == Outcome.UNSENT
-        if missed.any():
-            np.add.at(room.unsent.reshape(-1), rows.series[missed] * len(UnsentCause) + rows.cause[missed], np.int64(1))
-        room.version[places] += 1
+                at, durations = at[have], durations[have]  # noqa: PLW2901
+            np.add.at(room.durations.reshape(-1), at * BINS + bins_of(durations), _ONE)
+            np.maximum.at(room.maxima.reshape(-1), at, durations)
 
-    def _base(self, second: Ints, series: Ints, due: Ints) -> Ints:
-        room = self._room
-        return ((second % room.places) * room.series + series) * BUCKETS + due // BUCKET_NS % BUCKETS
+    def _places_of(self, series: Ints, due: Ints, width_ns: int) -> Ints:
+        """Where rows stand in the columns that have a place for each second, series, and so many ns of a second."""
+        each = NS // width_ns
+        first, last = int(due.min()) // width_ns, int(due.max()) // width_ns
+        if first == last:  # mostly: a division a row costs more than the rest
+            second, bucket = divmod(first, each)
+            return series * each + (second % self._room.places * self._room.series * each + bucket)
+        second, bucket = np.divmod(due // width_ns, each)
+        return ((second % self._room.places) * self._room.series + series) * each + bucket
 
     def _open(self, second: int) -> None:
         """Give a second its place in the ring, waiting for the reader to take what stands there."""
@@ -149,7 +159,7 @@ class Recorder:
                 series,
                 rows.question[i],
                 rows.due[i],
-                rows.sent[i],
+                max(int(rows.sent[i]), 0),
             )
             row["outcome"], row["errno"], row["phase"] = rows.outcome[i], rows.errno[i], rows.phase[i]
             row["port"], row["query_id"] = port_of(int(rows.source[i])), rows.query_id[i]

@@ -54,9 +54,12 @@ class Replies(NamedTuple):
 
 
 class Flight:
-    """The table: sockets are added; rows are reserved, launched, and finish by reply, error or expiry."""
+    """The table: sockets are added; rows are reserved, launched, and finish by reply, error or expiry.
 
-    def __init__(self, questions: Questions, random: np.random.Generator) -> None:
+    connections: whether rows have a phase and a source of their own, and the time it took to connect.
+    """
+
+    def __init__(self, questions: Questions, random: np.random.Generator, *, connections: bool = False) -> None:
         self._questions = questions
         self._random = random
         self.ids_of = random.permutation(IDS).astype(np.int32)
@@ -66,13 +69,14 @@ class Flight:
         self._next, self.channel_of = EMPTY.copy(), EMPTY.copy()
         self._slots = 0
         self._state = np.zeros(0, np.int8)
-        self._columns: dict[str, Ints] = {name: EMPTY.copy() for name in _COLUMNS}
-        self._queues: dict[int, deque[tuple[Ints, Ints, Ints]]] = {}
-        self._rows = 0
+        self._connections = connections
+        names = _COLUMNS + (_OF_CONNECTIONS if connections else ())
+        self._columns: dict[str, Ints] = {name: EMPTY.copy() for name in names}
+        self._queues: dict[int, deque[tuple[Ints, Ints]]] = {}
         self.in_flight = 0
 
     def column(self, name: str) -> Ints:
-        """A column of the table, by slot: one of _COLUMNS."""
+        """A column of the table, by slot: one of _COLUMNS, or of _OF_CONNECTIONS where there are any."""
         return self._columns[name]
 
     def add_sockets(self, count: int, channel: int, rows_each: int) -> int:
@@ -93,22 +97,41 @@ class Flight:
                 self._columns[name] = np.concatenate([column, np.zeros(room, np.int64)])
         return first
 
-    def reserve(self, sockets: Ints, nth: Ints, due: Ints, rests: Ints | int = State.ANSWERED) -> tuple[Ints, Ints]:
-        """Slots and ids for rows on these sockets, `nth` counting the rows of this call on the same socket from 0.
+    def reserve(self, socket: Ints, lengths: Ints, due: Ints | int, rests: Ints | int) -> tuple[Ints, Ints]:
+        """Slots and ids for the rows of runs, one after the other: each run has its socket, and so many rows.
 
-        Slot -1 where the slot is not yet free again: the row must stay unsent. rests: the first State in which a slot
-        rests: ANSWERED; EXPIRED, where nothing comes twice; NEVER, where another port is taken first.
+        Slot -1 where the slot is not yet free again: the row must stay unsent; and where the run has no socket, -1.
+        rests, of each run: the first State in which a slot rests: ANSWERED; EXPIRED, where nothing comes twice; NEVER,
+        where another port is taken first.
         """
-        k = (self._next[sockets] + nth) & (IDS - 1)
-        slots = self._base[sockets] + (k & self._mask[sockets])
-        ids = self.ids_of[(k + self._offset[sockets]) & (IDS - 1)]
-        np.add.at(self._next, sockets, _ONE)
+        n = int(lengths.sum())
+        if not self.sockets:
+            return np.full(n, -1), np.zeros(n, np.int64)
+        before = rank_within(socket, lengths)
+        first = self._next[socket] + before
+        np.add.at(self._next, socket, np.where(socket < 0, 0, lengths))
+        # what each row adds to these: how many of its run stand before it
+        nth = np.arange(n) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        k = (np.repeat(first, lengths) + nth) & (IDS - 1)
+        mask = np.repeat(self._mask[socket], lengths)
+        slots = np.repeat(self._base[socket], lengths) + (k & mask)
+        ids = self.ids_of[(k + np.repeat(self._offset[socket], lengths)) & (IDS - 1)].astype(np.int64)
         state = self._state[slots]
-        rested = self._columns["due"][slots] + QUARANTINE * self._columns["timeout"][slots] <= due + ROUNDING_NS
-        over = (state != _PENDING) & (rested | (state < rests))
-        usable = (nth <= self._mask[sockets]) & ((state == State.FREE) | over)
-        self._columns["k"][slots[usable]] = k[usable]
-        return np.where(usable, slots, -1), ids
+        usable = (self._columns["rest"][slots] <= due + ROUNDING_NS) & (state != _PENDING)
+        if not usable.all():
+            over = state < np.repeat(np.broadcast_to(rests, len(socket)), lengths)
+            usable = (usable | over) & (state != _PENDING)
+        if (before + lengths > self._mask[socket] + 1).any():
+            usable &= np.repeat(before, lengths) + nth <= mask
+        if (socket < 0).any():
+            without = np.repeat(socket < 0, lengths)
+            usable &= ~without
+            ids[without] = 0
+        if not usable.all():
+            self._columns["k"][slots[usable]] = k[usable]
+            return np.where(usable, slots, -1), ids
+        self._columns["k"][slots] = k
+        return slots, ids
 
     def reserve_one(self, socket: int) -> tuple[int, int]:
         """As reserve(), for one row of a socket that carries one row at a time: slot and id."""
@@ -120,29 +143,45 @@ class Flight:
         return slot, int(self.ids_of[(k + int(self._offset[socket])) % IDS])
 
     def launch(
-        self, slots: Ints, rows: Due, sent: Ints, socket: Ints, timeout: Ints, phase: Ints | int, source: Ints
+        self,
+        slots: Ints,
+        rows: Due,
+        sent: Ints,
+        socket: Ints,
+        query_id: Ints,
+        timeout: Ints,
+        phase: Ints | int = 0,
+        source: Ints | int = 0,
     ) -> None:
         """Rows are on the wire, or on their way there (phase); `sent` ascending. They expire at sent + timeout."""
         n = len(slots)
         if not n:
             return
-        numbers = self._rows + np.arange(n, dtype=np.int64)
-        self._rows += n
-        values = (rows.due, sent, rows.series, rows.question, rows.token, socket, timeout, numbers)
-        self._state[slots] = State.PENDING
-        for name, value in zip(_COLUMNS, values, strict=False):
-            self._columns[name][slots] = value
-        self._columns["connect"][slots] = 0
-        self._columns["phase"][slots] = phase
-        self._columns["source"][slots] = source
+        until = sent + timeout
+        columns = self._columns
+        self._state[slots] = _PENDING
+        columns["due"][slots] = rows.due
+        columns["sent"][slots] = sent
+        columns["series"][slots] = rows.series
+        columns["question"][slots] = rows.question
+        if self._questions.have_labels:
+            columns["token"][slots] = rows.token
+        columns["socket"][slots] = socket
+        columns["id"][slots] = query_id
+        columns["until"][slots] = until
+        columns["rest"][slots] = rows.due + QUARANTINE * timeout
+        if self._connections:
+            columns["connect"][slots] = 0
+            columns["phase"][slots] = phase
+            columns["source"][slots] = source
         self.in_flight += n
         first = int(timeout[0])
         if (timeout == first).all():
-            self._queues.setdefault(first, deque()).append((sent + first, slots, numbers))
+            self._queues.setdefault(first, deque()).append((until, slots))
             return
         for each in np.unique(timeout).tolist():
             mine = timeout == each
-            self._queues.setdefault(each, deque()).append((sent[mine] + each, slots[mine], numbers[mine]))
+            self._queues.setdefault(each, deque()).append((until[mine], slots[mine]))
 
     def is_pending(self, slot: int) -> bool:
         """Whether the slot's row still waits."""
@@ -162,100 +201,115 @@ class Flight:
 
     def settle(self, replies: Replies, counters: Ints) -> Finished:
         """Match replies to rows and judge them. counters int64[channels, len(Counter)] takes what is not an outcome."""
-        head, lengths, sockets = replies.head, replies.lengths, replies.socket
+        head, lengths, sockets, received = replies.head, replies.lengths, replies.socket, replies.received
         columns = self._columns
-        ids = (head[:, 0].astype(np.int64) << 8) | head[:, 1]
-        slots = self.slots_of(sockets, ids)
+        ids = head[:, :2].view(">u2")[:, 0].astype(np.int64)
+        k = (self._k_of[ids] - self._offset[sockets]) & (IDS - 1)
+        slots = self._base[sockets] + (k & self._mask[sockets])
+        question, state = columns["question"][slots], self._state[slots]
         channels = self.channel_of[sockets]
-        verdicts = self._questions.classify(
-            head, lengths, columns["question"][slots], columns["token"][slots], channels, replies.reply
-        )
-        fits = (slots >= 0) & verdicts.matched & (lengths >= 12)
-        server = verdicts.server
-        outcome, received = verdicts.outcome.astype(np.int64), replies.received
-        if not fits.all():
+        tokens = columns["token"][slots] if self._questions.have_labels else EMPTY
+        verdicts = self._questions.classify(head, lengths, question, tokens, channels, replies.reply)
+        outcome, server = verdicts.outcome.astype(np.int64), verdicts.server
+        known = (columns["k"][slots] == k) & verdicts.matched
+        good = known & (received <= columns["until"][slots]) & (state == _PENDING)
+        order = np.arange(len(slots), dtype=np.int64)
+        columns["mark"][slots] = order
+        if not (good.all() and (columns["mark"][slots] == order).all()):
+            fits = known & (state != State.FREE)
             count(counters, Counter.UNMATCHED, channels[~fits])
-            slots, channels, outcome, received = slots[fits], channels[fits], outcome[fits], received[fits]
-            lengths, server = lengths[fits], server[fits]
-        order = np.arange(len(slots))
-        columns["mark"][slots[::-1]] = order[::-1]
-        state = self._state[slots]
-        expired = columns["sent"][slots] + columns["timeout"][slots]
-        late = (state == State.EXPIRED) | ((state == State.PENDING) & (received > expired))
-        good = (columns["mark"][slots] == order) & (state == State.PENDING) & ~late
-        if not good.all():
+            # the first of several replies to one row is the one that counts
+            columns["mark"][slots[fits][::-1]] = order[fits][::-1]
+            late = fits & ~good & (state != State.ANSWERED)
+            good &= fits & (columns["mark"][slots] == order)
             count(counters, Counter.LATE, channels[late])
-            count(counters, Counter.DUPLICATE, channels[~late & ~good])
+            count(counters, Counter.DUPLICATE, channels[fits & ~late & ~good])
             slots, channels, outcome, received = slots[good], channels[good], outcome[good], received[good]
-            lengths, server = lengths[good], server[good]
+            lengths, server, sockets, ids, question = lengths[good], server[good], sockets[good], ids[good], question[good]
         if verdicts.truncated_with_answer.any():
-            cut = verdicts.truncated_with_answer[fits][good]
-            count(counters, Counter.TRUNCATED_WITH_ANSWER, channels[cut])
+            cut = verdicts.truncated_with_answer & good
+            count(counters, Counter.TRUNCATED_WITH_ANSWER, self.channel_of[replies.socket[cut]])
         counters[:, Counter.RECEIVED_OCTETS] += np.bincount(channels, lengths, len(counters)).astype(np.int64)
-        return self.finish(slots, outcome, received, state=State.ANSWERED, server=server)
+        return self._finished(slots, State.ANSWERED, outcome, received, sockets, ids, question)._replace(server=server)
 
     def expire(self, cutoff: int) -> Finished:
         """Rows whose timeout had passed at `cutoff` are timeouts. All replies that came before it must be settled."""
         slots = []
         for queue in self._queues.values():
             while queue and queue[0][0][0] <= cutoff:
-                until, each, rows = queue.popleft()
-                n = int(np.searchsorted(until, cutoff, "right"))
-                if n < len(until):
-                    queue.appendleft((until[n:], each[n:], rows[n:]))
-                mine = (self._columns["row"][each[:n]] == rows[:n]) & (self._state[each[:n]] == State.PENDING)
-                slots.append(each[:n][mine])
-        return self.finish(np.concatenate(slots), Outcome.TIMEOUT, 0) if slots else no_rows()
+                until, rows = queue.popleft()
+                if until[-1] > cutoff:
+                    n = int(np.searchsorted(until, cutoff, "right"))
+                    queue.appendleft((until[n:], rows[n:]))
+                    until, rows = until[:n], rows[:n]
+                waiting = self._state[rows] == _PENDING
+                if waiting.any():
+                    slots.append(rows[waiting & (self._columns["until"][rows] == until)])
+        return self.finish(np.concatenate(slots), Outcome.TIMEOUT) if slots else no_rows()
 
     def waiting(self, socket: int) -> Ints:
         """The slots of the socket's rows that still wait, oldest first."""
         ring = slice(int(self._base[socket]), int(self._base[socket]) + int(self._mask[socket]) + 1)
         found = np.flatnonzero(self._state[ring] == _PENDING) + ring.start
-        return found[np.argsort(self._columns["row"][found])]
+        return found[np.argsort(self._columns["until"][found], kind="stable")]
 
-    def finish(
-        self,
-        slots: Ints,
-        outcome: Ints | int,
-        received: Ints | int,
-        *,
-        state: State = State.EXPIRED,
-        errno: int = 0,
-        server: Ints | int = 0,
+    def finish(self, slots: Ints, outcome: Outcome, *, state: State = State.EXPIRED, errno: int = 0) -> Finished:
+        """These rows are done, without a reply."""
+        columns, n = self._columns, len(slots)
+        found = self._finished(
+            slots,
+            state,
+            np.full(n, outcome, np.int64),
+            np.zeros(n, np.int64),
+            columns["socket"][slots],
+            columns["id"][slots],
+            columns["question"][slots],
+        )
+        return found._replace(errno=np.full(n, errno, np.int64)) if errno else found
+
+    def _finished(
+        self, slots: Ints, state: State, outcome: Ints, received: Ints, socket: Ints, query_id: Ints, question: Ints
     ) -> Finished:
-        """These rows are done. errno is the same for all of them."""
-        n = len(slots)
+        """Take rows out of flight."""
         self._state[slots] = state
+        n = len(slots)
         self.in_flight -= n
-        columns = self._columns
-        socket = columns["socket"][slots]
+        columns, zeros = self._columns, np.zeros(n, np.int64)
+        of_connections = [columns[name][slots] if self._connections else None for name in _OF_CONNECTIONS]
+        connect, phase, source = of_connections
         return Finished(
             series=columns["series"][slots],
-            question=columns["question"][slots],
+            question=question,
             due=columns["due"][slots],
             sent=columns["sent"][slots],
-            received=np.full(n, received, np.int64),
-            outcome=np.full(n, outcome, np.int64),
-            cause=np.zeros(n, np.int64),
-            errno=np.full(n, errno, np.int64),
-            phase=columns["phase"][slots],
+            received=received,
+            outcome=outcome,
+            cause=zeros,
+            errno=zeros,
+            phase=zeros if phase is None else phase,
             socket=socket,
-            source=columns["source"][slots],
-            query_id=self.ids_of[(columns["k"][slots] + self._offset[socket]) & (IDS - 1)].astype(np.int64),
-            connect_ns=columns["connect"][slots],
-            server=np.full(n, server, np.int64),
+            source=socket if source is None else source,
+            query_id=query_id,
+            connect_ns=zeros if connect is None else connect,
+            server=zeros,
         )
 
 
-def rank_within(groups: Ints) -> Ints:
-    """For each element, how many equal ones stand before it: [7, 7, 3, 7] -> [0, 1, 0, 2]."""
-    if not len(groups) or (groups == groups[0]).all():
-        return np.arange(len(groups), dtype=np.int64)
+def rank_within(groups: Ints, weights: Ints | None = None) -> Ints:
+    """For each element, how many equal ones stand before it, or their weights: [7, 7, 3, 7] -> [0, 1, 0, 2]."""
+    n = len(groups)
+    if not n or (groups == groups[0]).all():
+        return np.arange(n, dtype=np.int64) if weights is None else np.cumsum(weights) - weights
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    ranks = np.empty(len(groups), np.int64)
-    ranks[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+    if weights is None:
+        before = np.arange(n, dtype=np.int64)
+    else:
+        weights = weights[order]
+        before = np.cumsum(weights) - weights
+    ranks = np.empty(n, np.int64)
+    ranks[order] = before - np.repeat(before[starts], np.diff(starts, append=n))
     return ranks
 
 
@@ -264,10 +318,9 @@ def count(counters: Ints, counter: Counter, channels: Ints) -> None:
     counters[:, counter] += np.bincount(channels, minlength=len(counters))
 
 
-_COLUMNS = (
-    "due", "sent", "series", "question", "token", "socket", "timeout", "row", "connect", "phase", "source", "k", "mark",
-)  # fmt: skip
-_ONE = np.int64(1)
+_COLUMNS = ("due", "sent", "series", "question", "token", "socket", "id", "until", "rest", "k", "mark")
+"""until: when the row expires; rest: until when its id rests; k: which row of its socket it is; mark: see settle()."""
+_OF_CONNECTIONS = ("connect", "phase", "source")
 _PENDING = int(State.PENDING)
 
 

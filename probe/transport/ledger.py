@@ -11,7 +11,6 @@ import time
 from bisect import bisect_left, bisect_right
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
@@ -26,13 +25,14 @@ class Ledger:
     slot, socket, query_id, octets, phase, source: int64 by loaded row, for the transport to fill in until settle().
     """
 
-    def __init__(self, questions: Questions, random: np.random.Generator) -> None:
-        self.flight = Flight(questions, random)
+    def __init__(self, questions: Questions, random: np.random.Generator, *, connections: bool = False) -> None:
+        self.flight = Flight(questions, random, connections=connections)
         self.timeout = EMPTY
         """By channel index, in ns."""
         self.counters = np.zeros((0, len(Counter)), np.int64)
         """By channel index: what is counted beside the outcomes, since the last harvest."""
-        self._closed = np.zeros(0, np.bool_)
+        self.next_due = NEVER
+        """When the next row that has not started is to be sent; NEVER if there is none."""
         self.rows = no_due()
         self.slot = self.socket = self.query_id = self.octets = self.phase = self.source = EMPTY
         self.finished: list[Finished] = []
@@ -48,9 +48,7 @@ class Ledger:
         if grow > 0:
             self.timeout = np.concatenate([self.timeout, np.zeros(grow, np.int64)])
             self.counters = np.concatenate([self.counters, np.zeros((grow, len(Counter)), np.int64)])
-            self._closed = np.concatenate([self._closed, np.zeros(grow, np.bool_)])
         self.timeout[channel.index] = channel.timeout_ns
-        self._closed[channel.index] = channel.window > 0
 
     def load(
         self, rows: Due, slot: Ints, socket: Ints, query_id: Ints, octets: Ints, phase: Phase = Phase.NONE
@@ -60,23 +58,23 @@ class Ledger:
         self.phase = np.full(len(rows.due), phase, np.int64)
         self.source = socket
         self._releases = rows.release.tolist()
-        self._settled = self._cursor = 0
+        self._settled = 0
+        self._move_to(0)
+
+    def _move_to(self, row: int) -> None:
+        """All rows before this one have started."""
+        self._cursor = row
+        self.next_due = self._releases[row] if row < len(self._releases) else NEVER
 
     @staticmethod
-    def in_time(rows: Due, stall_ns: int) -> NDArray[np.bool_]:
-        """Rows that due() will not keep back at once for being late: only these need an id."""
-        live: NDArray[np.bool_] = rows.release >= time.monotonic_ns() - stall_ns
-        return live
+    def late(rows: Due, stall_ns: int) -> int:
+        """How many rows, the first, due() will keep back at once for being late: they need no id."""
+        return int(np.searchsorted(rows.release, time.monotonic_ns() - stall_ns))
 
     @staticmethod
-    def instants(rows: Due) -> Ints:
+    def instants(rows: Due) -> Ints | int:
         """About when rows are sent: those of closed loops from now on."""
-        return np.where(rows.due < NEVER - 1, rows.due, time.monotonic_ns())
-
-    @property
-    def next_due(self) -> int:
-        """When the next row that has not started is to be sent; NEVER if there is none."""
-        return self._releases[self._cursor] if self._cursor < len(self._releases) else NEVER
+        return time.monotonic_ns() if _are_closed(rows) else rows.due
 
     @property
     def unsettled(self) -> range:
@@ -85,20 +83,21 @@ class Ledger:
 
     def due(self, now: int, stall_ns: int, most: int = NEVER) -> range:
         """The rows to send now. Those late by more than stall_ns are kept back: a missed slot is never sent."""
-        i, releases = self._cursor, self._releases
-        if i >= len(releases) or releases[i] > now:
+        if self.next_due > now or self.next_due == NEVER:
             return range(0)
+        i, releases = self._cursor, self._releases
         j = bisect_right(releases, now, i)
         if releases[i] < now - stall_ns:
             missed = bisect_left(releases, now - stall_ns, i, j)
             self._kept_back.update(dict.fromkeys(range(i, missed), UnsentCause.STALL))
-            self._cursor = i = missed
+            self._move_to(missed)
+            i = missed
         return range(i, min(j, i + most))
 
     def sent(self, rows: range, began: int, ended: int) -> None:
         """These rows went out between two clock reads, evenly."""
         self._batches.append((rows.start, rows.stop, began, ended))
-        self._cursor = rows.stop
+        self._move_to(rows.stop)
 
     def keep_back(self, row: int, why: UnsentCause | int) -> None:
         """A row did not go out: through our own fault (a cause), or refused by this machine's network (-errno)."""
@@ -116,18 +115,19 @@ class Ledger:
             return
         sent = self._sent_instants(a, b)
         rows = Due(*(column[a:b] for column in self.rows))
-        columns = (self.slot, self.socket, self.octets, self.phase, self.source)
-        slot, socket, octets, phase, source = (column[a:b] for column in columns)
-        if self._closed.any():
-            rows = rows._replace(due=np.where(self._closed[rows.channel] & (sent > 0), sent, rows.due))
+        columns = (self.slot, self.socket, self.query_id, self.octets, self.phase, self.source)
+        slot, socket, query_id, octets, phase, source = (column[a:b] for column in columns)
+        if _are_closed(rows):
+            rows = rows._replace(due=np.where(sent > 0, sent, rows.due))
         started, gone, launched = Started(rows.series, rows.due, sent), rows, sent
         if self._kept_back:
             go = np.ones(b - a, np.bool_)
             go[[row - a for row in self._kept_back]] = False
             started = started._replace(sent=np.where(go, sent, 0))
             gone, launched = Due(*(column[go] for column in rows)), sent[go]
-            slot, socket, octets, phase, source = (column[go] for column in (slot, socket, octets, phase, source))
-        self.flight.launch(slot, gone, launched, socket, self.timeout[gone.channel], phase, source)
+            slot, socket, query_id = slot[go], socket[go], query_id[go]
+            octets, phase, source = octets[go], phase[go], source[go]
+        self.flight.launch(slot, gone, launched, socket, query_id, self.timeout[gone.channel], phase, source)
         self.counters[:, Counter.SENT_OCTETS] += np.bincount(gone.channel, octets, len(self.timeout)).astype(np.int64)
         self._started.append(started)
         if self._kept_back:
@@ -142,12 +142,14 @@ class Ledger:
             return sent
         first, stop, began, ended = np.array(self._batches, np.int64).T
         n = stop - first
-        # half a step, a whole one, ...: what is before a row in its batch
-        steps = np.arange(0.5, int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
-        instants: Ints = np.repeat(began, n) + (steps * np.repeat((ended - began) / n, n)).astype(np.int64)
-        if len(instants) == len(sent):
-            return instants
-        sent[np.concatenate([np.arange(i - a, j - a) for i, j, _, _ in self._batches])] = instants
+        step = (ended - began) / n
+        row = np.arange(first[0], stop[-1])
+        if len(row) != n.sum():
+            row = np.concatenate([np.arange(i, j) for i, j, _, _ in self._batches])
+        # the first of a batch half a step after it began; doubles count from there on, or they would round to 100 ns
+        origin = int(began[0])
+        instants = np.repeat((began - origin) + (0.5 - first) * step, n) + row * np.repeat(step, n)
+        sent[row - a] = instants.astype(np.int64) + origin
         return sent
 
     def _give_up(self, rows: Due, sent: Ints) -> None:
@@ -183,3 +185,8 @@ class Ledger:
     def drop(self) -> None:
         """Forget the rows that have not started; what has must be settled."""
         self.load(no_due(), EMPTY, EMPTY, EMPTY, EMPTY)
+
+
+def _are_closed(rows: Due) -> bool:
+    """Whether these are rows of a closed loop: it is loaded apart from those that have a schedule."""
+    return len(rows.due) > 0 and int(rows.due[0]) >= NEVER - 1

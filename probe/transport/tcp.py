@@ -25,7 +25,7 @@ from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
-from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
+from probe.transport.flight import IDS, Ints, Replies, State, count
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Unsent, address_of, bind_in_half, half_of_ports
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
@@ -78,7 +78,7 @@ class Tcp:
         self.stall_ns = 50_000_000
         self.read_every_ns = READ_NS
         self._questions = questions
-        self._ledger = Ledger(questions, random)
+        self._ledger = Ledger(questions, random, connections=True)
         self._channels: dict[int, Channel] = {}
         self._families: dict[int, int] = {}
         self._halves: dict[int, tuple[int, int]] = {}
@@ -192,14 +192,11 @@ class Tcp:
     def load(self, rows: Due) -> None:
         self.settle()
         packets, octets = self._questions.queries(rows.question, rows.token)
-        sockets, nth, runs = self._turns.deal(rows, octets)
-        n = len(sockets)
-        slots, ids = np.full(n, -1, np.int64), np.zeros(n, np.int64)
-        at = np.flatnonzero((sockets >= 0) & self._ledger.in_time(rows, self.stall_ns))
-        if len(at):
-            when = self._ledger.instants(rows)[at]
-            nth = nth if len(at) == n else rank_within(sockets[at])
-            slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth, when, State.EXPIRED)
+        runs = self._turns.deal(rows, octets, self._ledger.late(rows, self.stall_ns))
+        n = len(rows.due)
+        slots, ids = self._ledger.flight.reserve(
+            runs.socket, runs.lengths, self._ledger.instants(rows), State.EXPIRED
+        )
         framed = np.empty((n, packets.shape[1] + 2), np.uint8)
         framed[:, 0], framed[:, 1] = octets >> 8, octets & 0xFF
         framed[:, 2:] = packets
@@ -207,9 +204,9 @@ class Tcp:
         self._frames = framed[np.arange(framed.shape[1]) < (octets + 2)[:, None]].tobytes()
         self._begins = [0, *np.cumsum(octets + 2).tolist()]
         alone = np.flatnonzero(slots < 0)
-        runs = np.union1d(runs, np.concatenate([alone, alone + 1])) if len(alone) else runs
-        self._runs, self._next_run = list(zip(runs[:-1].tolist(), runs[1:].tolist(), strict=True)), 0
-        self._ledger.load(rows, slots, sockets, ids, octets, Phase.CONNECT)
+        runs = runs.broken(alone) if len(alone) else runs
+        self._runs, self._next_run = list(zip(runs.first[:-1].tolist(), runs.first[1:].tolist(), strict=True)), 0
+        self._ledger.load(rows, slots, np.repeat(runs.socket, runs.lengths), ids, octets, Phase.CONNECT)
         self._ledger.source = np.full(n, -1, np.int64)
 
     @property
@@ -404,7 +401,7 @@ class Tcp:
         slots = self._waiting_on(connection)
         if outcome is Outcome.CONNECTION_LOST and len(slots):
             self._ledger.counters[connection.channel.index, Counter.CONNECTIONS_LOST] += 1
-        self._ledger.finished.append(self._ledger.flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code))
+        self._ledger.finished.append(self._ledger.flight.finish(slots, outcome, state=State.ANSWERED, errno=code))
         self._close(connection)
 
     def _waiting_on(self, connection: _Connection) -> Ints:

@@ -13,15 +13,25 @@ RUN = 64
 """At most so many rows of a tick leave from one source port, or on one connection, together."""
 
 
-class Dealt(NamedTuple):
-    """socket: of each row, -1 where its channel has none that stay; nth: how many rows dealt before it have that one.
+class Runs(NamedTuple):
+    """Rows in runs that leave together, one after the other.
 
-    runs: where each run of rows that leave together begins, and where the last ends.
+    first: where each begins, and where the last ends, int64[r + 1]; socket: which it leaves from, int64[r], -1 where
+    that is seen when it leaves, or where it comes too late.
     """
 
+    first: Ints
     socket: Ints
-    nth: Ints
-    runs: Ints
+
+    @property
+    def lengths(self) -> Ints:
+        """How many rows each run has."""
+        return np.diff(self.first)
+
+    def broken(self, rows: Ints) -> Runs:
+        """The same, with each of these rows in a run of its own."""
+        first = np.union1d(self.first, np.concatenate([rows, rows + 1]))
+        return Runs(first, self.socket[np.searchsorted(self.first, first[:-1], "right") - 1])
 
 
 class Turns:
@@ -29,6 +39,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._first = self._turn = self._most = self.count = self.gso = EMPTY
+        self.has_bursts = False
 
     def admit(self, channel: Channel, first: int, count: int) -> None:
         """A channel's sockets: `count` from number `first` on."""
@@ -37,6 +48,7 @@ class Turns:
         self._most = np.append(self._most, new)
         self.count, self.gso = np.append(self.count, new), np.append(self.gso, new + 1)
         self._first[channel.index], self.count[channel.index], self.gso[channel.index] = first, count, channel.gso
+        self.has_bursts = self.has_bursts or channel.gso > 1
         most = channel.gso if channel.gso > 1 else RUN
         self._most[channel.index] = min(most, max(1, channel.window // 4)) if channel.window else most
 
@@ -45,36 +57,36 @@ class Turns:
         first = int(self._first[channel])
         return range(first, first + int(self.count[channel]))
 
-    def deal(self, rows: Due, octets: Ints) -> Dealt:
+    def deal(self, rows: Due, octets: Ints, late: int = 0) -> Runs:
         """Put rows in runs, and runs on sockets: rows of one channel and release, at most RUN or a burst of one length.
 
-        Runs of a closed loop are at most a quarter of what may be outstanding.
+        Runs of a closed loop are at most a quarter of what may be outstanding. Rows of channels without sockets that
+        stay are runs of their own. The first `late` rows will not be sent.
         """
         n, channel = len(rows.due), rows.channel
-        gso = self.gso[channel]
-        breaks = np.ones(n + 1, np.bool_)
-        breaks[1:n] = (rows.release[1:] != rows.release[:-1]) | (channel[1:] != channel[:-1])
-        if (gso > 1).any():
-            breaks[1:n] |= (gso[1:] > 1) & (octets[1:] != octets[:-1])
-        begins = np.flatnonzero(breaks[:n])
-        nth = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
-        breaks[:n] |= nth % self._most[channel] == 0
-        runs = np.flatnonzero(breaks)
-        begins, lengths = runs[:-1], np.diff(runs)
-        mine = channel[begins]
-        count, turn = self.count[mine], self._turn[mine] + rank_within(mine)
+        breaks = np.empty(n, np.bool_)
+        breaks[:1] = True
+        np.not_equal(rows.release[1:], rows.release[:-1], out=breaks[1:])
+        if len(self.count) > 1:
+            breaks[1:] |= channel[1:] != channel[:-1]
+            breaks |= self.count[channel] == 0
+        elif not self.count[0]:
+            breaks[:] = True
+        if self.has_bursts:
+            breaks[1:] |= (self.gso[channel[1:]] > 1) & (octets[1:] != octets[:-1])
+        if late:
+            breaks[1:late] = False
+            breaks[late : late + 1] = True
+        first = np.flatnonzero(breaks)
+        lengths = np.diff(first, append=n)
+        most = self._most[channel[first]]
+        if (lengths > most).any():
+            pieces = -(-lengths // most)
+            nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            first = np.repeat(first, pieces) + nth * np.repeat(most, pieces)
+        mine = channel[first]
+        count = self.count[mine]
+        socket = self._first[mine] + (self._turn[mine] + rank_within(mine)) % np.maximum(count, 1)
+        socket[(count == 0) | (first < late)] = -1
         np.add.at(self._turn, mine, np.int64(1))
-        each = np.where(count > 0, self._first[mine] + turn % np.maximum(count, 1), -1)
-        order = np.argsort(each, kind="stable")
-        before = np.empty_like(each)
-        before[order] = _since_first(lengths[order], each[order])
-        nth = np.arange(n) - np.repeat(begins - before, lengths)
-        return Dealt(np.repeat(each, lengths), nth, runs)
-
-
-def _since_first(lengths: Ints, groups: Ints) -> Ints:
-    """The sum of the lengths before each within its group; groups stand together."""
-    before = np.cumsum(lengths) - lengths
-    first = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
-    out: Ints = before - np.repeat(before[first], np.diff(np.append(first, len(groups))))
-    return out
+        return Runs(np.append(first, n), socket)

@@ -22,11 +22,11 @@ from probe.linux import Receiver, Sender, error_queue, own_drops, receive_buffer
 from probe.model import TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
-from probe.transport.flight import IDS, Ints, Replies, State, count, rank_within
+from probe.transport.flight import IDS, Ints, Replies, State, count
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Door, FreshPorts, PortLedger, Unsent
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
-from probe.transport.turns import Dealt, Turns
+from probe.transport.turns import Runs, Turns
 
 _RESENDS = 4
 _REPLY_OCTETS = 832
@@ -54,6 +54,7 @@ class Udp:
         # by socket index
         self._sockets: list[socket.socket | None] = []
         self._drops: dict[int, int] = {}
+        self._bursting: set[int] = set()
         self._socket_of: dict[int, int] = {}
         self._epoll = select.epoll()
         # loaded rows, in runs that leave together: the first row, what to call, with what
@@ -87,6 +88,8 @@ class Udp:
         if channel.window:
             rows_each = IDS
         self._turns.admit(channel, self._ledger.flight.add_sockets(count, channel.index, rows_each), count)
+        if channel.gso > 1:
+            self._bursting.update(self._turns.sockets(channel.index))
         for _ in range(count):
             self._sockets.append(None)
             with contextlib.suppress(OSError, Unsent):  # a network that cannot be reached is its rows' outcome
@@ -170,64 +173,54 @@ class Udp:
     def load(self, rows: Due) -> None:
         self.settle()
         packets, octets = self._questions.queries(rows.question, rows.token)
-        if (self._turns.gso[rows.channel] > 1).any():
+        if self._turns.has_bursts and (octets != octets[0]).any():
             order = np.lexsort((octets, rows.channel, rows.release))
             rows, packets, octets = Due(*(column[order] for column in rows)), packets[order], octets[order]
-        sockets, nth, runs = self._assigned(rows, octets)
-        slots, ids = np.full(len(sockets), -1, np.int64), np.zeros(len(sockets), np.int64)
-        rests = np.where(self._turns.count[rows.channel] > 0, State.ANSWERED, State.NEVER)
-        at = slice(None) if sockets.min(initial=0) >= 0 else np.flatnonzero(sockets >= 0)
-        when = self._ledger.instants(rows)
-        slots[at], ids[at] = self._ledger.flight.reserve(sockets[at], nth[at], when[at], rests[at])
+        ledger = self._ledger
+        runs = self._turns.deal(rows, octets, ledger.late(rows, self.stall_ns))
+        rests: Ints | int = State.ANSWERED
+        if self._fresh:
+            self._take_fresh(rows, runs)
+            rests = np.where(self._turns.count[rows.channel[runs.first[:-1]]] > 0, State.ANSWERED, State.NEVER)
+        lengths = runs.lengths
+        slots, ids = ledger.flight.reserve(runs.socket, lengths, ledger.instants(rows), rests)
+        lost = np.flatnonzero(slots < 0)
+        if len(lost):
+            runs = runs.broken(lost)
+            lengths = runs.lengths
         packets[:, 0], packets[:, 1] = ids >> 8, ids & 0xFF
         self._packets = packets
         self._sender.load(packets, octets)
-        self._plan(runs, rows, sockets, slots, octets)
-        self._ledger.load(rows, slots, sockets, ids, octets)
+        self._plan(rows, runs, slots, octets)
+        ledger.load(rows, slots, np.repeat(runs.socket, lengths), ids, octets)
 
-    def _assigned(self, rows: Due, octets: Ints) -> Dealt:
-        """Which socket each row leaves from, -1 where that is seen when it leaves."""
-        sockets, nth, runs = self._turns.deal(rows, octets)
-        late = ~self._ledger.in_time(rows, self.stall_ns)
-        if late.any():
-            sockets[late] = -1
-            nth = rank_within(sockets)
+    def _take_fresh(self, rows: Due, runs: Runs) -> None:
+        """Give rows of fresh ports their sockets, as far as some are idle."""
+        channel = rows.channel[runs.first[:-1]]
         for index, ports in self._fresh.items():
-            at = np.flatnonzero(rows.channel == index)
+            at = np.flatnonzero(channel == index)
             if len(at):
-                runs = np.union1d(runs, np.concatenate([at, at + 1]))
-                sockets[at] = ports.take(rows.token[at] >> CHANNEL_BITS)
-                nth[at] = rank_within(sockets[at])
-        return Dealt(sockets, nth, runs)
+                runs.socket[at] = ports.take(rows.token[runs.first[at]] >> CHANNEL_BITS)
 
-    def _plan(self, runs: Ints, rows: Due, sockets: Ints, slots: Ints, octets: Ints) -> None:
-        """What send() will call for each run; runs: where each begins, and the end of the last."""
-        lost = np.flatnonzero((slots < 0) & (self._turns.count[rows.channel] > 0))
-        if len(lost):
-            runs = np.union1d(runs, [lost, lost + 1])
-        firsts, ends = runs[:-1].tolist(), runs[1:].tolist()
-        first = runs[:-1]
-        gso, channels = self._turns.gso[rows.channel[first]].tolist(), rows.channel[first].tolist()
+    def _plan(self, rows: Due, runs: Runs, slots: Ints, octets: Ints) -> None:
+        """What send() will call for each run."""
+        first = runs.first[:-1]
+        channels, sockets = rows.channel[first].tolist(), runs.socket.tolist()
         width = self._packets.shape[1]
-        raw = self._packets.tobytes()
-        self._runs.clear()
+        raw = self._packets.tobytes() if self._fresh else b""
+        self._runs = planned = []
         self._next_run = 0
-        for i, j, index, slot, burst, channel in zip(
-            firsts, ends, sockets[first].tolist(), slots[first].tolist(), gso, channels, strict=True
+        for i, j, index, slot, channel in zip(
+            first.tolist(), runs.first[1:].tolist(), sockets, slots[first].tolist(), channels, strict=True
         ):
-            if channel in self._fresh and index >= 0:
-                octets_of = raw[i * width : i * width + int(octets[i])]
-                self._runs.append((i, self._fresh[channel].send, (index, octets_of)))
-            elif channel in self._fresh:
-                self._runs.append(
-                    (i, self._send_fresh, (i, channel, index, raw[i * width : i * width + int(octets[i])]))
-                )
-            elif slot < 0:
-                self._runs.append((i, _no_id, None))
-            elif (sock := self._sockets[index]) is not None and j - i == 1:
-                self._runs.append((i, sock.send, raw[i * width : i * width + int(octets[i])]))
+            ports = self._fresh.get(channel)
+            if ports is None:
+                planned.append((i, self._send_run, (i, j, index)) if slot >= 0 else (i, _no_id, None))
+            elif index >= 0:
+                planned.append((i, ports.send, (index, raw[i * width : i * width + int(octets[i])])))
             else:
-                self._runs.append((i, self._send_run, (i, j, index, burst)))
+                query = raw[i * width : i * width + int(octets[i])]
+                planned.append((i, self._send_fresh, (i, channel, index, query)))
 
     @property
     def next_due(self) -> int:
@@ -256,16 +249,16 @@ class Udp:
         self._ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
         return stop - rows.start
 
-    def _send_run(self, run: tuple[int, int, int, int]) -> None:
+    def _send_run(self, run: tuple[int, int, int]) -> None:
         """Send several rows from one socket, as one burst if that was asked for."""
-        row, stop, index, gso = run
+        row, stop, index = run
         try:
             fd = (self._sockets[index] or self._connect(index)).fileno()
         except (OSError, Unsent) as error:
             for each in range(row, stop):
                 self._trouble(each, error)
             return
-        if gso > 1 and stop - row > 1:
+        if index in self._bursting and stop - row > 1:
             with contextlib.suppress(OSError):
                 row += self._sender.burst(fd, row, stop - row)
         while row < stop:
@@ -361,7 +354,9 @@ class Udp:
         sockets, now = got.sources[:n].copy(), time.monotonic_ns()
         offset = wall_offset_ns()
         stamps = got.stamps
-        received = np.where(stamps > 0, stamps - offset, now)
+        received = stamps - offset
+        if not stamps.all():
+            received[stamps == 0] = now
         if abs(offset - self._offset) > _CLOCK_STEP_NS:
             received[:] = now
             count(self._ledger.counters, Counter.CLOCK_STEPS, np.unique(self._ledger.flight.channel_of[sockets]))
@@ -391,7 +386,7 @@ class Udp:
         else:
             slots = self._ledger.flight.waiting(socket)[:1]
         outcome = Outcome.CONNECTION_REFUSED if code == errno.ECONNREFUSED else Outcome.NETWORK_ERROR
-        return self._ledger.flight.finish(slots, outcome, 0, state=State.ANSWERED, errno=code)
+        return self._ledger.flight.finish(slots, outcome, state=State.ANSWERED, errno=code)
 
     def _free(self, finished: Finished) -> None:
         """Give the sockets of rows that were handed over back to their channels' fresh ports."""
