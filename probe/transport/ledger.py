@@ -38,7 +38,9 @@ class Ledger:
         self.finished: list[Finished] = []
         self._releases: list[int] = []
         self._settled = self._cursor = 0
-        self._batches: list[tuple[int, int, int, int]] = []
+        # of rows that were sent together: first and stop, one after the other; and when that began and ended
+        self._bounds: list[int] = []
+        self._instants: list[int] = []
         self._kept_back: dict[int, UnsentCause | int] = {}
         self._started: list[Started] = []
 
@@ -96,7 +98,8 @@ class Ledger:
 
     def sent(self, rows: range, began: int, ended: int) -> None:
         """These rows went out between two clock reads, evenly."""
-        self._batches.append((rows.start, rows.stop, began, ended))
+        self._bounds += (rows.start, rows.stop)
+        self._instants += (began, ended)
         self._move_to(rows.stop)
 
     def keep_back(self, row: int, why: UnsentCause | int) -> None:
@@ -133,23 +136,18 @@ class Ledger:
         if self._kept_back:
             self._give_up(rows, sent)
         self._settled = b
-        self._batches.clear()
+        self._bounds.clear()
+        self._instants.clear()
 
     def _sent_instants(self, a: int, b: int) -> Ints:
-        """When rows [a, b) were sent: those of a batch evenly between its two clock reads; 0 in none."""
-        sent = np.zeros(b - a, np.int64)
-        if not self._batches:
-            return sent
-        first, stop, began, ended = np.array(self._batches, np.int64).T
-        n = stop - first
-        step = (ended - began) / n
-        row = np.arange(first[0], stop[-1])
-        if len(row) != n.sum():
-            row = np.concatenate([np.arange(i, j) for i, j, _, _ in self._batches])
-        # the first of a batch half a step after it began; doubles count from there on, or they would round to 100 ns
-        origin = int(began[0])
-        instants = np.repeat((began - origin) + (0.5 - first) * step, n) + row * np.repeat(step, n)
-        sent[row - a] = instants.astype(np.int64) + origin
+        """When rows [a, b) were sent: those of a batch evenly between its two clock reads. None were sent: 0."""
+        if not self._bounds:
+            return np.zeros(b - a, np.int64)
+        # the first of a batch half a step after it began; doubles count from there, where they don't round yet
+        origin = self._instants[0]
+        middles = np.arange(a + 0.5, b)
+        offsets = np.interp(middles, self._bounds, np.array(self._instants, np.int64) - origin)
+        sent: Ints = offsets.astype(np.int64) + origin
         return sent
 
     def _give_up(self, rows: Due, sent: Ints) -> None:

@@ -38,7 +38,7 @@ FRESH_RING = 4
 CONNTRACK_NS = 30_000_000_000
 """How long conntrack remembers a UDP flow that was answered once (nf_conntrack_udp_timeout)."""
 _SHARE_IN_TURN = 0.8
-_AHEAD_SECONDS = 0.02
+_AHEAD_SECONDS = 0.04
 """Sockets for so long a time are made before the run begins; making one takes longer than using it."""
 _CLOSED_AT_ONCE = 100
 _CROWD = 6
