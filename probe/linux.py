@@ -136,8 +136,13 @@ class Sender:
         self._sendmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
         self._segment = struct.Struct("=QiiHxxxxxx")
         self._control = ctypes.create_string_buffer(self._segment.size)
+        self._lengths = np.empty(0, np.int64)
+        self._dense: NDArray[np.uint8] | None = None
+        self._steps = 0, 0
+        self._vector = np.zeros(2, np.int64)
         self._burst = np.zeros(_HEADER_WORDS, np.int64)
-        self._burst[4:6] = ctypes.addressof(self._control), self._segment.size
+        self._burst[2:6] = self._vector.ctypes.data, 1, ctypes.addressof(self._control), self._segment.size
+        self._burst_address, self._vector_address = self._burst.ctypes.data, self._vector.ctypes.data
 
     def load(self, packets: NDArray[np.uint8], lengths: NDArray[np.int64]) -> None:
         """Take the next batch; `packets` must not move until all of it is sent."""
@@ -148,7 +153,7 @@ class Sender:
             self._headers[:, 2] = self._iovecs.ctypes.data + 16 * np.arange(2 * n)
             self._headers[:, 3] = 1
             self._address = self._headers.ctypes.data
-        self._packets, self._lengths = packets, lengths
+        self._packets, self._lengths, self._dense = packets, lengths, None
         self._iovecs[:n, 0] = packets.ctypes.data + packets.strides[0] * np.arange(n)
         self._iovecs[:n, 1] = lengths
 
@@ -164,11 +169,18 @@ class Sender:
 
         OSError if it took none; EIO where a device cannot do that.
         """
-        self._segment.pack_into(
-            self._control, 0, self._segment.size - 6, socket.IPPROTO_UDP, UDP_SEGMENT, int(self._lengths[first])
-        )
-        self._burst[2:4] = self._iovecs.ctypes.data + 16 * first, count
-        if self._sendmsg(fd, self._burst.ctypes.data, MSG_DONTWAIT) < 0:
+        if self._dense is None:
+            self._dense = self._packets[:, : int(self._lengths.max())].copy()
+            self._steps = self._dense.strides[0], self._dense.ctypes.data
+        length = int(self._lengths[first])
+        step, address = self._steps
+        self._segment.pack_into(self._control, 0, self._segment.size - 6, socket.IPPROTO_UDP, UDP_SEGMENT, length)
+        if length == step:  # they lie one behind the other
+            self._vector[:] = address + step * first, (count - 1) * step + int(self._lengths[first + count - 1])
+            self._burst[2:4] = self._vector_address, 1
+        else:
+            self._burst[2:4] = self._iovecs.ctypes.data + 16 * first, count
+        if self._sendmsg(fd, self._burst_address, MSG_DONTWAIT) < 0:
             raise _error()
         return count
 

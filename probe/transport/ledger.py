@@ -96,11 +96,11 @@ class Ledger:
             i = missed
         return range(i, min(j, i + most))
 
-    def sent(self, rows: range, began: int, ended: int) -> None:
-        """These rows went out between two clock reads, evenly."""
-        self._bounds += (rows.start, rows.stop)
+    def sent(self, row: int, stop: int, began: int, ended: int) -> None:
+        """Rows [row, stop) went out between two clock reads, evenly."""
+        self._bounds += (row, stop)
         self._instants += (began, ended)
-        self._move_to(rows.stop)
+        self._move_to(stop)
 
     def keep_back(self, row: int, why: UnsentCause | int) -> None:
         """A row did not go out: through our own fault (a cause), or refused by this machine's network (-errno)."""

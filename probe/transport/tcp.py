@@ -232,7 +232,7 @@ class Tcp:
                 ledger.keep_back(first, UnsentCause.IDS)
             else:
                 self._pipeline(range(first, end))
-        ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
+        ledger.sent(rows.start, stop, began, time.monotonic_ns())
         return stop - rows.start
 
     def _frame(self, row: int) -> bytes:

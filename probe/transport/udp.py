@@ -57,7 +57,7 @@ class Udp:
         self._bursting: set[int] = set()
         self._socket_of: dict[int, int] = {}
         self._epoll = select.epoll()
-        # loaded rows, in runs that leave together: the first row, what to call, with what
+        # loaded rows, in runs that leave together: the first row, what to call, with what; and where the last ends
         self._packets = np.zeros((0, 8), np.uint8)
         self._sender = Sender()
         self._runs: list[tuple[int, Callable[[Any], object], Any]] = []
@@ -67,6 +67,7 @@ class Udp:
         self._replies: list[Replies] = []
         self._errors: list[tuple[int, int, bytes]] = []
         self._read_at = 0
+        self._heard = False
         self._offset = wall_offset_ns()
         self._spent = no_rows()
 
@@ -208,7 +209,7 @@ class Udp:
         channels, sockets = rows.channel[first].tolist(), runs.socket.tolist()
         width = self._packets.shape[1]
         raw = self._packets.tobytes() if self._fresh else b""
-        self._runs = planned = []
+        self._runs = planned = list[tuple[int, Callable[[Any], object], Any]]()
         self._next_run = 0
         for i, j, index, slot, channel in zip(
             first.tolist(), runs.first[1:].tolist(), sockets, slots[first].tolist(), channels, strict=True
@@ -221,6 +222,7 @@ class Udp:
             else:
                 query = raw[i * width : i * width + int(octets[i])]
                 planned.append((i, self._send_fresh, (i, channel, index, query)))
+        planned.append((len(rows.due), _no_id, None))
 
     @property
     def next_due(self) -> int:
@@ -230,24 +232,23 @@ class Udp:
         rows = self._ledger.due(now, self.stall_ns, most)
         if not rows:
             return 0
-        runs, k, stop = self._runs, self._next_run, rows.stop
-        while runs[k][0] < rows.start:
+        start, stop = rows.start, rows.stop
+        runs, k = self._runs, self._next_run
+        while runs[k][0] < start:
             k += 1
-        end = len(runs)
         began = time.monotonic_ns()
-        while k < end:
+        row = start
+        while row < stop:
             row, call, what = runs[k]
-            if row >= stop:
-                break
             k += 1
             try:
                 call(what)
             except (OSError, Unsent) as error:
                 self._trouble(row, error)
+            row = runs[k][0]
         self._next_run = k
-        stop = runs[k][0] if k < end else len(self._packets)
-        self._ledger.sent(range(rows.start, stop), began, time.monotonic_ns())
-        return stop - rows.start
+        self._ledger.sent(start, row, began, time.monotonic_ns())
+        return row - start
 
     def _send_run(self, run: tuple[int, int, int]) -> None:
         """Send several rows from one socket, as one burst if that was asked for."""
@@ -313,6 +314,7 @@ class Udp:
 
     def settle(self) -> None:
         """Enter the rows sent since the last time in the flight table."""
+        self._heard = False
         for row in self._ledger.kept_back if self._fresh else ():
             index, channel = int(self._ledger.socket[row]), int(self._ledger.rows.channel[row])
             if index >= 0 and channel in self._fresh:
@@ -322,7 +324,7 @@ class Udp:
     # -- receiving
 
     def read(self, now: int) -> None:
-        self._read_at = now
+        self._read_at, self._heard = now, True
         for fd, events in self._epoll.poll(0, len(self._sockets) or 1):
             index = self._socket_of[fd]
             if events & select.EPOLLERR:
@@ -365,7 +367,8 @@ class Udp:
 
     def harvest(self) -> Harvest:
         self._free(self._spent)
-        self.settle()
+        if self._heard:
+            self.settle()  # replies to rows sent since then may be among those that came
         replies = [*self._replies, *filter(None, [self._batch()])]
         self._replies.clear()
         ledger = self._ledger
