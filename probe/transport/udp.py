@@ -178,10 +178,11 @@ class Udp:
             order = np.lexsort((octets, rows.channel, rows.release))
             rows, packets, octets = Due(*(column[order] for column in rows)), packets[order], octets[order]
         ledger = self._ledger
-        runs = self._turns.deal(rows, octets, ledger.late(rows, self.stall_ns))
+        late = ledger.late(rows, self.stall_ns)
+        runs = self._turns.deal(rows, octets, late)
         rests: Ints | int = State.ANSWERED
         if self._fresh:
-            self._take_fresh(rows, runs)
+            self._take_fresh(rows, runs, late)
             rests = np.where(self._turns.count[rows.channel[runs.first[:-1]]] > 0, State.ANSWERED, State.NEVER)
         lengths = runs.lengths
         slots, ids = ledger.flight.reserve(runs.socket, lengths, ledger.instants(rows), rests)
@@ -195,9 +196,10 @@ class Udp:
         self._plan(rows, runs, slots, octets)
         ledger.load(rows, slots, np.repeat(runs.socket, lengths), ids, octets)
 
-    def _take_fresh(self, rows: Due, runs: Runs) -> None:
-        """Give rows of fresh ports their sockets, as far as some are idle."""
-        channel = rows.channel[runs.first[:-1]]
+    def _take_fresh(self, rows: Due, runs: Runs, late: int) -> None:
+        """Give rows of fresh ports their sockets, as far as some are idle; not those that come too late."""
+        first = runs.first[:-1]
+        channel = np.where(first < late, -1, rows.channel[first])
         for index, ports in self._fresh.items():
             at = np.flatnonzero(channel == index)
             if len(at):
