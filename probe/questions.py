@@ -315,9 +315,7 @@ class Questions:
         rest = np.flatnonzero(~plain)
         if len(rest):
             of_rest = forms.take(np.broadcast_to(each, n)[rest])
-            self._classify_odd(
-                rest, head[rest], lengths[rest], of_rest, numbers, rows, channels, reply, verdicts
-            )
+            self._classify_odd(rest, head[rest], lengths[rest], of_rest, numbers, rows, channels, reply, verdicts)
         return verdicts
 
     def _classify_odd(

@@ -8,7 +8,7 @@ import pytest
 from probe.model import NS, Question
 from probe.outcome import Counter, Outcome
 from probe.questions import Questions
-from probe.transport.flight import Flight, Replies, rank_within
+from probe.transport.flight import Flight, Replies, State, rank_within
 from probe.transport.rows import Due
 
 MS = NS // 1000
@@ -27,11 +27,11 @@ def launch(
 ) -> tuple[list[int], list[int]]:
     n = len(due)
     sockets = np.full(n, socket)
-    slots, ids = flight.reserve(sockets, np.arange(n), due)
+    slots, ids = flight.reserve(np.array([socket]), np.array([n]), due, State.ANSWERED)
     ok = slots >= 0
     zeros = np.zeros(int(ok.sum()), np.int64)
     rows = Due.of(due[ok], zeros, zeros, zeros)
-    flight.launch(slots[ok], rows, due[ok], sockets[ok], np.full(len(zeros), NS), 0, sockets[ok])
+    flight.launch(slots[ok], rows, due[ok], sockets[ok], ids[ok], np.full(len(zeros), NS))
     return slots.tolist(), ids.tolist()
 
 
@@ -41,6 +41,28 @@ def launch(
 )
 def test_rank_within(groups: list[int], ranks: list[int]) -> None:
     assert rank_within(np.array(groups, np.int64)).tolist() == ranks
+    assert rank_within(np.array(groups, np.int64), np.ones(len(groups), np.int64)).tolist() == ranks
+
+
+@pytest.mark.parametrize(
+    ("groups", "weights", "before"),
+    [([3, 3, 3], [5, 1, 2], [0, 5, 6]), ([7, 7, 3, 7, 3], [10, 20, 30, 40, 50], [0, 10, 0, 30, 30])],
+)
+def test_rank_within_by_weight(groups: list[int], weights: list[int], before: list[int]) -> None:
+    assert rank_within(np.array(groups), np.array(weights)).tolist() == before
+
+
+def test_runs_are_reserved_as_their_rows_would_be_one_by_one() -> None:
+    """Also where two runs share a socket, and where one has none."""
+    sockets, lengths = np.array([1, 0, -1, 1]), np.array([3, 2, 2, 4])
+    together, alone = flight_of(64, sockets=2), flight_of(64, sockets=2)
+    slots, ids = together.reserve(sockets, lengths, 0, State.ANSWERED)
+    each = np.repeat(sockets, lengths)
+    one_by_one = alone.reserve(each, np.ones(len(each), np.int64), 0, State.ANSWERED)
+    assert slots.tolist() == one_by_one[0].tolist()
+    assert ids.tolist() == one_by_one[1].tolist()
+    assert slots[5:7].tolist() == [-1, -1]
+    assert len({*slots.tolist()}) == 10
 
 
 def test_an_id_is_used_again_only_after_all_others() -> None:

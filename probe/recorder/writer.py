@@ -37,7 +37,8 @@ class Rows(NamedTuple):
     """n finished rows as the recorder wants them: times in ns since t0; latency (good rows only), rtt and connect -1
     where there is none.
 
-    All int64[n] but good, bool[n]; sent is negative where the row was not; connect is None where no row has one; cause is an UnsentCause, phase a Phase, source what port_of() takes.
+    All int64[n] but good, bool[n]; sent is negative where the row was not; connect is None where no row has one; cause
+    is an UnsentCause, phase a Phase, source what port_of() takes.
     """
 
     series: Ints
@@ -118,10 +119,10 @@ class Recorder:
         each = NS // width_ns
         first, last = int(due.min()) // width_ns, int(due.max()) // width_ns
         if first == last:  # mostly: a division a row costs more than the rest
-            second, bucket = divmod(first, each)
-            return series * each + (second % self._room.places * self._room.series * each + bucket)
-        second, bucket = np.divmod(due // width_ns, each)
-        return ((second % self._room.places) * self._room.series + series) * each + bucket
+            place = first // each % self._room.places
+            return series * each + (place * self._room.series * each + first % each)
+        cell = due // width_ns
+        return (cell // each % self._room.places * self._room.series + series) * each + cell % each
 
     def _open(self, second: int) -> None:
         """Give a second its place in the ring, waiting for the reader to take what stands there."""

@@ -225,7 +225,8 @@ class Flight:
             count(counters, Counter.LATE, channels[late])
             count(counters, Counter.DUPLICATE, channels[fits & ~late & ~good])
             slots, channels, outcome, received = slots[good], channels[good], outcome[good], received[good]
-            lengths, server, sockets, ids, question = lengths[good], server[good], sockets[good], ids[good], question[good]
+            lengths, server, sockets = lengths[good], server[good], sockets[good]
+            ids, question = ids[good], question[good]
         if verdicts.truncated_with_answer.any():
             cut = verdicts.truncated_with_answer & good
             count(counters, Counter.TRUNCATED_WITH_ANSWER, self.channel_of[replies.socket[cut]])

@@ -194,9 +194,7 @@ class Tcp:
         packets, octets = self._questions.queries(rows.question, rows.token)
         runs = self._turns.deal(rows, octets, self._ledger.late(rows, self.stall_ns))
         n = len(rows.due)
-        slots, ids = self._ledger.flight.reserve(
-            runs.socket, runs.lengths, self._ledger.instants(rows), State.EXPIRED
-        )
+        slots, ids = self._ledger.flight.reserve(runs.socket, runs.lengths, self._ledger.instants(rows), State.EXPIRED)
         framed = np.empty((n, packets.shape[1] + 2), np.uint8)
         framed[:, 0], framed[:, 1] = octets >> 8, octets & 0xFF
         framed[:, 2:] = packets
