@@ -17,10 +17,13 @@ from math import gcd
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probe.errors import UsageError
 from probe.model import Question
 
+_LONGEST = 255
+"""Octets of a name (RFC 1035, 2.3.4): so many can be read from where any name begins."""
 PLAIN_QUESTIONS = 4096
 """Up to so many questions are a tuple of objects; more are a book for each type."""
 MOST_TURNS = 10_000
@@ -38,14 +41,22 @@ class Book(Sequence[Question]):
         self.kind = kind
         self.fd = fd
         memory = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-        self.names = np.frombuffer(memory, np.uint8, octets)
-        self.starts = np.frombuffer(memory, np.uint32, count + 1, _aligned(octets))
+        names = np.frombuffer(memory, np.uint8, octets + _LONGEST)
+        self.names = names[:octets]
+        self._windows = np.lib.stride_tricks.as_strided(names, (octets, _LONGEST), (1, 1), writeable=False)
+        self.starts = np.frombuffer(memory, np.uint32, count + 1, _aligned(octets + _LONGEST))
 
     def __reduce__(self) -> tuple[type[Book], tuple[Question, int, int, int]]:
         return Book, (self.kind, self.fd, len(self.names), len(self))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def names_of(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The names of n questions, uint8[n, the longest], other octets behind shorter ones; and their lengths."""
+        first = self.starts[numbers].astype(np.int64)
+        lengths = self.starts[numbers + 1] - first
+        return self._windows[first, : int(lengths.max())], lengths
 
     @overload
     def __getitem__(self, index: int) -> Question: ...
@@ -77,7 +88,7 @@ class BookWriter:
 
     def close(self) -> Book:
         """The book; its memory is given back when it is forgotten."""
-        self._file.write(bytes(_aligned(self._octets) - self._octets))
+        self._file.write(bytes(_aligned(self._octets + _LONGEST) - self._octets))
         self._file.write(self._starts)
         self._file.close()
         book = Book(self._kind, self._fd, self._octets, len(self._starts) - 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter as Tally
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,70 +90,90 @@ class _Kind(NamedTuple):
         )
 
 
-class _Forms(NamedTuple):
-    """How the queries of n questions, and the plain replies to them, look on the wire; w is a multiple of 8.
+class _Queries(NamedTuple):
+    """The queries of n questions: uint8[n, w], and how many octets each has, int64[n]."""
 
-    query, plain, mask: uint8[n, w]; octets of a query, ends of its question section, plain_octets (0: no reply is
-    plain): int64[n].
-    """
-
-    query: Octets
-    plain: Octets
-    mask: Octets
-    octets: Ints
-    ends: Ints
-    plain_octets: Ints
+    octets: Octets
+    lengths: Ints
 
     @classmethod
-    def of(cls, names: Octets, lengths: Ints, kind: _Kind) -> _Forms:
-        """The forms of n questions of a kind; names: uint8[n, >= the longest], in wire form."""
-        after = max(len(kind.query[1]), len(kind.plain[1]))
-        width = -(-(HEADER + int(lengths.max(initial=1)) + after) // 8) * 8
-        sure = np.broadcast_to(np.uint8(0xFF), names.shape)
+    def of(cls, names: Octets, lengths: Ints, kind: _Kind) -> _Queries:
+        """Those of n questions of a kind; names: uint8[n, >= the longest], in wire form."""
+        inside = _inside(lengths)
+        return cls(_spliced(kind.query, names, lengths, inside), lengths + (HEADER + len(kind.query[1])))
+
+
+class _Replies(NamedTuple):
+    """The plain replies to n questions, and which of their bits are certain: uint8[n, w], w a multiple of 8.
+
+    lengths: of plain replies, 0 where no reply is; ends: of the question section; int64[n].
+    """
+
+    octets: Octets
+    mask: Octets
+    lengths: Ints
+    ends: Ints
+
+    @classmethod
+    def of(cls, names: Octets, lengths: Ints, kind: _Kind) -> _Replies:
+        """As _Queries.of()."""
+        inside = _inside(lengths)
         return cls(
-            query=_spliced(kind.query, names, lengths, width),
-            plain=_spliced(kind.plain, names, lengths, width),
-            mask=_spliced(kind.mask, sure, lengths, width),
-            octets=lengths + (HEADER + len(kind.query[1])),
+            octets=_spliced(kind.plain, names, lengths, inside),
+            mask=_spliced(kind.mask, np.uint8(0xFF), lengths, inside),
+            lengths=lengths + (HEADER + len(kind.plain[1])) if kind.is_plain else np.zeros_like(lengths),
             ends=lengths + (HEADER + 4),
-            plain_octets=lengths + (HEADER + len(kind.plain[1])) if kind.is_plain else np.zeros_like(lengths),
         )
 
-    def take(self, rows: Ints) -> _Forms:
-        """Some rows, copied."""
-        query, plain, mask = self.query.take(rows, axis=0), self.plain.take(rows, axis=0), self.mask.take(rows, axis=0)
-        return _Forms(query, plain, mask, self.octets.take(rows), self.ends.take(rows), self.plain_octets.take(rows))
+
+Forms = TypeVar("Forms", _Queries, _Replies)
+"""How n questions look on the wire. octets come first, the other columns after them."""
 
 
-def _spliced(parts: tuple[bytes, bytes], names: Octets, lengths: Ints, width: int) -> Octets:
-    """Rows of what stands before the name, the name, what stands after it, zeros."""
+def _inside(lengths: Ints) -> NDArray[np.bool_]:
+    """Which octets of rows belong to their names."""
+    inside: NDArray[np.bool_] = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+    return inside
+
+
+def _spliced(parts: tuple[bytes, bytes], names: Octets | np.uint8, lengths: Ints, inside: NDArray[np.bool_]) -> Octets:
+    """Rows of what stands before the name, the name, what stands after it, zeros; their width is a multiple of 8."""
     before, after = (np.frombuffer(part, np.uint8) for part in parts)
-    n, most = len(lengths), int(lengths.max(initial=0))
-    rows = np.zeros((n, width), np.uint8)
-    rows[:, :HEADER] = before
-    rows[:, HEADER : HEADER + most] = names[:, :most]
-    behind = np.zeros(width, np.uint8)
-    behind[: len(after)] = after
-    for length in np.unique(lengths).tolist():
-        rows[lengths == length, HEADER + length :] = behind[: width - HEADER - length]
+    most = inside.shape[1]
+    width = -(-(HEADER + most + len(after)) // 8) * 8
+    around = np.zeros((most + 1, width), np.uint8)  # by length of name
+    around[:, :HEADER] = before
+    for length in range(int(lengths.min(initial=most)), most + 1):
+        around[length, HEADER + length : HEADER + length + len(after)] = after
+    rows = around.take(lengths, axis=0)
+    np.copyto(
+        rows[:, HEADER : HEADER + most], names[:, :most] if isinstance(names, np.ndarray) else names, where=inside
+    )
     return rows
 
 
-def _stacked(forms: Sequence[_Forms]) -> _Forms:
+def _stacked(forms: Sequence[Forms]) -> Forms:
     """All rows of several lots, as wide as the widest."""
-    width = max(f.query.shape[1] for f in forms)
+    width = max(each.octets.shape[1] for each in forms)
 
-    def wide(octets: Octets) -> Octets:
-        return np.pad(octets, ((0, 0), (0, width - octets.shape[1])))
+    def joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        wide = [np.pad(c, ((0, 0), (0, width - c.shape[1]))) if c.ndim > 1 else c for c in columns]
+        return np.concatenate(wide)
 
-    return _Forms(
-        query=np.concatenate([wide(f.query) for f in forms]),
-        plain=np.concatenate([wide(f.plain) for f in forms]),
-        mask=np.concatenate([wide(f.mask) for f in forms]),
-        octets=np.concatenate([f.octets for f in forms]),
-        ends=np.concatenate([f.ends for f in forms]),
-        plain_octets=np.concatenate([f.plain_octets for f in forms]),
-    )
+    return type(forms[0])(*map(joined, zip(*forms, strict=True)))
+
+
+def _taken(forms: Forms, rows: Ints) -> Forms:
+    """Some rows, copied."""
+    columns: Any = (column.take(rows, axis=0) for column in forms)
+    return type(forms)(*columns)
+
+
+def _replaced(forms: Forms, at: Ints, others: Forms) -> Forms:
+    """The forms, with others put in their place."""
+    index = np.arange(len(forms.lengths))
+    index[at] = len(forms.lengths) + np.arange(len(at))
+    return _taken(_stacked([forms, others]), index)
 
 
 class Questions:
@@ -170,7 +190,8 @@ class Questions:
         self._first_number, self._first_row = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._kinds: dict[int, _Kind] = {}
         # by row: each question has its own, those of a book share one
-        self._forms = _Forms.of(np.zeros((0, 1), np.uint8), np.zeros(0, np.int64), _Kind.of(Question.of(".")))
+        none = np.zeros((0, 1), np.uint8), np.zeros(0, np.int64), _Kind.of(Question.of("."))
+        self._queries, self._replies = _Queries.of(*none), _Replies.of(*none)
         self._good = np.zeros((0, len(Outcome)), np.bool_)
         self._pinned, self._same = np.zeros(0, np.bool_), np.zeros(0, np.bool_)
         self._label = np.zeros(0, np.int64)
@@ -183,7 +204,7 @@ class Questions:
         self._is_pinned = False
         self.have_labels = False
         """Whether queries and replies depend on a row's token."""
-        self.width = self._forms.query.shape[1]
+        self.width = self._replies.octets.shape[1]
         """How many of a reply's first octets classify() looks at: a multiple of 8, at most linux.HEAD."""
 
     def __len__(self) -> int:
@@ -206,12 +227,14 @@ class Questions:
             around = max(len(part) for part in self._kinds[len(self._lots)].plain) + HEADER + 16
             self.width = max(self.width, -(-(int(np.diff(questions.starts).max()) + around) // 8) * 8)
         self._lots.append(questions)
-        forms = [self._forms]
+        queries, replies = [self._queries], [self._replies]
         for question in rows:
-            name = b"\0" if book else _name_in(encode(question))
-            forms.append(_Forms.of(np.frombuffer(name, np.uint8)[None], np.array([len(name)]), _Kind.of(question)))
-        self._forms = _stacked(forms)
-        self.width = max(self.width, self._forms.query.shape[1])
+            name = np.frombuffer(b"\0" if book else _name_in(encode(question)), np.uint8)
+            one = name[None], np.array([len(name)]), _Kind.of(question)
+            queries.append(_Queries.of(*one))
+            replies.append(_Replies.of(*one))
+        self._queries, self._replies = _stacked(queries), _stacked(replies)
+        self.width = max(self.width, self._replies.octets.shape[1])
         good = np.zeros((len(rows), len(Outcome)), np.bool_)
         for line, question in zip(good, rows, strict=True):
             line[[int(o) for o in question.expect.outcomes]] = True
@@ -233,21 +256,21 @@ class Questions:
         rows: Ints = self._first_row[lots] + inside
         return rows
 
-    def _forms_of(self, numbers: Ints, tokens: Ints) -> tuple[_Forms, Ints]:
-        """The forms of questions, labels filled in, and their rows."""
+    def _of(self, kept: Forms, numbers: Ints, tokens: Ints) -> tuple[Forms, Ints]:
+        """The forms of n rows, those of books made up and labels filled in, and where they stand in what is kept."""
         rows = self._rows_of(numbers)
         forms = None
         for lot, kind in self._kinds.items():
             book, first = self._lots[lot], int(self._first_number[lot])
             mine = np.flatnonzero((numbers >= first) & (numbers < first + len(book)))
             if len(mine) and isinstance(book, Book):
-                of_book = _Forms.of(*_names_in(book, numbers[mine] - first), kind)
+                of_book = type(kept).of(*book.names_of(numbers[mine] - first), kind)
                 every = len(mine) == len(numbers)
-                forms = of_book if every else _replaced(forms or self._forms.take(rows), mine, of_book)
-        forms = forms or self._forms.take(rows)
+                forms = of_book if every else _replaced(forms or _taken(kept, rows), mine, of_book)
+        forms = forms or _taken(kept, rows)
         if self.have_labels and len(at := np.flatnonzero(self._label[rows])):
             where = (at[:, None], self._label[rows[at]][:, None] + np.arange(LABEL_OCTETS))
-            forms.query[where] = forms.plain[where] = self._labels(tokens[at], self._random[rows[at]])
+            forms.octets[where] = self._labels(tokens[at], self._random[rows[at]])
         return forms, rows
 
     def _labels(self, tokens: Ints, random: NDArray[np.bool_]) -> Octets:
@@ -263,9 +286,9 @@ class Questions:
     def queries(self, numbers: Ints, tokens: Ints) -> tuple[Octets, Ints]:
         """The queries for n rows, id 0: uint8[n, w], and the octets of each."""
         if self._kinds or self.have_labels:
-            forms, _ = self._forms_of(numbers, tokens)
-            return forms.query, forms.octets
-        return self._forms.query.take(numbers, axis=0), self._forms.octets.take(numbers)
+            forms, _ = self._of(self._queries, numbers, tokens)
+            return forms.octets, forms.lengths
+        return self._queries.octets.take(numbers, axis=0), self._queries.lengths.take(numbers)
 
     def good(self, numbers: Ints, outcomes: Ints) -> NDArray[np.bool_]:
         """Which of n outcomes are what their questions expect. What a `pinned` question expects is learnt here."""
@@ -298,23 +321,23 @@ class Questions:
         Truncated wins over any RCODE. A header alone with an error RCODE counts as a reply (RFC 1035, 4.1.1: FORMERR).
         """
         if self._kinds or self.have_labels:
-            forms, rows = self._forms_of(numbers, tokens)
+            forms, rows = self._of(self._replies, numbers, tokens)
             each = np.arange(len(numbers))
         elif len(numbers) and (numbers == numbers[0]).all():
-            forms, rows, each = self._forms, numbers, numbers[:1]
+            forms, rows, each = self._replies, numbers, numbers[:1]
         else:
-            forms, rows, each = self._forms, numbers, numbers
-        width = forms.plain.shape[1]
-        differ = head[:, :width].view(np.uint64) ^ forms.plain.view(np.uint64).take(each, axis=0)
+            forms, rows, each = self._replies, numbers, numbers
+        width = forms.octets.shape[1]
+        differ = head[:, :width].view(np.uint64) ^ forms.octets.view(np.uint64).take(each, axis=0)
         differ &= forms.mask.view(np.uint64).take(each, axis=0)
-        plain = lengths == forms.plain_octets.take(each)
+        plain = lengths == forms.lengths.take(each)
         if differ.any():
             plain[np.flatnonzero(differ) // (width // 8)] = False
         n = len(lengths)
         verdicts = Verdicts(plain, np.zeros(n, np.int8), np.zeros(n, np.bool_), np.zeros(n, np.int64))
         rest = np.flatnonzero(~plain)
         if len(rest):
-            of_rest = forms.take(np.broadcast_to(each, n)[rest])
+            of_rest = _taken(forms, np.broadcast_to(each, n)[rest])
             self._classify_odd(rest, head[rest], lengths[rest], of_rest, numbers, rows, channels, reply, verdicts)
         return verdicts
 
@@ -323,7 +346,7 @@ class Questions:
         at: Ints,
         head: Octets,
         lengths: Ints,
-        forms: _Forms,
+        forms: _Replies,
         numbers: Ints,
         rows: Ints,
         channels: Ints,
@@ -332,7 +355,7 @@ class Questions:
     ) -> None:
         """Judge the replies `at` that are not plain, and enter what they say among the verdicts."""
         ends = forms.ends
-        section = forms.plain[:, HEADER:]
+        section = forms.octets[:, HEADER:]
         same = head[:, HEADER : HEADER + section.shape[1]] == section
         same |= np.arange(HEADER, HEADER + section.shape[1]) >= ends[:, None]
         asked = (head[:, 4].astype(np.int64) << 8) | head[:, 5]
@@ -396,22 +419,6 @@ def _name_in(query: bytes) -> bytes:
     while query[end]:
         end += query[end] + 1
     return query[HEADER : end + 1]
-
-
-def _names_in(book: Book, numbers: Ints) -> tuple[Octets, Ints]:
-    """Names of a book, in wire form, and their lengths."""
-    starts = book.starts[numbers].astype(np.int64)
-    lengths = book.starts[numbers + 1].astype(np.int64) - starts
-    at = starts[:, None] + np.arange(int(lengths.max()))
-    return book.names[np.minimum(at, len(book.names) - 1)], lengths
-
-
-def _replaced(forms: _Forms, at: Ints, others: _Forms) -> _Forms:
-    """The forms, with others put in their place."""
-    both = _stacked([forms, others])
-    index = np.arange(len(forms.octets))
-    index[at] = len(forms.octets) + np.arange(len(at))
-    return both.take(index)
 
 
 def _same_but_for_case(head: Octets, section: Octets, end: int) -> bool:
