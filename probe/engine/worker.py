@@ -31,13 +31,15 @@ from probe.schedule import Agenda
 from probe.transport import TRANSPORTS
 from probe.transport.rows import EMPTY, NEVER, Due, Finished, Harvest, Transport
 
-CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 10_000_000, 64, 1024
+CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 15_000_000, 64, 1536
 """Rows are prepared ahead for this long, within these bounds: a larger chunk would itself be a stall."""
 HORIZON_NS = 100_000_000
 """How far ahead rows are prepared at the most."""
 JUDGE_NS = 20_000_000
-JUDGE_LEAST, JUDGE_MOST = 512, 1024
-"""Replies are judged when so many wait, as many as come in CHUNK_NS; of a closed loop, when a quarter of it waits."""
+JUDGE_LEAST = 512
+"""Replies are judged when as many wait as come in CHUNK_NS, but this many at the least."""
+CLOSED_ROWS = 1024
+"""A closed loop prepares, and judges, so many rows at a time: where no core is idle, more fit no cache."""
 CLOSED_NS = 20_000
 """How often a closed loop looks for replies: it blocks in between, so that it takes no core from the server."""
 SLOW_START = 32
@@ -164,10 +166,10 @@ class Worker:
         window = sum(path.window for path in self._used)
         self._exact = rate < EXACT_BELOW and window <= CREDIT_ROWS
         self._chunk = int(min(max(rate * CHUNK_NS / 1e9, CHUNK_LEAST), CHUNK_MOST))
-        self._judge_rows = min(max(self._chunk, JUDGE_LEAST), JUDGE_MOST)
+        self._judge_rows = max(self._chunk, JUDGE_LEAST)
         self._least_credit = max(1, min(window // 8, CREDIT_ROWS))
         if window:
-            self._judge_rows = JUDGE_MOST if window > CREDIT_ROWS else 1
+            self._judge_rows = CLOSED_ROWS if window > CREDIT_ROWS else 1
         self._catch_up_ns = int(CATCH_UP_ROWS / CATCH_UP_SPEED / rate * 1e9)
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
@@ -316,7 +318,7 @@ class Worker:
     def _load_closed(self, path: _Path, now: int) -> None:
         """The next rows of closed loops, in turn; they are sent when there is room for them."""
         going = [c for c in path.closed.values() if c.series.start_ns <= now < c.series.stop_ns]
-        each = CHUNK_MOST // max(len(going), 1)
+        each = CLOSED_ROWS // max(len(going), 1)
         for closed in going:
             closed.asked += each
         if going:

@@ -301,6 +301,8 @@ def rank_within(groups: Ints, weights: Ints | None = None) -> Ints:
     n = len(groups)
     if not n or (groups == groups[0]).all():
         return np.arange(n, dtype=np.int64) if weights is None else np.cumsum(weights) - weights
+    if np.bincount(groups - groups.min()).max() == 1:
+        return np.zeros(n, np.int64)
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

@@ -26,7 +26,7 @@ class Runs(NamedTuple):
     @property
     def lengths(self) -> Ints:
         """How many rows each run has."""
-        return np.diff(self.first)
+        return self.first[1:] - self.first[:-1]
 
     def broken(self, rows: Ints) -> Runs:
         """The same, with each of these rows in a run of its own."""
@@ -64,29 +64,30 @@ class Turns:
         stay are runs of their own. The first `late` rows will not be sent.
         """
         n, channel = len(rows.due), rows.channel
-        breaks = np.empty(n, np.bool_)
-        breaks[:1] = True
-        np.not_equal(rows.release[1:], rows.release[:-1], out=breaks[1:])
+        breaks = np.ones(n + 1, np.bool_)
+        inner = breaks[1:n]
+        np.not_equal(rows.release[1:], rows.release[:-1], out=inner)
         if len(self.count) > 1:
-            breaks[1:] |= channel[1:] != channel[:-1]
-            breaks |= self.count[channel] == 0
+            inner |= channel[1:] != channel[:-1]
+            inner |= self.count[channel[1:]] == 0
         elif not self.count[0]:
-            breaks[:] = True
+            inner[:] = True
         if self.has_bursts:
-            breaks[1:] |= (self.gso[channel[1:]] > 1) & (octets[1:] != octets[:-1])
+            inner |= (self.gso[channel[1:]] > 1) & (octets[1:] != octets[:-1])
         if late:
             breaks[1:late] = False
-            breaks[late : late + 1] = True
-        first = np.flatnonzero(breaks)
-        lengths = np.diff(first, append=n)
+            breaks[late] = True
+        bounds = np.flatnonzero(breaks)
+        first, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
         most = self._most[channel[first]]
         if (lengths > most).any():
             pieces = -(-lengths // most)
             nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
             first = np.repeat(first, pieces) + nth * np.repeat(most, pieces)
+            bounds = np.append(first, n)
         mine = channel[first]
         count = self.count[mine]
         socket = self._first[mine] + (self._turn[mine] + rank_within(mine)) % np.maximum(count, 1)
         socket[(count == 0) | (first < late)] = -1
         np.add.at(self._turn, mine, np.int64(1))
-        return Runs(np.append(first, n), socket)
+        return Runs(bounds, socket)
