@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 LOOK_SECONDS = 0.05
 _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""An installed package has its bytecode beside it: compiling it each time would be counted as start-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def run(command: list[str], seconds: float, *, terminal: bool = False, look_ever
             stderr=theirs or err,
             start_new_session=True,
             cwd=ROOT,
+            env=_ENVIRONMENT,
         )
         try:
             cpu, samples = _followed(process, began, seconds, look_every, ours)

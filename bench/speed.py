@@ -77,15 +77,16 @@ def cpu(bench: Bench) -> list[Section]:
     one = bench.dnsperf(1)
     (base,) = one
     tools, drawn = chosen(*PROBES) | one | chosen(*FLOORS), chosen("dnsprobe on a terminal")
-    turns = bench.turns(tools, bench.knot(RATE))
-    turns = Turns({**turns.figures, **bench.turns(drawn, bench.knot(RATE), 1).figures}, turns.missing)
+    load = bench.knot(RATE, 2 * bench.seconds)
+    turns = bench.turns(tools, load)
+    turns = Turns({**turns.figures, **bench.turns(drawn, load, 1).figures}, turns.missing)
     started = bench.turns(tools | drawn, bench.knot(1, 1.0), 1)
     answered, lag = Column("answered", attrgetter("answered")), Column("lag p99", attrgetter("lag_p99"), microseconds)
     columns = (COST, compared(COST, base, "dnsperf -T 1"), answered, LOST, UNSENT, lag)
     ours, gso = (ratio(turns.of(name), turns.of(base), COST.pick) for name in PROBES)
     what = f"client CPU per answered query at {RATE:,} q/s to dnsperf"
     demands = (Demand(what, "<=", 0.65, ours), Demand(f"{what}, --gso 16", "<=", 0.45, gso))
-    title = f"CPU at {RATE:,} q/s, runs of {bench.seconds:g} s, start-up included"
+    title = f"CPU at {RATE:,} q/s, runs of {load.seconds:g} s, start-up included"
     cost = tabled(title, turns, columns, demands, ("dnsprobe on a terminal: one round; the others write to a file.",))
     rows = []
     for name in started.figures:

@@ -209,21 +209,25 @@ class Udp:
         """What send() will call for each run."""
         first = runs.first[:-1]
         channels, sockets = rows.channel[first].tolist(), runs.socket.tolist()
-        width = self._packets.shape[1]
-        raw = self._packets.tobytes() if self._fresh else b""
+        width, raw = self._packets.shape[1], self._packets.tobytes()
         self._runs = planned = list[tuple[int, Callable[[Any], object], Any]]()
         self._next_run = 0
-        for i, j, index, slot, channel in zip(
-            first.tolist(), runs.first[1:].tolist(), sockets, slots[first].tolist(), channels, strict=True
-        ):
+        for i, j, index, slot, channel, length in zip(
+            first.tolist(), runs.first[1:].tolist(), sockets, slots[first].tolist(), channels, octets[first].tolist(),
+            strict=True,
+        ):  # fmt: skip
             ports = self._fresh.get(channel)
             if ports is None:
-                planned.append((i, self._send_run, (i, j, index)) if slot >= 0 else (i, _no_id, None))
+                if slot < 0:
+                    planned.append((i, _no_id, None))
+                elif j - i == 1 and (sock := self._sockets[index]):
+                    planned.append((i, sock.send, raw[i * width : i * width + length]))
+                else:
+                    planned.append((i, self._send_run, (i, j, index)))
             elif index >= 0:
-                planned.append((i, ports.send, (index, raw[i * width : i * width + int(octets[i])])))
+                planned.append((i, ports.send, (index, raw[i * width : i * width + length])))
             else:
-                query = raw[i * width : i * width + int(octets[i])]
-                planned.append((i, self._send_fresh, (i, channel, index, query)))
+                planned.append((i, self._send_fresh, (i, channel, index, raw[i * width : i * width + length])))
         planned.append((len(rows.due), _no_id, None))
 
     @property
