@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from probe.recorder import (
     Scalar,
     places_for,
 )
+from probe.recorder import reader as reader_module
 from probe.recorder.room import FAILURE_ROOM
 from probe.recorder.writer import FAILURES_A_SECOND
 
@@ -314,6 +316,28 @@ def test_of_more_failures_than_there_is_room_for_the_last_are_kept(pair: Make) -
 
 
 # -- both at full speed
+
+
+def test_rows_that_come_while_a_second_is_copied_are_not_sealed_away(
+    pair: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = pair()
+    both.plan(0)
+    both.finish(0)
+    whole = reader_module._copy
+
+    def copied(*words: Any, **more: Any) -> Columns | None:
+        column = whole(*words, **more)
+        both.plan(900 * MS)
+        both.finish(900 * MS)
+        both.writer.reached(NS)
+        return column
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reader_module, "_copy", copied)
+        assert not both.column(0).sealed
+    assert (both.column(0).sealed, both.column(0).planned.sum()) == (True, 2)
+
 
 SERIES, BATCH, SPAN = 3, 300, 40
 """Rows a batch; seconds of due instants that the writer runs through."""

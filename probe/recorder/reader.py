@@ -36,12 +36,13 @@ class _Side:
         """Its part of a second, sealed if that is final; None if the writer was in the middle of it too often."""
         if (kept := self._kept.get(second)) is not None:
             return _widened(kept, series)
+        final = self.is_over(second)  # asked before: rows that come while it is copied must not be sealed away
         column = _copy(self.room, second, series, torn=self.due is not None)
         if column is None:
             return None
         if self.due is None:
             in_flight = int(column.planned.sum() - column.counts.sum())
-            return replace(column, sealed=self.is_over(second) and in_flight == 0)
+            return replace(column, sealed=final and in_flight == 0)
         planned = np.maximum(column.planned, column.counts.sum(axis=(2, 3)))
         if over:
             planned = np.maximum(planned, self.due(second, series))
