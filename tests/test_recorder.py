@@ -336,7 +336,8 @@ def test_rows_that_come_while_a_second_is_copied_are_not_sealed_away(
     with monkeypatch.context() as patched:
         patched.setattr(reader_module, "_copy", copied)
         assert not both.column(0).sealed
-    assert (both.column(0).sealed, both.column(0).planned.sum()) == (True, 2)
+    found = both.column(0)
+    assert (found.sealed, found.planned.sum()) == (True, 2)
 
 
 SERIES, BATCH, SPAN = 3, 300, 40
