@@ -347,8 +347,8 @@ def test_pairs_of_a_data_file(lines: str, said: str, tmp_path: Path) -> None:
         (Options(["::1"], ramp="1:2:30", length="20"), "--ramp takes 30 s, but the run lasts 20 s: run longer"),
         (Options(["::1"], arrivals="bursty"), "--arrivals 'bursty': say even or poisson"),
         (Options(["::1"], rate="max", arrivals="poisson"), "--arrivals 'poisson': goes with a rate: under max a query"),
-        (Options(["::1"], max_inflight="50"), "--max-inflight '50': there is no limit on outstanding queries"),
-        (Options(["::1"], rate="max", max_inflight="0"), "--max-inflight '0': the number of queries outstanding is a"),
+        (Options(["::1"], max_inflight="50"), "-q '50': there is no limit on outstanding queries"),
+        (Options(["::1"], rate="max", max_inflight="0"), "-q '0': the number of queries outstanding is a"),
         (
             Options(["::1"], rate="max", ports="fresh"),
             "ports fresh: under a rate of max nothing bounds how many a second",

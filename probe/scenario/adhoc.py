@@ -119,7 +119,7 @@ def _load(options: Options) -> Load:
     load = _read("--ramp", options.ramp, ramp_of) if options.ramp else _read("-Q", options.rate or RATE, load_of)
     load = _read("--arrivals", options.arrivals, lambda text: arriving(load, text))
     if options.max_inflight:
-        return _read("--max-inflight", options.max_inflight, lambda text: within(load, window_of(text)))
+        return _read("-q", options.max_inflight, lambda text: within(load, window_of(text)))
     return load
 
 

@@ -1,0 +1,171 @@
+"""Words of a command line -> the values a command gets: every option of every command, with its help."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from probe.errors import UsageError
+from probe.report import REPORTS
+from probe.scenario.adhoc import DEFAULT_NAME
+from probe.scenario.capacity import OBJECTIVES
+from probe.scenario.load import WINDOW
+from probe.scenario.plan import CEILING
+from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
+
+T = TypeVar("T")
+
+RATES = "Rates"
+AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
+MANY = "Many processes, many machines"
+EXPECT_HELP = (
+    "What is good: answer, nodata, nxdomain, servfail, refused, truncated, or some of them joined by |; any; pinned,"
+    " what the first ten replies mostly are; same, what the other servers say; or addresses joined by commas"
+    " (default answer, for AAAA answer|nodata)."
+)
+NAME_HELP = (
+    f"Ask for it; repeatable; {{random}} or {{number}} in it is another label in each query (default {DEFAULT_NAME})."
+)
+EXTERNAL_HELP = "Names with {random} or {number} may load servers that are not ours."
+SEARCH_HELP = "Try names with it, as a pod's resolver does; repeatable; what becomes of these is expected as `pinned`."
+NDOTS_HELP = "From so many dots on a name is first asked as it stands (default 5)."
+EDNS_HELP = "The size of UDP replies, 512 to 65535 (default no EDNS)."
+DNSSEC_HELP = "Ask for signatures: the DO bit, and EDNS of 1232 octets."
+NSID_HELP = "Ask which server answers, by EDNS of 1232 octets."
+PORTS_HELP = (
+    "Source ports: fresh, fixed or pool:K; for tcp connections: fresh, reused or pool:K"
+    " (default fresh; above 5,000 q/s pool:64, for tcp reused)."
+)
+RATE_HELP = "Queries a second to each server (default 100), or max: as fast as replies allow, a closed loop."
+RAMP_HELP = "Instead of -Q: from A to B queries a second, evenly over the seconds, then B."
+ARRIVALS_HELP = "even, or poisson: exponential gaps, as many clients together make them (default even)."
+INFLIGHT_HELP = (
+    f"Under -Q max: the most queries outstanding to each server (default {WINDOW:,})."
+    " With a rate there is no limit on outstanding queries."
+)
+PAIR_HELP = "Ask A and AAAA of a name from one socket, back to back, as glibc does."
+GSO_HELP = "Let 2 to 64 queries leave as one burst (UDP_SEGMENT): less work for us, one packet to NAT."
+LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
+LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine's loopback."
+DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+WORKERS_HELP = f"Worker processes, 1 to {MOST_WORKERS} (default 1)."
+SHARD_HELP = (
+    "Ask this slice of the rows alone, counted from 0: 0/4 to 3/4 on four machines"
+    f" (default {JOB_INDEX}/{JOB_COMPLETIONS} where both are set); put together by `dnsprobe merge`."
+)
+START_HELP = "When the first query is due: 2026-11-21T04:30:00Z, +30s, or unix seconds (default at once)."
+PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
+OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
+FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
+JSON_HELP = "Write the report as JSON, too; - is stdout."
+FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
+OBJECTIVE_HELP = f"What must hold at a rate; repeatable (default {', '.join(OBJECTIVES)})."
+STEP_HELP = "How long each rate is asked (default 5s)."
+PRECISION_HELP = "How near the rates that met and missed are in the end (default 5%)."
+FOLDER_HELP = "The folder of the run files, one for each rate (default dnsprobe-capacity-TIME in this folder)."
+FOUND_HELP = "Write what was found as JSON, too; - is stdout."
+MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
+
+LETTERS = {
+    "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
+    "rate": "-Q", "length": "-l", "timeout": "-t", "transport": "-m", "ports": "--ports",
+    "search": "--search", "ndots": "--ndots", "edns": "--edns", "dnssec": "-D", "nsid": "--nsid",
+    "external": "--external", "ramp": "--ramp", "arrivals": "--arrivals", "max_inflight": "-q",
+    "pair": "--pair", "gso": "--gso",
+}  # fmt: skip
+"""adhoc.Options' fields as they are typed."""
+
+OneText = str | None
+Texts = list[str] | None
+OneFlag = bool | None
+
+
+def option(panel: str, letter: str, word: str, metavar: str, text: str) -> Any:
+    """An option with a value. Its default is said in its help, for None means that it was left out."""
+    names = [name for name in (letter, word) if name]
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
+
+
+def flag(panel: str, letter: str, word: str, text: str) -> Any:
+    """An option without a value; a default of None tells that it was left out."""
+    names = [name for name in (letter, word) if name]
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+
+
+_ad_hoc = partial(option, AD_HOC)
+_ad_hoc_flag = partial(flag, AD_HOC)
+
+Servers = Annotated[Texts, _ad_hoc("-s", "--server", "ADDRESS", "The server; repeatable.")]
+Port = Annotated[OneText, _ad_hoc("-p", "--port", "PORT", "Its port (default 53).")]
+Data = Annotated[OneText, _ad_hoc("-d", "--data", "FILE", "Lines of `name type`; - is stdin.")]
+Names = Annotated[Texts, _ad_hoc("-n", "--name", "NAME", NAME_HELP)]
+Types = Annotated[Texts, _ad_hoc("", "--type", "TYPE", "Of the names; repeatable (default A).")]
+Expected = Annotated[OneText, _ad_hoc("", "--expect", "WHAT", EXPECT_HELP)]
+Suffixes = Annotated[Texts, _ad_hoc("", "--search", "SUFFIX", SEARCH_HELP)]
+Ndots = Annotated[OneText, _ad_hoc("", "--ndots", "N", NDOTS_HELP)]
+External = Annotated[OneFlag, _ad_hoc_flag("", "--external", EXTERNAL_HELP)]
+EdnsSize = Annotated[OneText, _ad_hoc("", "--edns", "SIZE", EDNS_HELP)]
+Dnssec = Annotated[OneFlag, _ad_hoc_flag("-D", "--dnssec", DNSSEC_HELP)]
+Nsid = Annotated[OneFlag, _ad_hoc_flag("", "--nsid", NSID_HELP)]
+Rate = Annotated[OneText, _ad_hoc("-Q", "--qps", "RATE", RATE_HELP)]
+Ramp = Annotated[OneText, _ad_hoc("", "--ramp", "A:B:SECONDS", RAMP_HELP)]
+Arrivals = Annotated[OneText, _ad_hoc("", "--arrivals", "HOW", ARRIVALS_HELP)]
+Inflight = Annotated[OneText, _ad_hoc("-q", "--max-inflight", "N", INFLIGHT_HELP)]
+Length = Annotated[OneText, _ad_hoc("-l", "--length", "TIME", LENGTH_HELP)]
+Timeout = Annotated[OneText, _ad_hoc("-t", "--timeout", "TIME", "Seconds, or 500ms (default 2).")]
+Transport = Annotated[OneText, _ad_hoc("-m", "--mode", "MODE", "udp or tcp (default udp).")]
+SourcePorts = Annotated[OneText, _ad_hoc("", "--ports", "PORTS", PORTS_HELP)]
+Pair = Annotated[OneFlag, _ad_hoc_flag("", "--pair", PAIR_HELP)]
+Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
+
+InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
+Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
+
+Lowest = Annotated[OneText, option(RATES, "", "--from", "RATE", "The first rate (default 1000).")]
+Highest = Annotated[OneText, option(RATES, "", "--to", "RATE", "The last one (default 1M).")]
+StepLength = Annotated[OneText, option(RATES, "", "--step-length", "TIME", STEP_HELP)]
+Precision = Annotated[OneText, option(RATES, "", "--precision", "PERCENT", PRECISION_HELP)]
+Objectives = Annotated[Texts, option(RATES, "", "--objective", "WHAT", OBJECTIVE_HELP)]
+
+Workers = Annotated[str, option(MANY, "-T", "--workers", "N", WORKERS_HELP)]
+Shard = Annotated[str, option(MANY, "", "--shard", "I/N", SHARD_HELP)]
+StartAt = Annotated[str, option(MANY, "", "--start-at", "TIME", START_HELP)]
+
+DryRun = Annotated[bool, flag(RESULT, "", "--dry-run", DRY_RUN_HELP)]
+RunFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", OUT_HELP)]
+MergedFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "The run file that is written.")]
+Folder = Annotated[str, option(RESULT, "-o", "--out", "FOLDER", FOLDER_HELP)]
+Partial = Annotated[bool, flag(RESULT, "", "--partial", PARTIAL_HELP)]
+Format = Annotated[str, option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)]
+JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
+FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
+Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
+MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those of them that were typed: what was left out is None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def typed(letter: str, text: str, read: Callable[[str], T]) -> T:
+    """What was typed; UsageError names the option."""
+    try:
+        return read(text)
+    except UsageError as problem:
+        raise UsageError(f"{letter} {problem}") from None
+
+
+def command_line() -> str:
+    """What was typed in all, for the run file."""
+    return shlex.join(["dnsprobe", *sys.argv[1:]])

@@ -1,0 +1,106 @@
+"""A run's report and sentences in, on stdout, stderr and in a file out: all that is said to a person or a program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from probe.errors import EXIT_ENVIRONMENT, EnvironmentProblem, UsageError
+from probe.report import REPORTS
+from probe.report.units import plain
+from probe.runfile import Run
+from probe.verdict import verdict_of
+
+
+def drawn(*parts: Table | Text) -> str:
+    """What a console makes of them, as wide as stdout's terminal and in its colours."""
+    console = Console()
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, Text))
+    return capture.get().rstrip("\n")
+
+
+def say(text: str, stream: TextIO | None = None, what: str = "the output") -> None:
+    """Print it, at once. A reader who has gone is no fault; EnvironmentProblem for a full disk."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as problem:
+        silence(stream)
+        if not isinstance(problem, BrokenPipeError):
+            raise EnvironmentProblem(f"{what} cannot be written: {problem.strerror}") from None
+
+
+def complain(text: str) -> None:
+    """A line about an error, or a note. Where stderr cannot be written either, nothing is left to say."""
+    with suppress(EnvironmentProblem):
+        say("dnsprobe: " + "\n".join(plain(line) for line in text.splitlines()), sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """What the stream still holds would fail once more when Python ends, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def check_format(form: str) -> None:
+    """UsageError for a format that is none."""
+    if form not in REPORTS:
+        raise UsageError(f"--format {form!r}: say {', '.join(REPORTS)}")
+
+
+def check_json(json_file: str, run_file: Path) -> None:
+    """UsageError where --json cannot be written, before anything is asked."""
+    if json_file in ("", "-"):
+        return
+    file = Path(json_file)
+    if not file.parent.is_dir():
+        raise UsageError(f"--json {json_file}: its folder does not exist")
+    if file.resolve() == run_file.resolve() or file.is_dir():
+        raise UsageError(f"--json {json_file}: is the run file, or a folder; name another file")
+    try:
+        there = file.exists()
+        if file.is_file() or not there:
+            file.open("ab").close()
+        if not there:
+            file.unlink()
+    except OSError as problem:
+        raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}; name another file") from None
+
+
+def print_report(run: Run, form: str, json_file: str) -> int:
+    """Print the report, and write it as JSON if asked; the verdict's exit code, or that of a full disk on stdout.
+
+    A JSON file that cannot be written any more does not change the verdict.
+    """
+    code = verdict_of(run).ruling.exit_code
+    told = [(REPORTS[form](run), sys.stderr if json_file == "-" else sys.stdout)]
+    if json_file == "-":
+        told.append((REPORTS["json"](run), sys.stdout))
+    for text, stream in told:
+        try:
+            say(text, stream, "the report")
+        except EnvironmentProblem as problem:
+            complain(f"{problem}; the run file is whole: {run.path}")
+            code = EXIT_ENVIRONMENT
+    if json_file not in ("", "-"):
+        write_json(json_file, REPORTS["json"](run), f"the run file is whole: {run.path}")
+    return code
+
+
+def write_json(json_file: str, text: str, kept: str) -> None:
+    """Write it, if asked; `kept` says what there is where that cannot be done any more."""
+    if json_file == "-":
+        say(text)
+    elif json_file:
+        try:
+            Path(json_file).write_text(text, encoding="utf-8")
+        except OSError as problem:
+            complain(f"--json {json_file}: cannot be written: {problem.strerror}; {kept}")

@@ -1,0 +1,52 @@
+"""Run files in; their report out again, of one run or of its shards put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.cli import options
+from probe.cli.output import check_format, check_json, print_report
+from probe.doubts import doubts_of
+from probe.runfile import merge as merge_shards
+from probe.runfile import open_run
+from probe.scenario.run import check_path
+
+EXAMPLES = options.examples(
+    "dnsprobe report run.db",
+    "dnsprobe report run.db --format json | jq .totals",
+    "dnsprobe report run.db --format dnsperf",
+)
+
+
+def report(
+    file: Annotated[
+        str, typer.Argument(help="What `dnsprobe run` wrote, even if it was cut short.", show_default=False)
+    ],
+    form: options.Format = "text",
+    json_file: options.JsonFile = "",
+) -> None:
+    """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive."""
+    check_format(form)
+    check_json(json_file, Path(file))
+    raise typer.Exit(print_report(open_run(file), form, json_file))
+
+
+MERGE_EXAMPLES = options.examples("dnsprobe merge -o all.db shard0.db shard1.db", "dnsprobe merge -o all.db shard*.db")
+
+
+def merge(
+    files: Annotated[list[str], typer.Argument(help="What each `dnsprobe run --shard` wrote.", show_default=False)],
+    out: options.MergedFile,
+    partial: options.Partial = False,
+    form: options.Format = "text",
+    json_file: options.JsonFile = "",
+) -> None:
+    """Put the shards of one load together and report them as one run; the exit code is that of its verdict."""
+    check_format(form)
+    check_path(Path(out))
+    check_json(json_file, Path(out))
+    merge_shards([Path(file) for file in files], Path(out), options.command_line(), doubts_of, partial)
+    raise typer.Exit(print_report(open_run(out), form, json_file))
