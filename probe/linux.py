@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ MSG_TRUNC = 0x20
 MSG_DONTWAIT = 0x40
 _PR_SET_TIMERSLACK = 29
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
 
 SUPPORTED = sys.platform == "linux"
 """Elsewhere nothing here works, and nothing can be asked; this module can be imported all the same."""
@@ -281,6 +283,24 @@ class Connector:
         """connect(AF_UNSPEC), then connect(): 0, or the errno."""
         self._connect(fd, self._nowhere, 16)
         return ctypes.get_errno() if self._connect(fd, self._address, self._length) < 0 else 0
+
+
+def enter_network(path: str) -> None:
+    """This thread uses the network namespace at `path` (/run/netns/NAME) from now on. OSError."""
+    with Path(path).open("rb") as there:
+        if _libc.setns(there.fileno(), _CLONE_NEWNET):
+            raise _error()
+
+
+@contextmanager
+def in_network(path: str) -> Iterator[None]:
+    """Sockets that this thread makes meanwhile belong to the network namespace at `path`, for good. OSError."""
+    with Path("/proc/thread-self/ns/net").open("rb") as home:
+        enter_network(path)
+        try:
+            yield
+        finally:
+            _libc.setns(home.fileno(), _CLONE_NEWNET)
 
 
 def fine_timers() -> None:

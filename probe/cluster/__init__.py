@@ -31,7 +31,12 @@ class Happened:
 
 
 class Cluster(Protocol):
-    """Cluster DNS: one Service, its pods, and what can be done to them."""
+    """Cluster DNS: one Service, its pods, and what can be done to them.
+
+    namespace: the network namespace to ask it from, a path; '' for this process's own. Known once it has started.
+    """
+
+    namespace: str
 
     async def start(self) -> None:
         """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""

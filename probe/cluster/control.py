@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,11 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """From the lab: all replicas are Ready and the Service answers."""
+    """From the lab: all replicas are Ready and the Service answers. prober: see Network."""
 
     service: Target
+    prober: str
+    facts: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

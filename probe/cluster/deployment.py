@@ -12,10 +12,13 @@ from pathlib import Path
 
 from probe.cluster import Happened
 from probe.cluster.control import Build, Built
+from probe.cluster.loopback import Loopback
+from probe.cluster.netns import Netns
+from probe.cluster.network import Network
 from probe.cluster.pods import Image, Pod
-from probe.cluster.sessions import Endpoint, sessions_of
-from probe.cluster.vip import Vip
-from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT, wire_name
+from probe.cluster.sessions import Endpoint
+from probe.cluster.settings import LabSettings
+from probe.cluster.zone import wire_name
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
 
@@ -37,75 +40,15 @@ def _letters(n: int) -> str:
     return "".join(random.choices(_LETTERS, k=n))
 
 
-class Block:
-    """A free 127.53.x.0/24, ours while `claim` is open: the Service at .10, pods from .20 on."""
-
-    def __init__(self, x: int, claim: socket.socket) -> None:
-        self.claim = claim
-        self.service = f"127.53.{x}.10"
-        self._x = x
-        self._next = 0
-
-    def pod_address(self, taken: set[str]) -> str:
-        """The next address in turn: one that has just been left is not used again soon."""
-        while True:
-            address = f"127.53.{self._x}.{20 + self._next}"
-            self._next = (self._next + 1) % 235
-            if address not in taken:
-                return address
-
-
-def _bound(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
-    """A socket bound there; the OSError's text names the port."""
-    sock = socket.socket(socket.AF_INET, kind)
-    try:
-        sock.bind((address, port))
-    except OSError as problem:
-        sock.close()
-        name = "udp" if kind == socket.SOCK_DGRAM else "tcp"
-        raise OSError(problem.errno, f"{name} port {port}: {problem.strerror}") from None
-    return sock
-
-
-def find_block(port: int) -> Block:
-    """The first free block; EnvironmentProblem names the port that somebody holds on every address.
-
-    A block is a lab's as long as the lab holds READY_PORT of .1; the other ports are tried there too, because a
-    program that listens on 0.0.0.0 would be in every pod's way.
-    """
-    for x in range(256):
-        address = f"127.53.{x}.1"
-        try:
-            for kind, number in (
-                (socket.SOCK_DGRAM, port),
-                (socket.SOCK_STREAM, port),
-                (socket.SOCK_STREAM, HEALTH_PORT),
-                (socket.SOCK_STREAM, METRICS_PORT),
-            ):
-                _bound(kind, address, number).close()
-            claim = _bound(socket.SOCK_STREAM, address, READY_PORT)
-        except PermissionError as problem:
-            raise EnvironmentProblem(f"{problem.strerror}: choose lab setting `port` from 1024 on") from None
-        except OSError as problem:
-            last = problem.strerror
-        else:
-            return Block(x, claim)
-    raise EnvironmentProblem(
-        f"no address of 127.53.0.0/16 is free for the lab ({last}): `ss -lntup` shows who holds the port; end that "
-        "program, or, for the DNS port, choose another (lab setting `port`)"
-    )
-
-
 class Deployment:
     """CoreDNS's Deployment on one node, with its Service. `happened` is told of each thing as it happens."""
 
     def __init__(self, build: Build, folder: Path, happened: Callable[[Happened], None]) -> None:
         self.settings = build.settings
-        self.block = find_block(build.settings.port)
-        self.vip = Vip(self.block.service, build.settings.port, sessions_of(build.settings))
-        self.service = Target(SERVICE, TargetKind.SERVICE, self.block.service, build.settings.port)
+        self.network = NETWORKS[build.settings.backend](build.settings, folder.name)
+        self.service = Target(SERVICE, TargetKind.SERVICE, self.network.service, build.settings.port)
         self.pods: list[Pod] = []
-        self._image = Image(build.coredns, folder)
+        self._image = Image(build.coredns, folder, self.network)
         self._happened = happened
         self._replicas = 0
         self._template = _letters(10)
@@ -131,7 +74,7 @@ class Deployment:
             else:
                 # Until here changes reach the proxy at once: nobody is asking yet.
                 self._propagation = self.settings.propagation
-                built.set_result(Built(self.service))
+                built.set_result(Built(self.service, self.network.prober, self.network.facts()))
 
     async def _all_ready(self) -> None:
         while not all(pod.ready for pod in self.pods):
@@ -140,9 +83,18 @@ class Deployment:
             if any(pod.exits >= _STARTS and not pod.times_ready for pod in self.pods):
                 raise EnvironmentProblem(f"CoreDNS ends as soon as it is started{self._log()}")
         while self.pods:
-            if await _answers(self.service):
+            if await self._answers():
                 return
             await asyncio.sleep(0.02)
+
+    async def _answers(self) -> bool:
+        """One query to the Service by UDP has its answer within 0.2 s."""
+        with self.network.socket(socket.SOCK_DGRAM, prober=True) as sock, contextlib.suppress(OSError, TimeoutError):
+            sock.connect((self.service.address, self.service.port))
+            sock.send(_QUERY)
+            async with asyncio.timeout(0.2):
+                return len(await asyncio.get_running_loop().sock_recv(sock, 512)) > 12
+        return False
 
     def _log(self) -> str:
         """The last line a pod that is not ready wrote."""
@@ -177,7 +129,7 @@ class Deployment:
     def _reconcile(self) -> None:
         active = [pod for pod in self.pods if not pod.terminating]
         for _ in range(self._replicas - len(active)):
-            address = self.block.pod_address({pod.address for pod in self.pods})
+            address = self.network.pod_address({pod.address for pod in self.pods})
             pod = Pod(f"coredns-{self._template}-{_letters(5)}", address, self.settings, self._image, self._tell)
             self.pods.append(pod)
             self._tasks.create_task(pod.live())
@@ -191,9 +143,9 @@ class Deployment:
     def _tell(self, pod: Pod, kind: str, text: str) -> None:
         """A pod's event; its target is up once, at its first Ready, and ends only if it ever was; then the slice."""
         if kind == "pod_created":
-            self.vip.attach(pod.name, pod.address)
+            self.network.attach(pod.name, pod.address)
         elif kind == "pod_gone":
-            self.vip.detach(pod.name)
+            self.network.detach(pod.name)
             self.pods.remove(pod)
         turns = kind in _COUNTS and (pod.times_ready == 1 if kind == "pod_ready" else pod.times_ready > 0)
         target = Target(pod.name, TargetKind.POD, pod.address, self.settings.port)
@@ -213,7 +165,7 @@ class Deployment:
         while True:
             due, endpoints = await self._programming.get()
             await asyncio.sleep(due - time.monotonic())
-            self.vip.program(endpoints)
+            self.network.program(endpoints)
             self._emit("endpoints_programmed", _shown(endpoints), SERVICE)
 
     async def _watch_drops(self) -> None:
@@ -221,7 +173,7 @@ class Deployment:
         before = 0
         while True:
             await asyncio.sleep(1)
-            now = self.vip.drops()
+            now = self.network.drops()
             if now > before:
                 self._emit("lab_dropped", f"{now - before} datagrams: more than the lab's Service can carry", SERVICE)
             before = now
@@ -237,12 +189,8 @@ def _shown(endpoints: tuple[Endpoint, ...]) -> str:
     return "; ".join(f"{what}: {', '.join(pods) or 'none'}" for what, pods in groups.items() if pods or what == "ready")
 
 
-async def _answers(target: Target) -> bool:
-    """One query by UDP has its answer within 0.2 s."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError, TimeoutError):
-        sock.setblocking(False)
-        sock.connect((target.address, target.port))
-        sock.send(_QUERY)
-        async with asyncio.timeout(0.2):
-            return len(await asyncio.get_running_loop().sock_recv(sock, 512)) > 12
-    return False
+NETWORKS: dict[str, Callable[[LabSettings, str], Network]] = {
+    "loopback": lambda settings, _: Loopback(settings),
+    "netns": Netns,
+}
+"""What a lab is built on, by lab.backend."""

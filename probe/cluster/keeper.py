@@ -1,4 +1,4 @@
-"""A lab's folder and its end of a pipe -> when the lab is gone, however it went, no pod and no folder stays.
+"""A lab's folder and its end of a pipe -> when the lab is gone, however it went, no pod, network or folder stays.
 
 A process of its own, in a session of its own: it outlives a lab that is killed. Pods, and whatever they start, carry
 DNSPROBE_LAB=<folder> in their environment; that is how they are found.
@@ -10,11 +10,13 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 BADGE = "DNSPROBE_LAB"
+NAMESPACES = Path("/run/netns")
 
 
 def _kill_all(folder: str) -> int:
@@ -36,13 +38,20 @@ def _kill_all(folder: str) -> int:
     return found
 
 
+def remove_namespaces(lab: str) -> None:
+    """Delete the network namespaces that are named after a lab, and with them the links in them."""
+    for path in NAMESPACES.glob(f"{lab}-*"):
+        subprocess.run(["ip", "netns", "delete", path.name], capture_output=True, check=False)
+
+
 def sweep(folder: str) -> None:
-    """End the lab's processes and remove its folder."""
+    """End the lab's processes, take away its network namespaces, and remove its folder."""
     # A pod that was being started when the lab died shows its badge a moment later: two empty looks in a row.
     empty = 0
     while empty < 2:
         empty = 0 if _kill_all(folder) else empty + 1
         time.sleep(0.05)
+    remove_namespaces(Path(folder).name)
     shutil.rmtree(folder, ignore_errors=True)
 
 

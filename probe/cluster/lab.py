@@ -11,14 +11,14 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import IO
 
 from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
 from probe.cluster.pods import choose_coredns, version_of
-from probe.cluster.sessions import sessions_of
+from probe.cluster.sessions import flows_of, sessions_of
 from probe.cluster.settings import LabSettings
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target
@@ -26,6 +26,7 @@ from probe.model import Target
 MAX_REPLICAS = 100
 """A lab has 235 addresses, and pods that terminate keep theirs."""
 
+BACKENDS = ("loopback", "netns")
 _STAND_IN = {"auto": "stand-in (no coredns found; `make coredns` builds it)", "stand-in": "stand-in"}
 _SHORTEST_PERIOD = 0.05
 _STOP_TIMEOUT = 10.0
@@ -41,6 +42,14 @@ def _check(settings: LabSettings) -> None:
     """UsageError for what no lab can be built from."""
     _checked_replicas(settings.replicas)
     sessions_of(settings)
+    flows_of(settings)
+    if settings.backend not in BACKENDS:
+        raise UsageError(f"lab setting backend {settings.backend!r}: say {' or '.join(BACKENDS)}")
+    if settings.backend == "netns" and settings.proxy_mode != "iptables":
+        raise UsageError(
+            f"lab setting proxy_mode {settings.proxy_mode}: with backend netns it is iptables alone;"
+            " the loopback backend models IPVS"
+        )
     for name, value in dataclasses.asdict(settings).items():
         if isinstance(value, int | float) and value < 0:
             raise UsageError(f"lab setting {name} {value}: not below 0")
@@ -71,6 +80,8 @@ class Lab:
         self._listening: asyncio.Task[None] | None = None
         self._errors: IO[bytes] | None = None
         self._service: Target | None = None
+        self.namespace = ""
+        self._network: Mapping[str, str] = {}
         self._pods: dict[str, Target] = {}
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
@@ -102,7 +113,7 @@ class Lab:
             await self.stop()
             raise
         if isinstance(answer, Built):
-            self._service = answer.service
+            self._service, self.namespace, self._network = answer.service, answer.prober, answer.facts
 
     async def stop(self) -> None:
         """End the lab with all its pods; idempotent."""
@@ -150,7 +161,7 @@ class Lab:
             for name, value in dataclasses.asdict(self._settings).items()
             if name in _ALWAYS_SAID or value != usual[name]
         }
-        return {"cluster": "lab (loopback)", "coredns": self._version, **settings}
+        return {**self._network, "coredns": self._version, **settings}
 
     async def scale(self, replicas: int) -> None:
         """Set the number of replicas: not Ready ones and the newest go first."""

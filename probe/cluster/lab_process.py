@@ -17,6 +17,7 @@ from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
 from probe.cluster.deployment import Deployment
 from probe.cluster.keeper import sweep
+from probe.cluster.leftovers import PREFIX
 from probe.errors import DnsprobeError, UsageError
 
 
@@ -83,7 +84,7 @@ async def _main(sock: socket.socket, keeper: subprocess.Popen[bytes], folder: Pa
 def main() -> None:
     """`python -m probe.cluster.lab_process FD`: FD is the inherited control socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder = Path(tempfile.mkdtemp(prefix="dnsprobe-lab-"))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     keeper = subprocess.Popen(
         [sys.executable, "-m", "probe.cluster.keeper", str(folder)], stdin=subprocess.PIPE, start_new_session=True
     )

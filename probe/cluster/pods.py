@@ -7,12 +7,14 @@ import contextlib
 import itertools
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from probe.cluster.keeper import BADGE
+from probe.cluster.network import Network
 from probe.cluster.settings import LabSettings
 from probe.cluster.zone import READY_PORT, write_corefile
 from probe.errors import EnvironmentProblem, UsageError
@@ -90,6 +92,7 @@ class Image:
 
     coredns: Path | None
     folder: Path
+    network: Network
 
     async def start(self, pod: Pod) -> asyncio.subprocess.Process:
         """The pod's process, with its output in the pod's log."""
@@ -103,7 +106,7 @@ class Image:
             command = [sys.executable, "-m", "probe.cluster.standin", pod.address, str(port), str(lameduck)]
         with self.log(pod).open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *command,
+                *self.network.words(pod.name, command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -117,17 +120,26 @@ class Image:
         return self.folder / pod.name / "log"
 
 
-async def is_ready(address: str) -> bool:
+async def is_ready(address: str, network: Network) -> bool:
     """One readiness probe: GET /ready answers 200 within the timeout."""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(_PROBE_TIMEOUT):
-            reader, writer = await asyncio.open_connection(address, READY_PORT)
+            reader, writer = await _connected(network.socket(socket.SOCK_STREAM), (address, READY_PORT))
             try:
                 writer.write(f"GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
                 return (await reader.readline()).split()[1:2] == [b"200"]
             finally:
                 writer.close()
     return False
+
+
+async def _connected(sock: socket.socket, where: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, where)
+        return await asyncio.open_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 Tell = Callable[["Pod", str, str], None]
@@ -200,7 +212,7 @@ class Pod:
         failures = 0
         due = asyncio.get_running_loop().time()
         while True:
-            if await is_ready(self.address):
+            if await is_ready(self.address, self._image.network):
                 failures = 0
                 self._set_ready(True)
             else:

@@ -199,6 +199,42 @@ class Ipvs:
             flow.expires = now + self._timeout
 
 
+class Flows:
+    """What a sync of kube-proxy does with the UDP flows that conntrack holds; see flows_of().
+
+    fallback: serving endpoints that terminate get new flows where none is ready. by_state: from 1.32 on a sync deletes
+    whatever points to an endpoint that does not serve (conntrack/cleanup.go, CleanStaleEntries), but nothing of a
+    Service without serving endpoints (`idle`: up to the fix of kubernetes/kubernetes#139628). Before, by event: the
+    flows of an endpoint that was ready and is not any more, and all flows as a first endpoint gets ready (endpoints.go,
+    detectStaleConnections, later detectStaleConntrackEntries).
+    """
+
+    def __init__(self, *, fallback: bool, by_state: bool, idle: bool) -> None:
+        self.fallback = fallback
+        self._by_state, self._idle = by_state, idle
+        self._seen: set[str] = set()
+        self._ready: set[str] = set()
+
+    def sync(self, endpoints: tuple[Endpoint, ...]) -> list[str]:
+        """Addresses whose flows to the Service go; '' is all flows to it."""
+        self._seen |= {e.address for e in endpoints}
+        serving = {e.address for e in endpoints if e.serving}
+        was_ready, self._ready = self._ready, {e.address for e in endpoints if e.ready}
+        if self._by_state:
+            return sorted(self._seen - serving) if serving or not self._idle else []
+        return [""] * (not was_ready and bool(self._ready)) + sorted(was_ready - self._ready)
+
+
+_FIXED = (1, 37)
+"""With the fix of kubernetes/kubernetes#139628 (#139629, June 2026)."""
+
+
+def flows_of(settings: LabSettings) -> Flows:
+    """Those of the era that the settings name; UsageError for a version that is none."""
+    era = _version(settings.kubernetes, "kubernetes")
+    return Flows(fallback=era >= (1, 26), by_state=era >= (1, 32), idle=era < _FIXED)
+
+
 def _version(text: str, what: str) -> tuple[int, int]:
     if match := re.match(r"v?(\d+)\.(\d+)", text):
         return int(match[1]), int(match[2])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class LabSettings:
     """Durations in seconds. Defaults are kubeadm's, except a propagation that is known and short.
 
+    `backend`: `loopback`, or `netns` (root): network namespaces, with the kernel's own NAT and conntrack.
     `coredns`: `auto` (the real one if found), `real`, or `stand-in`.
     `kubernetes`: the kube-proxy era, as "1.33"; >= 1.26 falls back to serving-terminating endpoints.
     `kernel`: for IPVS; before 5.9 a packet to a stale session is dropped even with expire_nodest_conn=1.
@@ -16,6 +17,7 @@ class LabSettings:
     `teardown`: from the process's exit to the end of the pod's network (refused before, silent after).
     """
 
+    backend: str = "loopback"
     replicas: int = 3
     lameduck: float = 5.0
     grace_period: float = 30.0

@@ -25,7 +25,8 @@ class EngineOptions:
     """tick_ns: how often due rows are sent above 2,000 q/s. receive_buffer: asked of the kernel, bytes a socket.
 
     seed: makes ids predictable, for tests only. max_series: room for series that are added while the run goes.
-    workers: how many processes share the queries.
+    workers: how many processes share the queries. namespace: the network namespace their sockets belong to, a path; ''
+    for this process's own.
     """
 
     tick_ns: int = 200_000
@@ -33,6 +34,7 @@ class EngineOptions:
     seed: int | None = None
     max_series: int = 1024
     workers: int = 1
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

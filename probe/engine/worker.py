@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from probe.book import Book, pattern
 from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, raise_soft_limit
 from probe.errors import DnsprobeError
-from probe.linux import die_with_parent, fine_timers
+from probe.linux import die_with_parent, enter_network, fine_timers
 from probe.model import Series
 from probe.outcome import Counter
 from probe.questions import CHANNEL_BITS, Questions
@@ -466,6 +466,8 @@ def main(orders_fd: int, memory_fd: int, parent: int) -> None:
     orders = Connection(orders_fd)
     try:
         options, places, series = orders.recv()
+        if options.namespace:
+            enter_network(options.namespace)
         worker = Worker(Room(memory_fd, options.max_series, places), options)
         try:
             worker.add(series)

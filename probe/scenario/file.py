@@ -59,6 +59,7 @@ _LAB = LabSettings()
 
 
 class _Lab(Part):
+    backend: Literal["loopback", "netns"] = "loopback"
     replicas: Annotated[int, field_of(lambda text: whole(text, 1, 50, "the number of replicas"))] = _LAB.replicas
     lameduck: Seconds = _LAB.lameduck
     grace_period: Seconds = _LAB.grace_period

@@ -1,0 +1,95 @@
+"""LabSettings -> a lab's network on 127.53.x.0/24 of this machine: no root needed; the Service is in user space."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from probe.cluster.network import Addresses
+from probe.cluster.sessions import Endpoint, sessions_of
+from probe.cluster.settings import LabSettings
+from probe.cluster.vip import Vip
+from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
+from probe.errors import EnvironmentProblem
+
+
+class Loopback:
+    """A free block of addresses, the Service at .10 and pods from .20 on, with a Vip in front of them."""
+
+    prober = ""
+
+    def __init__(self, settings: LabSettings) -> None:
+        x, self._claim = find_block(settings.port)
+        self.service = f"127.53.{x}.10"
+        self._addresses = Addresses(f"127.53.{x}")
+        self._vip = Vip(self.service, settings.port, sessions_of(settings))
+
+    def pod_address(self, taken: set[str]) -> str:
+        return self._addresses.next(taken)
+
+    def attach(self, pod: str, address: str) -> None:
+        self._vip.attach(pod, address)
+
+    def detach(self, pod: str) -> None:
+        self._vip.detach(pod)
+
+    def program(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._vip.program(endpoints)
+
+    def words(self, pod: str, words: Sequence[str]) -> list[str]:
+        del pod
+        return list(words)
+
+    def socket(self, kind: socket.SocketKind, *, prober: bool = False) -> socket.socket:
+        del prober
+        sock = socket.socket(socket.AF_INET, kind)
+        sock.setblocking(False)
+        return sock
+
+    def drops(self) -> int:
+        return self._vip.drops()
+
+    def facts(self) -> dict[str, str]:
+        return {"cluster": "lab (loopback)"}
+
+
+def _bound(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
+    """A socket bound there; the OSError's text names the port."""
+    sock = socket.socket(socket.AF_INET, kind)
+    try:
+        sock.bind((address, port))
+    except OSError as problem:
+        sock.close()
+        name = "udp" if kind == socket.SOCK_DGRAM else "tcp"
+        raise OSError(problem.errno, f"{name} port {port}: {problem.strerror}") from None
+    return sock
+
+
+def find_block(port: int) -> tuple[int, socket.socket]:
+    """The first free 127.53.x.0/24, ours while the socket is open: x, and the socket.
+
+    EnvironmentProblem names the port that somebody holds on every address. A block is a lab's as long as the lab holds
+    READY_PORT of .1; the other ports are tried there too, because a program that listens on 0.0.0.0 would be in every
+    pod's way.
+    """
+    for x in range(256):
+        address = f"127.53.{x}.1"
+        try:
+            for kind, number in (
+                (socket.SOCK_DGRAM, port),
+                (socket.SOCK_STREAM, port),
+                (socket.SOCK_STREAM, HEALTH_PORT),
+                (socket.SOCK_STREAM, METRICS_PORT),
+            ):
+                _bound(kind, address, number).close()
+            claim = _bound(socket.SOCK_STREAM, address, READY_PORT)
+        except PermissionError as problem:
+            raise EnvironmentProblem(f"{problem.strerror}: choose lab setting `port` from 1024 on") from None
+        except OSError as problem:
+            last = problem.strerror
+        else:
+            return x, claim
+    raise EnvironmentProblem(
+        f"no address of 127.53.0.0/16 is free for the lab ({last}): `ss -lntup` shows who holds the port; end that "
+        "program, or, for the DNS port, choose another (lab setting `port`)"
+    )

@@ -1,0 +1,217 @@
+"""The lab in network namespaces, which need root: the kernel's NAT and conntrack while pods come and go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from probe.cluster.keeper import NAMESPACES
+from probe.cluster.leftovers import PREFIX, leftovers
+from probe.cluster.netns import check_permitted
+from probe.cluster.sessions import Endpoint, flows_of
+from probe.cluster.settings import LabSettings
+from probe.errors import EnvironmentProblem
+from tests.test_cli import start
+from tests.test_runs import Report, from_second, lost, reported, second_of, windows
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nft", "conntrack"))),
+    reason="needs root, iproute2, nftables and conntrack: sudo make servers, then sudo make test",
+)
+
+SCENARIO = """\
+name: netns
+duration: {duration}
+lab:
+  backend: netns
+  coredns: stand-in
+  replicas: {replicas}
+  lameduck: {lameduck}
+  propagation: 1500ms
+  readiness_period: 1s
+  readiness_failures: 1
+  teardown: 300ms
+  kubernetes: "{kubernetes}"
+lanes:
+{lanes}steps:
+  - wait: 2s
+  - scale: {to}
+"""
+LANES = {
+    "fresh": "udp, ports: fresh, rate: 100",
+    "pool": "udp, ports: 'pool:64', rate: 100",
+    "fixed": "udp, ports: fixed, rate: 50",
+    "tcp": "tcp, ports: fresh, rate: 50",
+}
+
+
+def written(
+    folder: Path,
+    name: str,
+    *,
+    lameduck: str = "0s",
+    to: int = 2,
+    lanes: tuple[str, ...] = tuple(LANES),
+    replicas: int = 3,
+    kubernetes: str = "1.33",
+    duration: str = "6s",
+) -> str:
+    """The command that runs it."""
+    lines = "".join(
+        f"  - {{name: {lane}, target: service, timeout: 500ms, questions: [kubernetes.default.svc.cluster.local], "
+        f"transport: {LANES[lane.rstrip('0123456789')]}}}\n"
+        for lane in lanes
+    )
+    text = SCENARIO.format(
+        duration=duration, replicas=replicas, lameduck=lameduck, kubernetes=kubernetes, lanes=lines, to=to
+    )
+    (folder / f"{name}.yaml").write_text(text)
+    return f"{name}.yaml --lab"
+
+
+def outcomes(report: Report, lane: str) -> dict[str, int]:
+    """How many rows of a lane had each outcome but those that are good here."""
+    mine = [s["outcomes"] for s in report["series"] if s["lane"] == lane]
+    return {o: n for o in mine[0] if (n := sum(each[o] for each in mine)) and o not in ("answer", "nodata")}
+
+
+# -- what kube-proxy does with flows, without namespaces
+
+
+def shown(*pods: str) -> tuple[Endpoint, ...]:
+    """`a` ready, `a-` terminating and serving, `a!` not serving."""
+    return tuple(Endpoint(p[0], p[0], serving=p[1:] != "!", terminating=p[1:] in ("-", "!")) for p in pods)
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "syncs"),
+    [
+        # one pod of two ends: its flows go as it is told to, or as it serves no more
+        ("1.25", [("a b", [""]), ("a b-", ["b"]), ("a b!", []), ("a", [])]),
+        ("1.31", [("a b", [""]), ("a b-", ["b"]), ("a b!", []), ("a", [])]),
+        ("1.33", [("a b", []), ("a b-", []), ("a b!", ["b"]), ("a", ["b"])]),
+        # both end: up to the fix nothing is deleted until one is there again
+        ("1.31", [("a", [""]), ("a-", ["a"]), ("", []), ("c", [""])]),
+        ("1.33", [("a", []), ("a-", []), ("a!", []), ("", []), ("c", ["a"])]),
+        ("1.37", [("a", []), ("a-", []), ("a!", ["a"]), ("", ["a"])]),
+    ],
+)
+def test_whose_flows_a_sync_deletes(kubernetes: str, syncs: list[tuple[str, list[str]]]) -> None:
+    flows = flows_of(LabSettings(kubernetes=kubernetes))
+    assert [flows.sync(shown(*pods.split())) for pods, _ in syncs] == [deleted for _, deleted in syncs]
+
+
+# -- the lab
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    folder = tmp_path_factory.mktemp("netns")
+    return reported(
+        folder,
+        none=written(folder, "none"),
+        duck=written(folder, "duck", lameduck="4s", duration="8s"),
+    )
+
+
+@needs_namespaces
+def test_without_lameduck_a_third_of_new_flows_is_lost_until_the_node_knows(stories: dict[str, Report]) -> None:
+    report = stories["none"]
+    assert report["environment"]["cluster"].startswith("lab (netns")
+    (window,) = windows(report, "fresh")
+    assert lost(report, "fresh") == pytest.approx(1.5 * 100 / 3, abs=20)
+    assert window["seconds"] == pytest.approx(1.5, abs=0.25)
+    assert from_second(report, window) == pytest.approx(second_of(report, "sigterm"), abs=0.2)
+    assert outcomes(report, "tcp").keys() <= {"connection_refused", "timeout", "connection_lost"}
+    assert 0 < lost(report, "tcp") < 50
+
+
+@needs_namespaces
+def test_a_lameduck_that_outlasts_propagation_and_readiness_loses_nothing(stories: dict[str, Report]) -> None:
+    report = stories["duck"]
+    assert {lane: lost(report, lane) for lane in LANES} == dict.fromkeys(LANES, 0)
+
+
+@needs_namespaces
+def test_a_service_without_endpoints_refuses_all_lanes_in_one_window(tmp_path: Path) -> None:
+    """Eight lanes share the kernel's six ICMP errors and one a second; most of their queries hear nothing."""
+    lanes = tuple(f"fresh{i}" for i in range(8))
+    report = reported(tmp_path, zero=written(tmp_path, "zero", to=0, lanes=lanes, replicas=1))["zero"]
+    for lane in lanes:
+        window = windows(report, lane)[-1]
+        assert window["class"] == "connection_refused", lane
+        assert window["still_open"]
+    refused = sum(outcomes(report, lane).get("connection_refused", 0) for lane in lanes)
+    silent = sum(outcomes(report, lane).get("timeout", 0) for lane in lanes)
+    assert refused < 40 < silent
+
+
+@needs_namespaces
+def test_the_prober_has_no_way_out(tmp_path: Path) -> None:
+    process = start(f"run {written(tmp_path, 'out', duration='4s')} -o out.db", tmp_path)
+    try:
+        prober = wait_for_namespace("-prober")
+        routes = ip(prober, "route", "show").splitlines()
+        assert [route.split()[0] for route in routes] == ["10.96.0.10", "10.243.0.0/24", "10.244.0.0/24"]
+        node = prober.replace("-prober", "-node")
+        links = {line.split(": ")[1].split("@")[0] for line in ip(node, "-o", "link").splitlines()}
+        assert links <= {"lo", "pods", "prober", "pod1", "pod2", "pod3"}
+        assert "default" not in ip(node, "route", "show")
+    finally:
+        process.communicate(timeout=30)
+    assert namespaces() == []
+
+
+@needs_namespaces
+def test_nothing_is_left_of_a_run_that_was_killed(tmp_path: Path) -> None:
+    process = start(f"run {written(tmp_path, 'killed', duration='30s')} -o killed.db", tmp_path)
+    wait_for_namespace("-prober")
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 10
+    while namespaces() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert namespaces() == []
+    assert leftovers() == []
+
+
+@needs_namespaces
+def test_lab_down_removes_what_has_no_keeper(tmp_path: Path) -> None:
+    name = f"{PREFIX}abandoned-node"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    process = start("lab down", tmp_path)
+    out, err = process.communicate(timeout=20)
+    assert (out, err) == (f"removed {PREFIX}abandoned\n", "")
+    assert not (NAMESPACES / name).exists()
+    assert start("lab down", tmp_path).communicate(timeout=20)[0] == "nothing was left behind\n"
+
+
+def test_without_root_the_loopback_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(EnvironmentProblem, match=r"need root: run it with sudo, or say lab\.backend: loopback"):
+        check_permitted()
+
+
+def namespaces() -> list[str]:
+    return sorted(path.name for path in NAMESPACES.glob(f"{PREFIX}*"))
+
+
+def wait_for_namespace(end: str) -> str:
+    """The first namespace of a lab with a name that ends so."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if found := [name for name in namespaces() if name.endswith(end)]:
+            return found[0]
+        time.sleep(0.05)
+    raise TimeoutError(end)
+
+
+def ip(namespace: str, *words: str) -> str:
+    return subprocess.run(["ip", "-n", namespace, *words], check=True, capture_output=True, text=True).stdout
