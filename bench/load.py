@@ -34,7 +34,8 @@ class Figures:
 
     sent: queries; answered: with the answer; lost: sent, but not; unsent: due, but not sent, each by the tool's own
     report. asking: how long it asked; cpu: CPU seconds of all its processes, start-up included; server_cores: the
-    server's meanwhile, in cores; own_drops, server_drops: datagrams that did not fit the tool's, the server's buffer.
+    server's meanwhile, in cores. own_drops, server_drops: datagrams that did not fit the tool's buffer, the server's;
+    or connections that the server had no room for.
     """
 
     sent: int
@@ -56,6 +57,11 @@ class Figures:
     def rate(self) -> float:
         """Answers a second."""
         return self.answered / self.asking
+
+    @property
+    def served_rate(self) -> float:
+        """Answers a second, and what the server itself had no room for."""
+        return (self.answered + min(self.lost, self.server_drops or 0)) / self.asking
 
     @property
     def cost(self) -> float:

@@ -72,13 +72,13 @@ class Bench:
         )
 
     def _turn(self, name: str, tool: Tool, load: Load, figures: list[Figures]) -> None:
-        cpu, drops = self.servers.spent(load.port)
+        cpu, drops = self.servers.spent(load)
         try:
             found = tool(load, self.folder)
         except (Missing, Overdue) as reason:
             self._done[name, load] = str(reason)
             return
-        later = self.servers.spent(load.port)
+        later = self.servers.spent(load)
         figures.append(replace(found, server_cores=(later[0] - cpu) / found.asking, server_drops=later[1] - drops))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import Missing
+from bench.load import Load, Missing
 from bench.processes import look
 from tests.replies import REPLIES, Rule
 from tests.servers import CoreDNS, Knot, RealServer, ScriptedServer
@@ -60,16 +60,27 @@ class Servers:
             self._started[name] = server
         return self._started[name].port
 
-    def spent(self, port: int) -> tuple[float, int]:
-        """CPU seconds of the server at a port, and the datagrams that did not fit its receive buffers, so far."""
-        pids = [server.process.pid for server in self._started.values() if server.port == port]
-        lines = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
-        drops = sum(int(line[-1]) for line in lines if int(line[1].rpartition(":")[2], 16) == port)
+    def spent(self, load: Load) -> tuple[float, int]:
+        """CPU seconds of the server so far, and the datagrams or connections that did not fit its queues."""
+        pids = [server.process.pid for server in self._started.values() if server.port == load.port]
+        drops = _overflows() if load.transport == "tcp" else _dropped(load.port)
         return sum(look(pid).cpu for pid in pids), drops
 
     def close(self) -> None:
         """End all of them."""
         self._stack.close()
+
+
+def _dropped(port: int) -> int:
+    """Datagrams that did not fit the receive buffers of this machine's sockets with a port."""
+    lines = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return sum(int(line[-1]) for line in lines if int(line[1].rpartition(":")[2], 16) == port)
+
+
+def _overflows() -> int:
+    """Connections that did not fit the queue of a listening socket of this machine: each waits a second for a retry."""
+    lines = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:")]
+    return int(dict(zip(*lines, strict=True))["ListenOverflows"])
 
 
 def silent_from(since: float, until: float) -> ScriptedServer:
