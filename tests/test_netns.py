@@ -14,8 +14,6 @@ import pytest
 from probe.cluster.keeper import NAMESPACES
 from probe.cluster.leftovers import PREFIX, leftovers
 from probe.cluster.netns import check_permitted
-from probe.cluster.sessions import Endpoint, flows_of
-from probe.cluster.settings import LabSettings
 from probe.errors import EnvironmentProblem
 from tests.test_cli import start
 from tests.test_runs import Report, from_second, lost, reported, second_of, windows
@@ -79,32 +77,6 @@ def outcomes(report: Report, lane: str) -> dict[str, int]:
     """How many rows of a lane had each outcome but those that are good here."""
     mine = [s["outcomes"] for s in report["series"] if s["lane"] == lane]
     return {o: n for o in mine[0] if (n := sum(each[o] for each in mine)) and o not in ("answer", "nodata")}
-
-
-# -- what kube-proxy does with flows, without namespaces
-
-
-def shown(*pods: str) -> tuple[Endpoint, ...]:
-    """`a` ready, `a-` terminating and serving, `a!` not serving."""
-    return tuple(Endpoint(p[0], p[0], serving=p[1:] != "!", terminating=p[1:] in ("-", "!")) for p in pods)
-
-
-@pytest.mark.parametrize(
-    ("kubernetes", "syncs"),
-    [
-        # one pod of two ends: its flows go as it is told to, or as it serves no more
-        ("1.25", [("a b", [""]), ("a b-", ["b"]), ("a b!", []), ("a", [])]),
-        ("1.31", [("a b", [""]), ("a b-", ["b"]), ("a b!", []), ("a", [])]),
-        ("1.33", [("a b", []), ("a b-", []), ("a b!", ["b"]), ("a", ["b"])]),
-        # both end: up to the fix nothing is deleted until one is there again
-        ("1.31", [("a", [""]), ("a-", ["a"]), ("", []), ("c", [""])]),
-        ("1.33", [("a", []), ("a-", []), ("a!", []), ("", []), ("c", ["a"])]),
-        ("1.37", [("a", []), ("a-", []), ("a!", ["a"]), ("", ["a"])]),
-    ],
-)
-def test_whose_flows_a_sync_deletes(kubernetes: str, syncs: list[tuple[str, list[str]]]) -> None:
-    flows = flows_of(LabSettings(kubernetes=kubernetes))
-    assert [flows.sync(shown(*pods.split())) for pods, _ in syncs] == [deleted for _, deleted in syncs]
 
 
 # -- the lab

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from probe.cluster.sessions import TABLE_MAX, Conntrack, Endpoint, Ipvs, Sessions, sessions_of, usable
+from probe.cluster.endpoints import Endpoint, StaleFlows, era_of, usable
+from probe.cluster.sessions import TABLE_MAX, Conntrack, Ipvs, Sessions, sessions_of
 from probe.cluster.settings import LabSettings
 from probe.errors import UsageError
 from probe.model import NS
@@ -36,31 +37,56 @@ def drawing(sessions: Sessions, seconds: range) -> str:
 
 
 @pytest.mark.parametrize(
-    ("slices", "fallback", "expected"),
+    ("slices", "kubernetes", "expected"),
     [
-        ("a b c", True, "abc"),
-        ("a b~ c!", True, "a"),
-        ("a~ b~ c!", True, "ab"),
-        ("a~ b~", False, ""),
-        ("a! b!", True, ""),
-        ("", True, ""),
+        ("a b c", "1.26", "abc"),
+        ("a b~ c!", "1.26", "a"),
+        ("a~ b~ c!", "1.26", "ab"),
+        ("a~ b~", "1.25", ""),
+        ("a! b!", "1.26", ""),
+        ("", "1.26", ""),
     ],
 )
 def test_new_flows_go_to_ready_pods_else_to_those_that_serve_and_terminate(
-    slices: str, fallback: bool, expected: str
+    slices: str, kubernetes: str, expected: str
 ) -> None:
-    assert "".join(usable(slice_of(slices), fallback)) == expected
+    assert "".join(usable(slice_of(slices), era_of(kubernetes))) == expected
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "syncs"),
+    [
+        # One pod of two ends: its flows go as it is told to, as it serves no more, or whenever there is a sync.
+        ("1.25", "a b: all, a~ b: a, a! b: -, b: -"),
+        ("1.28", "a b: all, a~ b: a, a! b: -, b: -"),
+        ("1.31", "a b: all, a~ b: -, a! b: a, b: -"),
+        ("1.33", "a b: -, a~ b: -, a! b: a, b: a"),
+        # The only one does, and another comes later.
+        ("1.28", "a: all, a~: a, a!: -, : -, c: all"),
+        ("1.31", "a: all, a~: -, a!: a, : -, c: all"),
+        ("1.33", "a: -, a~: -, a!: -, : -, c: a"),
+        ("1.37", "a: -, a~: -, a!: a, : a, c: a"),
+    ],
+)
+def test_whose_flows_a_sync_deletes(kubernetes: str, syncs: str) -> None:
+    flows = StaleFlows(era_of(kubernetes))
+    for sync in syncs.split(", "):
+        slices, _, deleted = sync.partition(":")
+        stale = flows.sync(slice_of(slices))
+        told = "all" if stale.every else "".join(e.pod for e in stale.of) or "-"
+        assert told == deleted.strip(), sync
 
 
 @pytest.mark.parametrize(
     ("kubernetes", "slices", "expected"),
     [
-        # The pod terminates and still serves: kept by all.
+        # The pod terminates and still serves: kept from 1.29 on.
         ("1.33", "a~ b", "aaaa"),
         ("1.31", "a~ b", "aaaa"),
-        # It no longer serves: from 1.32 on a sync deletes its flows, before only once it has left the slice.
+        ("1.28", "a~ b", "bbbb"),
+        # It no longer serves.
         ("1.33", "a! b", "bbbb"),
-        ("1.31", "a! b", "aaaa"),
+        ("1.31", "a! b", "bbbb"),
         ("1.31", "b", "bbbb"),
         ("1.33", "b", "bbbb"),
     ],
@@ -72,8 +98,8 @@ def test_conntrack_keeps_flows_as_the_kube_proxy_of_the_time(kubernetes: str, sl
 
 
 def test_a_flow_in_use_is_never_rerouted_by_time_alone() -> None:
-    sessions = pinned(Conntrack(fallback=True, reconcile=False), "a")
-    sessions.program(slice_of("a! b"))
+    sessions = pinned(Conntrack(era_of("1.33")), "a")
+    sessions.program(slice_of("a~ b"))
     assert set(drawing(sessions, range(1, 1000, 20))) == {"a"}
 
 
@@ -91,13 +117,13 @@ def test_a_flow_in_use_is_never_rerouted_by_time_alone() -> None:
 def test_conntrack_timeouts_are_30_s_and_120_s_for_streams(
     packets: list[int], replies: bool, pause: int, same: bool
 ) -> None:
-    sessions = Conntrack(fallback=True, reconcile=False)
+    sessions = Conntrack(era_of("1.33"))
     sessions.program(slice_of("a"))
     for second in packets:
         sessions.route(CLIENT, second * NS)
         if replies:
             sessions.replied(CLIENT, second * NS)
-    sessions.program(slice_of("a! b"))
+    sessions.program(slice_of("a~ b"))
     assert (sessions.route(CLIENT, (packets[-1] + pause) * NS) == "a") is same
 
 
@@ -112,13 +138,13 @@ IPVS_CASES = [
 
 @pytest.mark.parametrize(("expire_nodest_conn", "reschedule", "expected"), IPVS_CASES)
 def test_ipvs_session_of_a_removed_pod(expire_nodest_conn: bool, reschedule: bool, expected: str) -> None:
-    sessions = pinned(Ipvs(True, expire_nodest_conn, reschedule, timeout=10 * NS), "a")
+    sessions = pinned(Ipvs(era_of("1.33"), expire_nodest_conn, reschedule, timeout=10 * NS), "a")
     sessions.program(slice_of("a~ b"))
     assert drawing(sessions, range(1, 15)) == expected
 
 
 def test_ipvs_session_lives_on_when_its_pod_is_back_under_the_same_name() -> None:
-    sessions = pinned(Ipvs(True, expire_nodest_conn=False, reschedule=True, timeout=10 * NS), "a")
+    sessions = pinned(Ipvs(era_of("1.33"), expire_nodest_conn=False, reschedule=True, timeout=10 * NS), "a")
     sessions.program(slice_of("b"))
     assert drawing(sessions, range(1, 4)) == "xxx"
     sessions.program(slice_of("a b"))
@@ -145,7 +171,7 @@ def test_a_pool_of_128_ports_loses_a_third_of_its_first_packets_on_an_old_kernel
 
 
 def test_ipvs_takes_pods_in_turn_and_iptables_at_random() -> None:
-    ipvs, iptables = Ipvs(True, True, True), Conntrack(True, True, seed=1)
+    ipvs, iptables = Ipvs(era_of("1.33"), True, True), Conntrack(era_of("1.33"), seed=1)
     for sessions in (ipvs, iptables):
         sessions.program(slice_of("a b c"))
     turns = "".join(ipvs.choose() or "" for _ in range(9))
@@ -155,7 +181,7 @@ def test_ipvs_takes_pods_in_turn_and_iptables_at_random() -> None:
     assert all(900 < drawn.count(pod) < 1100 for pod in "abc")
 
 
-@pytest.mark.parametrize("make", [lambda: Conntrack(True, True), lambda: Ipvs(True, True, True)])
+@pytest.mark.parametrize("make", [lambda: Conntrack(era_of("1.33")), lambda: Ipvs(era_of("1.33"), True, True)])
 def test_without_endpoints_nothing_is_routed(make: Callable[[], Sessions]) -> None:
     sessions = make()
     assert sessions.route(CLIENT, 0) is None
@@ -165,7 +191,7 @@ def test_without_endpoints_nothing_is_routed(make: Callable[[], Sessions]) -> No
 
 
 def test_a_full_table_drops_new_flows_until_old_ones_run_out() -> None:
-    sessions, newcomer = Conntrack(fallback=True, reconcile=True), ("127.0.9.1", 7)
+    sessions, newcomer = Conntrack(era_of("1.33")), ("127.0.9.1", 7)
     sessions.program(slice_of("a"))
     for i in range(TABLE_MAX):
         sessions.route((f"127.0.{i >> 16}.1", i & 0xFFFF), 5 * NS)

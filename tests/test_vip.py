@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from probe.cluster.sessions import Conntrack, Endpoint
+from probe.cluster.endpoints import Endpoint, era_of
+from probe.cluster.sessions import Conntrack
 from probe.cluster.vip import Vip
 
 BLOCK = f"127.55.{os.getpid() % 256}"
@@ -80,7 +81,7 @@ class Scene:
         with socket.socket() as trial:
             trial.bind((VIP, 0))
             self.port: int = trial.getsockname()[1]
-        self.vip = Vip(VIP, self.port, Conntrack(fallback=True, reconcile=True))
+        self.vip = Vip(VIP, self.port, Conntrack(era_of("1.33")))
         self.pods = {letter: EchoPod(letter, self.port) for letter in "abc"}
         self.clients: list[Client] = []
 

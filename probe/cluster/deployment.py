@@ -12,11 +12,11 @@ from pathlib import Path
 
 from probe.cluster import Happened
 from probe.cluster.control import Build, Built
+from probe.cluster.endpoints import Endpoint
 from probe.cluster.loopback import Loopback
 from probe.cluster.netns import Netns
 from probe.cluster.network import Network
 from probe.cluster.pods import Image, Pod
-from probe.cluster.sessions import Endpoint
 from probe.cluster.settings import LabSettings
 from probe.cluster.zone import wire_name
 from probe.errors import EnvironmentProblem, UsageError

@@ -18,7 +18,7 @@ from typing import IO
 from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
 from probe.cluster.pods import choose_coredns, version_of
-from probe.cluster.sessions import flows_of, sessions_of
+from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target
@@ -42,7 +42,6 @@ def _check(settings: LabSettings) -> None:
     """UsageError for what no lab can be built from."""
     _checked_replicas(settings.replicas)
     sessions_of(settings)
-    flows_of(settings)
     if settings.backend not in BACKENDS:
         raise UsageError(f"lab setting backend {settings.backend!r}: say {' or '.join(BACKENDS)}")
     if settings.backend == "netns" and settings.proxy_mode != "iptables":

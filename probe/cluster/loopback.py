@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from probe.cluster.endpoints import Endpoint
 from probe.cluster.network import Addresses
-from probe.cluster.sessions import Endpoint, sessions_of
+from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
 from probe.cluster.vip import Vip
 from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT

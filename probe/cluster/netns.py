@@ -14,9 +14,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from probe.cluster.endpoints import Endpoint, StaleFlows, era_of, usable
 from probe.cluster.keeper import NAMESPACES, remove_namespaces
 from probe.cluster.network import Addresses
-from probe.cluster.sessions import Endpoint, flows_of, usable
 from probe.cluster.settings import LabSettings
 from probe.errors import EnvironmentProblem
 from probe.linux import in_network
@@ -47,7 +47,8 @@ class Netns:
         check_permitted()
         self.service = SERVICE
         self._lab, self._port = lab, settings.port
-        self._flows = flows_of(settings)
+        self._era = era_of(settings.kubernetes)
+        self._stale = StaleFlows(self._era)
         self._addresses = Addresses(_PODS)
         self._node, prober = f"{lab}-node", f"{lab}-prober"
         self.prober = str(NAMESPACES / prober)
@@ -112,16 +113,21 @@ class Netns:
             _ip(f"netns delete {namespace}")
 
     def program(self, endpoints: tuple[Endpoint, ...]) -> None:
-        backends = set(usable(endpoints, self._flows.fallback))
+        backends = set(usable(endpoints, self._era))
         addresses = tuple(e.address for e in endpoints if e.pod in backends)
         self._nft(_rules(SERVICE, self._port, addresses))
-        for address in self._flows.sync(endpoints):
-            found = ["--orig-dst", SERVICE, "--reply-src", address] if address else ["--orig-dst", SERVICE]
-            # Ends with 1 where there is none.
-            subprocess.run(
-                ["ip", "netns", "exec", self._node, "conntrack", "-D", "-p", "udp", *found],
-                stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            )  # fmt: skip
+        stale = self._stale.sync(endpoints)
+        if stale.every:
+            self._forget()
+        for endpoint in stale.of:
+            self._forget("--reply-src", endpoint.address)
+
+    def _forget(self, *which: str) -> None:
+        """Delete UDP flows to the Service from the node's conntrack; that there are none is no fault."""
+        words = ["conntrack", "-D", "-p", "udp", "--orig-dst", SERVICE, *which]
+        subprocess.run(
+            ["ip", "netns", "exec", self._node, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
 
     def words(self, pod: str, words: Sequence[str]) -> list[str]:
         return ["ip", "netns", "exec", self._links[pod], *words]

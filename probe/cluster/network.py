@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
-from probe.cluster.sessions import Endpoint
+from probe.cluster.endpoints import Endpoint
 
 
 class Network(Protocol):

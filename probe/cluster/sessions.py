@@ -1,16 +1,15 @@
 """Endpoints as they reach a node, and packets -> the pod each goes to: kube-proxy and the kernel, without sockets.
 
-Pure: time is passed in, integer monotonic nanoseconds. Facts: kubernetes pkg/proxy/topology.go (CategorizeEndpoints),
-pkg/proxy/conntrack/cleanup.go, net/netfilter/nf_conntrack_proto_udp.c, net/netfilter/ipvs/ip_vs_core.c (ip_vs_in_hook).
+Pure: time is passed in, integer monotonic nanoseconds. Facts: net/netfilter/nf_conntrack_proto_udp.c,
+net/netfilter/ipvs/ip_vs_core.c (ip_vs_in_hook).
 """
 
 from __future__ import annotations
 
 import random
-import re
-from dataclasses import dataclass
 from typing import Protocol
 
+from probe.cluster.endpoints import Endpoint, Era, StaleFlows, era_of, usable, version
 from probe.cluster.settings import LabSettings
 from probe.errors import UsageError
 from probe.model import NS
@@ -20,26 +19,6 @@ Client = tuple[str, int]
 
 TABLE_MAX = 131_072
 """Sessions held at once: kube-proxy's smallest nf_conntrack_max. A new flow beyond it is dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One pod of an EndpointSlice. serving is the pod's Ready; ready is serving and not terminating."""
-
-    pod: str
-    address: str
-    serving: bool
-    terminating: bool
-
-    @property
-    def ready(self) -> bool:
-        return self.serving and not self.terminating
-
-
-def usable(endpoints: tuple[Endpoint, ...], fallback: bool) -> tuple[str, ...]:
-    """Pods that get new flows: the ready ones; if none, and with the fallback, the serving ones that terminate."""
-    ready = tuple(e.pod for e in endpoints if e.ready)
-    return ready or (tuple(e.pod for e in endpoints if e.serving) if fallback else ())
 
 
 class Sessions(Protocol):
@@ -99,26 +78,21 @@ class Conntrack:
 
     Every packet refreshes a flow, replied to or not. Timeouts are nf_conntrack_udp_timeout (30 s) and, once replied to
     and older than 2 s, nf_conntrack_udp_timeout_stream (120 s), or the one that is given for both.
-    `reconcile` (kube-proxy >= 1.32): a sync deletes the flows of pods that no longer serve, and keeps those of
-    terminating ones that do. Before: only when the pod has left the EndpointSlice. Not modelled: up to the fix of
-    kubernetes/kubernetes#139628 it skips a Service without endpoints, whose flows then stay.
     """
 
-    def __init__(self, fallback: bool, reconcile: bool, timeout: int | None = None, seed: int | None = None) -> None:
-        self._fallback = fallback
-        self._reconcile = reconcile
+    def __init__(self, era: Era, timeout: int | None = None, seed: int | None = None) -> None:
+        self._era, self._stale = era, StaleFlows(era)
         self._timeouts = (timeout or 30 * NS, timeout or 120 * NS)
         self._random = random.Random(seed)
         self._backends: tuple[str, ...] = ()
-        self._kept: frozenset[str] = frozenset()
         self._table = _Table()
 
     def program(self, endpoints: tuple[Endpoint, ...]) -> None:
-        self._backends = usable(endpoints, self._fallback)
-        kept = frozenset(e.pod for e in endpoints if e.serving or not self._reconcile)
-        if self._kept - kept:
-            self._table.flows = {c: f for c, f in self._table.flows.items() if f.pod in kept}
-        self._kept = kept
+        self._backends = usable(endpoints, self._era)
+        stale = self._stale.sync(endpoints)
+        gone = {e.pod for e in stale.of}
+        flows = {} if stale.every else {c: f for c, f in self._table.flows.items() if f.pod not in gone}
+        self._table.flows = flows
 
     def backends(self) -> tuple[str, ...]:
         return self._backends
@@ -154,8 +128,8 @@ class Ipvs:
     the pod is back. Every loss is silent.
     """
 
-    def __init__(self, fallback: bool, expire_nodest_conn: bool, reschedule: bool, timeout: int | None = None) -> None:
-        self._fallback = fallback
+    def __init__(self, era: Era, expire_nodest_conn: bool, reschedule: bool, timeout: int | None = None) -> None:
+        self._era = era
         self._expire_nodest_conn = expire_nodest_conn
         self._reschedule = reschedule
         self._timeout = timeout or 300 * NS
@@ -164,7 +138,7 @@ class Ipvs:
         self._table = _Table()
 
     def program(self, endpoints: tuple[Endpoint, ...]) -> None:
-        self._backends = usable(endpoints, self._fallback)
+        self._backends = usable(endpoints, self._era)
 
     def backends(self) -> tuple[str, ...]:
         return self._backends
@@ -199,55 +173,12 @@ class Ipvs:
             flow.expires = now + self._timeout
 
 
-class Flows:
-    """What a sync of kube-proxy does with the UDP flows that conntrack holds; see flows_of().
-
-    fallback: serving endpoints that terminate get new flows where none is ready. by_state: from 1.32 on a sync deletes
-    whatever points to an endpoint that does not serve (conntrack/cleanup.go, CleanStaleEntries), but nothing of a
-    Service without serving endpoints (`idle`: up to the fix of kubernetes/kubernetes#139628). Before, by event: the
-    flows of an endpoint that was ready and is not any more, and all flows as a first endpoint gets ready (endpoints.go,
-    detectStaleConnections, later detectStaleConntrackEntries).
-    """
-
-    def __init__(self, *, fallback: bool, by_state: bool, idle: bool) -> None:
-        self.fallback = fallback
-        self._by_state, self._idle = by_state, idle
-        self._seen: set[str] = set()
-        self._ready: set[str] = set()
-
-    def sync(self, endpoints: tuple[Endpoint, ...]) -> list[str]:
-        """Addresses whose flows to the Service go; '' is all flows to it."""
-        self._seen |= {e.address for e in endpoints}
-        serving = {e.address for e in endpoints if e.serving}
-        was_ready, self._ready = self._ready, {e.address for e in endpoints if e.ready}
-        if self._by_state:
-            return sorted(self._seen - serving) if serving or not self._idle else []
-        return [""] * (not was_ready and bool(self._ready)) + sorted(was_ready - self._ready)
-
-
-_FIXED = (1, 37)
-"""With the fix of kubernetes/kubernetes#139628 (#139629, June 2026)."""
-
-
-def flows_of(settings: LabSettings) -> Flows:
-    """Those of the era that the settings name; UsageError for a version that is none."""
-    era = _version(settings.kubernetes, "kubernetes")
-    return Flows(fallback=era >= (1, 26), by_state=era >= (1, 32), idle=era < _FIXED)
-
-
-def _version(text: str, what: str) -> tuple[int, int]:
-    if match := re.match(r"v?(\d+)\.(\d+)", text):
-        return int(match[1]), int(match[2])
-    raise UsageError(f"{what} {text!r}: say a version such as {'1.33' if what == 'kubernetes' else '6.1'}")
-
-
 def sessions_of(settings: LabSettings) -> Sessions:
     """The proxy mode that the settings name; UsageError for an unknown mode or version."""
-    fallback = _version(settings.kubernetes, "kubernetes") >= (1, 26)
-    kernel = _version(settings.kernel, "kernel")
+    era, kernel = era_of(settings.kubernetes), version(settings.kernel, "kernel")
     timeout = None if settings.udp_timeout is None else round(settings.udp_timeout * NS)
     if settings.proxy_mode == "iptables":
-        return Conntrack(fallback, _version(settings.kubernetes, "kubernetes") >= (1, 32), timeout)
+        return Conntrack(era, timeout)
     if settings.proxy_mode == "ipvs":
-        return Ipvs(fallback, settings.expire_nodest_conn, kernel >= (5, 9), timeout)
+        return Ipvs(era, settings.expire_nodest_conn, kernel >= (5, 9), timeout)
     raise UsageError(f"proxy_mode {settings.proxy_mode!r}: say iptables or ipvs")

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable
 
 from probe import linux
-from probe.cluster.sessions import Client, Endpoint, Sessions
+from probe.cluster.endpoints import Endpoint
+from probe.cluster.sessions import Client, Sessions
 from probe.model import NS
 
 _BURST = 512
