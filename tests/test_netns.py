@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,26 @@ def test_a_service_without_endpoints_refuses_all_lanes_in_one_window(tmp_path: P
 
 
 @needs_namespaces
+@pytest.mark.parametrize(("kubernetes", "stays"), [("1.28", False), ("1.31", False), ("1.33", True), ("1.37", False)])
+def test_a_fixed_port_is_dead_as_long_as_conntrack_keeps_its_flow(kubernetes: str, stays: bool, tmp_path: Path) -> None:
+    """The only pod goes. New ports are refused; a port with a flow hears nothing more, unless kube-proxy deletes it."""
+    command = written(tmp_path, "era", to=0, replicas=1, lanes=("fresh", "fixed"), kubernetes=kubernetes, duration="7s")
+    process = start(f"run {command} --set lab.teardown=0s --json era.json -o era.db", tmp_path)
+    node = wait_for_namespace("-prober").replace("-prober", "-node")
+    pod = node.replace("-node", "-coredns-")
+    wait_for(lambda: any(name.startswith(pod) for name in namespaces()))
+    wait_for(lambda: not any(name.startswith(pod) for name in namespaces()))
+    time.sleep(2.5)  # the propagation, and what is asked meanwhile
+    words = ["ip", "netns", "exec", node, "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10"]
+    flows = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    process.communicate(timeout=30)
+    report = json.loads((tmp_path / "era.json").read_text())
+    assert any("src=10.244.0." in flow for flow in flows) is stays, flows
+    assert outcomes(report, "fresh").get("connection_refused", 0) > 0
+    assert lost(report, "fixed") == pytest.approx(250, abs=20), "from 2 s to 7 s at 50/s, refused or silent"
+
+
+@needs_namespaces
 def test_the_prober_has_no_way_out(tmp_path: Path) -> None:
     process = start(f"run {written(tmp_path, 'out', duration='4s')} -o out.db", tmp_path)
     try:
@@ -147,10 +169,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(tmp_path: Path) -> None:
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)
-    deadline = time.monotonic() + 10
-    while namespaces() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert namespaces() == []
+    wait_for(lambda: namespaces() == [])
     assert leftovers() == []
 
 
@@ -177,12 +196,15 @@ def namespaces() -> list[str]:
 
 def wait_for_namespace(end: str) -> str:
     """The first namespace of a lab with a name that ends so."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if found := [name for name in namespaces() if name.endswith(end)]:
-            return found[0]
+    wait_for(lambda: any(name.endswith(end) for name in namespaces()))
+    return next(name for name in namespaces() if name.endswith(end))
+
+
+def wait_for(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not seen():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    raise TimeoutError(end)
 
 
 def ip(namespace: str, *words: str) -> str:
