@@ -127,10 +127,18 @@ def test_a_service_without_endpoints_refuses_all_lanes_in_one_window(tmp_path: P
 
 
 @needs_namespaces
-@pytest.mark.parametrize(("kubernetes", "stays"), [("1.28", False), ("1.31", False), ("1.33", True), ("1.37", False)])
+@pytest.mark.parametrize(
+    ("kubernetes", "stays"), [("1.25", False), ("1.28", True), ("1.31", False), ("1.33", True), ("1.37", False)]
+)
 def test_a_fixed_port_is_dead_as_long_as_conntrack_keeps_its_flow(kubernetes: str, stays: bool, tmp_path: Path) -> None:
-    """The only pod goes. New ports are refused; a port with a flow hears nothing more, unless kube-proxy deletes it."""
-    command = written(tmp_path, "era", to=0, replicas=1, lanes=("fresh", "fixed"), kubernetes=kubernetes, duration="7s")
+    """The only pod goes. New ports are refused; a port with a flow hears nothing more, unless kube-proxy deletes it.
+
+    1.28 deletes it too soon: the pod still serves, and the port gets another one (kubernetes/kubernetes#119249).
+    """
+    lanes = ("fresh", "fixed")
+    command = written(
+        tmp_path, "era", to=0, replicas=1, lameduck="1s", lanes=lanes, kubernetes=kubernetes, duration="8s"
+    )
     process = start(f"run {command} --set lab.teardown=0s --json era.json -o era.db", tmp_path)
     node = wait_for_namespace("-prober").replace("-prober", "-node")
     pod = node.replace("-node", "-coredns-")
@@ -143,7 +151,7 @@ def test_a_fixed_port_is_dead_as_long_as_conntrack_keeps_its_flow(kubernetes: st
     report = json.loads((tmp_path / "era.json").read_text())
     assert any("src=10.244.0." in flow for flow in flows) is stays, flows
     assert outcomes(report, "fresh").get("connection_refused", 0) > 0
-    assert lost(report, "fixed") == pytest.approx(250, abs=20), "from 2 s to 7 s at 50/s, refused or silent"
+    assert lost(report, "fixed") == pytest.approx(250, abs=30), "from 3 s to 8 s at 50/s, refused or silent"
 
 
 @needs_namespaces

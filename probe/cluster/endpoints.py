@@ -32,7 +32,8 @@ class Cleanup(Enum):
     """When a sync deletes the UDP flows of an endpoint."""
 
     NOT_READY = auto()
-    """Up to 1.28: as it was ready and is not any more: a pod that terminates, though it serves (#106163, #119249)."""
+    """Up to 1.28: as it was ready and is not any more: a pod that terminates, though it serves (#106163). From 1.26 on
+    a fixed port may get a new flow to it at once, by the fallback; nothing deletes that one (#119249)."""
     NOT_SERVING = auto()
     """1.29 to 1.31, as of their last patches: as it served and does not any more. The first patches waited for it to
     leave the slice while it served, which a pod that ends does not do: its flows stayed (#119394, #127780)."""
