@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from probe.cluster.keeper import NAMESPACES
-from probe.cluster.leftovers import PREFIX, leftovers
+from probe.cluster.leftovers import PREFIX
 from probe.cluster.netns import check_permitted
 from probe.errors import EnvironmentProblem
 from tests.test_cli import start
@@ -139,13 +140,11 @@ def test_a_fixed_port_is_dead_as_long_as_conntrack_keeps_its_flow(kubernetes: st
     command = written(
         tmp_path, "era", to=0, replicas=1, lameduck="1s", lanes=lanes, kubernetes=kubernetes, duration="8s"
     )
-    process = start(f"run {command} --set lab.teardown=0s --json era.json -o era.db", tmp_path)
-    node = wait_for_namespace("-prober").replace("-prober", "-node")
-    pod = node.replace("-node", "-coredns-")
-    wait_for(lambda: any(name.startswith(pod) for name in namespaces()))
-    wait_for(lambda: not any(name.startswith(pod) for name in namespaces()))
+    process, lab = running(f"run {command} --set lab.teardown=0s --json era.json -o era.db", tmp_path)
+    wait_for(lambda: len(namespaces(lab)) == 3)
+    wait_for(lambda: namespaces(lab) == [f"{lab}-node", f"{lab}-prober"])
     time.sleep(2.5)  # the propagation, and what is asked meanwhile
-    words = ["ip", "netns", "exec", node, "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10"]
+    words = ["ip", "netns", "exec", f"{lab}-node", "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10"]
     flows = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
     process.communicate(timeout=30)
     report = json.loads((tmp_path / "era.json").read_text())
@@ -156,29 +155,27 @@ def test_a_fixed_port_is_dead_as_long_as_conntrack_keeps_its_flow(kubernetes: st
 
 @needs_namespaces
 def test_the_prober_has_no_way_out(tmp_path: Path) -> None:
-    process = start(f"run {written(tmp_path, 'out', duration='4s')} -o out.db", tmp_path)
+    process, lab = running(f"run {written(tmp_path, 'out', duration='4s')} -o out.db", tmp_path)
     try:
-        prober = wait_for_namespace("-prober")
-        routes = ip(prober, "route", "show").splitlines()
+        wait_for(lambda: len(namespaces(lab)) == 5)
+        routes = ip(f"{lab}-prober", "route", "show").splitlines()
         assert [route.split()[0] for route in routes] == ["10.96.0.10", "10.243.0.0/24", "10.244.0.0/24"]
-        node = prober.replace("-prober", "-node")
-        links = {line.split(": ")[1].split("@")[0] for line in ip(node, "-o", "link").splitlines()}
+        links = {line.split(": ")[1].split("@")[0] for line in ip(f"{lab}-node", "-o", "link").splitlines()}
         assert links <= {"lo", "pods", "prober", "pod1", "pod2", "pod3"}
-        assert "default" not in ip(node, "route", "show")
+        assert "default" not in ip(f"{lab}-node", "route", "show")
     finally:
         process.communicate(timeout=30)
-    assert namespaces() == []
+    assert namespaces(lab) == []
 
 
 @needs_namespaces
 def test_nothing_is_left_of_a_run_that_was_killed(tmp_path: Path) -> None:
-    process = start(f"run {written(tmp_path, 'killed', duration='30s')} -o killed.db", tmp_path)
-    wait_for_namespace("-prober")
-    time.sleep(1)
+    process, lab = running(f"run {written(tmp_path, 'killed', duration='30s')} -o killed.db", tmp_path)
+    wait_for(lambda: len(namespaces(lab)) == 5)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)
-    wait_for(lambda: namespaces() == [])
-    assert leftovers() == []
+    wait_for(lambda: namespaces(lab) == [])
+    wait_for(lambda: lab not in [path.name for path in Path(tempfile.gettempdir()).iterdir()])
 
 
 @needs_namespaces
@@ -187,9 +184,10 @@ def test_lab_down_removes_what_has_no_keeper(tmp_path: Path) -> None:
     subprocess.run(["ip", "netns", "add", name], check=True)
     process = start("lab down", tmp_path)
     out, err = process.communicate(timeout=20)
-    assert (out, err) == (f"removed {PREFIX}abandoned\n", "")
+    assert f"removed {PREFIX}abandoned" in out.splitlines()
+    assert err == ""
     assert not (NAMESPACES / name).exists()
-    assert start("lab down", tmp_path).communicate(timeout=20)[0] == "nothing was left behind\n"
+    assert "abandoned" not in start("lab down", tmp_path).communicate(timeout=20)[0]
 
 
 def test_without_root_the_loopback_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,14 +196,17 @@ def test_without_root_the_loopback_backend_is_named(monkeypatch: pytest.MonkeyPa
         check_permitted()
 
 
-def namespaces() -> list[str]:
-    return sorted(path.name for path in NAMESPACES.glob(f"{PREFIX}*"))
+def running(words: str, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """A command that makes a lab, and the lab's name."""
+    before = set(namespaces())
+    process = start(words, folder)
+    wait_for(lambda: any(name.endswith("-prober") for name in {*namespaces()} - before))
+    prober = next(name for name in {*namespaces()} - before if name.endswith("-prober"))
+    return process, prober.removesuffix("-prober")
 
 
-def wait_for_namespace(end: str) -> str:
-    """The first namespace of a lab with a name that ends so."""
-    wait_for(lambda: any(name.endswith(end) for name in namespaces()))
-    return next(name for name in namespaces() if name.endswith(end))
+def namespaces(lab: str = PREFIX) -> list[str]:
+    return sorted(path.name for path in NAMESPACES.glob(f"{lab}*"))
 
 
 def wait_for(seen: Callable[[], bool]) -> None:

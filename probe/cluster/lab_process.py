@@ -6,6 +6,7 @@ It ends when the other side of its control socket is gone; the keeper then ends 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import socket
 import subprocess
@@ -84,10 +85,12 @@ async def _main(sock: socket.socket, keeper: subprocess.Popen[bytes], folder: Pa
 def main() -> None:
     """`python -m probe.cluster.lab_process FD`: FD is the inherited control socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    # The keeper first: a folder without one is what `dnsprobe lab down` removes.
+    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(4)}"
     keeper = subprocess.Popen(
         [sys.executable, "-m", "probe.cluster.keeper", str(folder)], stdin=subprocess.PIPE, start_new_session=True
     )
+    folder.mkdir(mode=0o700)
     asyncio.run(_main(socket.socket(fileno=int(sys.argv[1])), keeper, folder))
 
 
