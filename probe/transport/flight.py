@@ -187,11 +187,6 @@ class Flight:
         """Whether the slot's row still waits."""
         return bool(self._state[slot] == _PENDING)
 
-    def pending(self, slots: Ints) -> Ints:
-        """Those of the slots whose rows still wait."""
-        waiting: Ints = slots[self._state[slots] == State.PENDING]
-        return waiting
-
     def slots_of(self, sockets: Ints, ids: Ints) -> Ints:
         """The slot of each id on its socket, -1 where that id is not of a row there."""
         k = (self._k_of[ids] - self._offset[sockets]) & (IDS - 1)
