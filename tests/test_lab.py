@@ -282,6 +282,45 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
     play(story, settings(replicas=2))
 
 
+def counts_of_pods(events: list[Happened]) -> tuple[int, int]:
+    """While three pods are replaced: the fewest that were Ready, the most that were not terminating."""
+    active = ready = least = most = 3
+    for event in events:
+        ready += (event.kind == "pod_ready") - (event.kind == "pod_deleted")
+        active += (event.kind == "pod_created") - (event.kind == "pod_deleted")
+        least, most = min(least, ready), max(most, active)
+    return least, most
+
+
+@pytest.mark.parametrize(
+    ("max_unavailable", "max_surge", "least", "most"), [(1, 1, 2, 4), (0, 1, 3, 4), (1, 0, 2, 3), (3, 0, 0, 3)]
+)
+def test_a_rolling_restart_keeps_to_its_strategy(max_unavailable: int, max_surge: int, least: int, most: int) -> None:
+    async def story(lab: Running) -> None:
+        before = {target.name for target in lab.targets("pods")}
+        await lab.restart()
+        started = await lab.at("rollout_started")
+        done = await lab.at("rollout_done", after=started.at)
+        during = [e for e in lab.events if started.at <= e.at <= done.at]
+        assert counts_of_pods(during)[0] == least
+        assert counts_of_pods(during)[1] <= most
+        assert {e.subject for e in during if e.kind == "pod_deleted"} == before
+        assert not before & {target.name for target in lab.targets("pods")}
+        assert len(lab.targets("pods")) == 3
+
+    play(story, settings(replicas=3, max_unavailable=max_unavailable, max_surge=max_surge))
+
+
+def test_a_new_pod_counts_once_it_has_been_ready_for_min_ready_seconds() -> None:
+    async def story(lab: Running) -> None:
+        await lab.restart()
+        started = await lab.at("rollout_started")
+        done = await lab.at("rollout_done", after=started.at)
+        assert done.at - started.at > 2 * NS, "two pods, one after the other, a second each"
+
+    play(story, settings(replicas=2, max_unavailable=0, max_surge=1, min_ready_seconds=1.0))
+
+
 def test_scale_to_zero_and_back() -> None:
     """All terminating: served by the terminating pods from 1.26 on, refused before; at the end refused by both."""
     cases = {

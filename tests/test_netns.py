@@ -114,6 +114,23 @@ def test_a_lameduck_that_outlasts_propagation_and_readiness_loses_nothing(storie
 
 
 @needs_namespaces
+def test_a_rolling_restart_that_is_faster_than_the_nodes_costs_every_query_or_with_lameduck_none(
+    tmp_path: Path,
+) -> None:
+    step = "'steps=[{wait: 2s}, restart: ]'"
+    runs = {
+        name: f"{written(tmp_path, name, lameduck=lameduck, lanes=('fresh', 'tcp'), duration='12s')} --set {step}"
+        for name, lameduck in (("none", "0s"), ("duck", "4s"))
+    }
+    found = reported(tmp_path, **runs)
+    assert lost(found["none"], "fresh") == pytest.approx(1.5 * 100, abs=25), "all three are gone before a node knows"
+    assert [lost(found["duck"], lane) for lane in ("fresh", "tcp")] == [0, 0]
+    for report in found.values():
+        assert len([m for m in report["marks"] if m["kind"] == "pod_deleted"]) == 3
+        assert second_of(report, "rollout_done") < 10
+
+
+@needs_namespaces
 def test_a_service_without_endpoints_refuses_all_lanes_in_one_window(tmp_path: Path) -> None:
     """Eight lanes share the kernel's six ICMP errors and one a second; most of their queries hear nothing."""
     lanes = tuple(f"fresh{i}" for i in range(8))

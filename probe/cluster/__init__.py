@@ -56,5 +56,8 @@ class Cluster(Protocol):
     async def scale(self, replicas: int) -> None:
         """Set the number of CoreDNS replicas; returns when asked for, not when done."""
 
+    async def restart(self) -> None:
+        """Replace all pods by the Deployment's strategy, as `kubectl rollout restart`; returns when asked for."""
+
     async def delete_pod(self, pod: str = "") -> str:
         """Delete one pod (the oldest if unnamed) as kubectl does; its name. The Deployment replaces it."""

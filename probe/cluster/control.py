@@ -29,6 +29,11 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """To the lab: a rolling update of all pods. Answered by Done."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePod:
     """To the lab: one pod, the oldest if unnamed. Answered by Done with its name, or Refused."""
 
@@ -59,7 +64,7 @@ class Refused:
     usage: bool = False
 
 
-Request = Build | Scale | DeletePod
+Request = Build | Scale | Restart | DeletePod
 Answer = Built | Done | Refused
 
 

@@ -22,7 +22,7 @@ from probe.cluster.zone import wire_name
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
 
-SERVICE = "kube-dns"
+SERVICE, DEPLOYMENT = "kube-dns", "coredns"
 _SOURCE = "lab"
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """What Kubernetes makes names of: nothing that spells a word (apimachinery util/rand)."""
@@ -52,6 +52,7 @@ class Deployment:
         self._happened = happened
         self._replicas = 0
         self._template = _letters(10)
+        self._rolling = False
         self._endpoints: tuple[Endpoint, ...] = ()
         self._programming: asyncio.Queue[tuple[float, tuple[Endpoint, ...]]] = asyncio.Queue()
         self._propagation = 0.0
@@ -74,6 +75,8 @@ class Deployment:
             else:
                 # Until here changes reach the proxy at once: nobody is asking yet.
                 self._propagation = self.settings.propagation
+                for pod in self.pods:
+                    pod.ready_since = 0.0  # a cluster's pods have been Ready for long when it is upgraded
                 built.set_result(Built(self.service, self.network.prober, self.network.facts()))
 
     async def _all_ready(self) -> None:
@@ -126,16 +129,54 @@ class Deployment:
         self._reconcile()
         return found.name
 
+    def restart(self) -> None:
+        """As `kubectl rollout restart`: a new template; pods of the old one go as those of the new become available."""
+        self._template = _letters(10)
+        self._rolling = True
+        self._emit("rollout_started", f"template {self._template}", DEPLOYMENT)
+        self._reconcile()
+
     def _reconcile(self) -> None:
+        """One pass of the Deployment's and the ReplicaSets' controllers."""
         active = [pod for pod in self.pods if not pod.terminating]
-        for _ in range(self._replicas - len(active)):
-            address = self.network.pod_address({pod.address for pod in self.pods})
-            pod = Pod(f"coredns-{self._template}-{_letters(5)}", address, self.settings, self._image, self._tell)
-            self.pods.append(pod)
-            self._tasks.create_task(pod.live())
+        old = [pod for pod in active if pod.template != self._template]
+        most = self._replicas + (self.settings.max_surge if old else 0)
+        for _ in range(min(self._replicas - (len(active) - len(old)), most - len(active))):
+            self._create()
+        if old:
+            self._replace(active, old)
+            return
+        if self._rolling and len(active) >= self._replicas and all(map(self._is_available, active)):
+            self._rolling = False
+            self._emit("rollout_done", f"template {self._template}", DEPLOYMENT)
         newest_last = sorted(active, key=lambda pod: not pod.ready)
         for pod in reversed(newest_last[max(0, self._replicas) :]):
             pod.delete()
+
+    def _create(self) -> None:
+        address = self.network.pod_address({pod.address for pod in self.pods})
+        name = f"coredns-{self._template}-{_letters(5)}"
+        pod = Pod(name, address, self.settings, self._image, self._tell, self._template)
+        self.pods.append(pod)
+        self._tasks.create_task(pod.live())
+
+    def _replace(self, active: list[Pod], old: list[Pod]) -> None:
+        """Delete old pods as far as enough stay available; those that are not cost nothing, and go first."""
+        spare = sum(map(self._is_available, active)) - (self._replicas - self.settings.max_unavailable)
+        for pod in sorted(old, key=self._is_available):
+            costs = self._is_available(pod)
+            if costs and spare < 1:
+                break
+            spare -= costs
+            pod.delete()
+            asyncio.get_running_loop().call_soon(self._reconcile)  # there is room for another now
+
+    def _is_available(self, pod: Pod) -> bool:
+        """Ready for minReadySeconds, as the Deployment counts; it looks again when a pod may have become so."""
+        left = pod.ready_since + self.settings.min_ready_seconds - time.monotonic() if pod.ready else 0.0
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._reconcile)
+        return pod.ready and left <= 0
 
     def _emit(self, kind: str, text: str, subject: str, **counts: Target) -> None:
         self._happened(Happened(time.monotonic_ns(), kind, text, _SOURCE, subject, **counts))
@@ -152,6 +193,8 @@ class Deployment:
         self._emit(kind, text, pod.name, **({_COUNTS[kind]: target} if turns else {}))
         self._changed.set()
         self._slice()
+        if self._rolling and kind in ("pod_ready", "pod_not_ready"):
+            self._reconcile()
 
     def _slice(self) -> None:
         """The EndpointSlice as it is now; a change sets out for the proxy. A pod is in it from its first Ready on."""

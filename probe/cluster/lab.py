@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from probe.cluster import Happened, control
-from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
+from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Restart, Scale
 from probe.cluster.pods import choose_coredns, version_of
 from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
@@ -54,6 +54,8 @@ def _check(settings: LabSettings) -> None:
             raise UsageError(f"lab setting {name} {value}: not below 0")
     if settings.readiness_period < _SHORTEST_PERIOD or settings.readiness_failures < 1:
         raise UsageError(f"lab settings: readiness_period from {_SHORTEST_PERIOD} s, readiness_failures from 1 on")
+    if not settings.max_unavailable + settings.max_surge:
+        raise UsageError("lab settings max_unavailable and max_surge: not both 0, or no pod could ever be replaced")
     if not 0 < settings.port < 65536:
         raise UsageError(f"lab setting port {settings.port}: 1 to 65535")
 
@@ -62,11 +64,12 @@ _ALWAYS_SAID = ("replicas", "lameduck", "propagation", "proxy_mode", "kubernetes
 
 
 class Lab:
-    """The loopback lab, a Cluster. Start it before lowering this process's priority: its children inherit it.
+    """The lab, a Cluster. Start it before lowering this process's priority: its children inherit it.
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
-    failed), sigkill, pod_exited, pod_gone; of the Service: endpoints_changed, endpoints_programmed (the change has
-    reached the proxy), lab_dropped (the lab lost datagrams itself, in the second before); lab_died (it ended unasked).
+    failed), sigkill, pod_exited, pod_gone; of the Deployment: rollout_started, rollout_done; of the Service:
+    endpoints_changed, endpoints_programmed (the change has reached the proxy), lab_dropped (the lab lost datagrams
+    itself, in the second before); lab_died (it ended unasked).
     """
 
     def __init__(self, settings: LabSettings | None = None) -> None:
@@ -165,6 +168,10 @@ class Lab:
     async def scale(self, replicas: int) -> None:
         """Set the number of replicas: not Ready ones and the newest go first."""
         await self._ask(Scale(_checked_replicas(replicas)))
+
+    async def restart(self) -> None:
+        """Replace all pods, new ones before old ones as far as max_surge allows."""
+        await self._ask(Restart())
 
     async def delete_pod(self, pod: str = "") -> str:
         """Delete that pod, or the oldest; its name. UsageError names the pods there are."""

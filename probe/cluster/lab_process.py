@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from probe.cluster import Happened, control
-from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Scale
+from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Restart, Scale
 from probe.cluster.deployment import Deployment
 from probe.cluster.keeper import sweep
 from probe.cluster.leftovers import PREFIX
@@ -31,6 +31,9 @@ def _carry_out(deployment: Deployment, request: Request | Answer | Happened) -> 
         match request:
             case Scale(replicas):
                 deployment.scale(replicas)
+                return Done()
+            case Restart():
+                deployment.restart()
                 return Done()
             case DeletePod(name):
                 return Done(deployment.delete(name))

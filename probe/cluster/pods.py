@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +150,12 @@ Tell = Callable[["Pod", str, str], None]
 class Pod:
     """One pod. `live` is its whole life; `delete` starts the end of it. `ready` is the pod's Ready condition."""
 
-    def __init__(self, name: str, address: str, settings: LabSettings, image: Image, tell: Tell) -> None:
+    def __init__(
+        self, name: str, address: str, settings: LabSettings, image: Image, tell: Tell, template: str = ""
+    ) -> None:
         self.name = name
+        self.template = template
+        self.ready_since = 0.0
         self.address = address
         self.settings = settings
         self.ready = False
@@ -228,6 +233,7 @@ class Pod:
             return
         self.ready = ready
         self.times_ready += ready
+        self.ready_since = time.monotonic()
         lost = f"{self.settings.readiness_failures} readiness probes in a row failed"
         self._tell(self, "pod_ready" if ready else "pod_not_ready", self.address if ready else lost)
 

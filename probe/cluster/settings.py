@@ -14,6 +14,8 @@ class LabSettings:
     `kubernetes`: the kube-proxy era, as "1.33"; >= 1.26 falls back to serving-terminating endpoints.
     `kernel`: for IPVS; before 5.9 a packet to a stale session is dropped even with expire_nodest_conn=1.
     `udp_timeout`: of Service sessions; None is the mode's own: 300 s for ipvs, 120 s for iptables.
+    `max_unavailable`, `max_surge`, `min_ready_seconds`: the Deployment's strategy of a rolling update; kubeadm's is
+    1 and 25 %, rounded up.
     `teardown`: from the process's exit to the end of the pod's network (refused before, silent after).
     """
 
@@ -31,6 +33,9 @@ class LabSettings:
     kubernetes: str = "1.33"
     kernel: str = "6.1"
     coredns: str = "auto"
+    max_unavailable: int = 1
+    max_surge: int = 1
+    min_ready_seconds: float = 0.0
     start_delay: float = 0.0
     teardown: float = 0.5
     port: int = 10053

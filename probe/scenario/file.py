@@ -77,6 +77,11 @@ class _Lab(Part):
     kubernetes: Version = _LAB.kubernetes
     kernel: Version = _LAB.kernel
     coredns: Literal["auto", "real", "stand-in"] = "auto"
+    max_unavailable: Annotated[int, field_of(lambda text: whole(text, 0, 50, "the number of pods"))] = (
+        _LAB.max_unavailable
+    )
+    max_surge: Annotated[int, field_of(lambda text: whole(text, 0, 50, "the number of pods"))] = _LAB.max_surge
+    min_ready_seconds: Seconds = _LAB.min_ready_seconds
     start_delay: Seconds = _LAB.start_delay
     teardown: Seconds = _LAB.teardown
     port: Annotated[int, field_of(_lab_port)] = _LAB.port

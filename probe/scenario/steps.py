@@ -72,6 +72,17 @@ async def _scale(step: Step, cluster: Cluster) -> str:
     return f"scale to {step.number}"
 
 
+async def _restart(_: Step, cluster: Cluster) -> str:
+    await cluster.restart()
+    return "restart all pods"
+
+
+def _read_restart(value: str) -> Step:
+    if value:
+        raise UsageError(f"{value[:40]!r}: restart takes no value: all pods are replaced, by the Deployment's strategy")
+    return Step("restart")
+
+
 async def _delete_pod(step: Step, cluster: Cluster) -> str:
     ready = [pod.name for pod in cluster.targets("pods")]
     name = {OLDEST: ready[:1], NEWEST: ready[-1:]}.get(step.text, [step.text])
@@ -103,6 +114,13 @@ STEPS: dict[str, Kind] = {
         read=lambda value: Step("scale", number=whole(value, 0, 100, "the number of replicas")),
         say=lambda step: f"scale to {step.number}",
         act=_scale,
+    ),
+    "restart": Kind(
+        help="replace all pods, as `kubectl rollout restart` does: by `max_unavailable`, `max_surge` and readiness",
+        undo="none needed: the new pods are as the old ones were",
+        read=_read_restart,
+        say=lambda _: "restart all pods",
+        act=_restart,
     ),
     "delete_pod": Kind(
         help="delete a pod: `oldest` (the default), `newest`, or a name",
