@@ -65,7 +65,7 @@ def test_new_flows_go_to_ready_pods_else_to_those_that_serve_and_terminate(
         ("1.28", "a: all, a~: a, a!: -, : -, c: all"),
         ("1.31", "a: all, a~: -, a!: a, : -, c: all"),
         ("1.33", "a: -, a~: -, a!: -, : -, c: a"),
-        ("1.37", "a: -, a~: -, a!: a, : a, c: a"),
+        ("1.37", "a: -, a~: -, a!: a, : a, c: -"),
     ],
 )
 def test_whose_flows_a_sync_deletes(kubernetes: str, syncs: str) -> None:

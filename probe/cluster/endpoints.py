@@ -101,8 +101,11 @@ class StaleFlows:
         self._seen |= {e.address: e for e in endpoints}
         serving = {e.address for e in endpoints if e.serving}
         if self._cleanup in (Cleanup.RECONCILE, Cleanup.RECONCILE_IDLE):
-            idle = not serving and self._cleanup is Cleanup.RECONCILE
-            return Stale() if idle else Stale(tuple(e for a, e in self._seen.items() if a not in serving))
+            if not serving and self._cleanup is Cleanup.RECONCILE:
+                return Stale()
+            stale = Stale(tuple(e for a, e in self._seen.items() if a not in serving))
+            self._seen = {e.address: e for e in endpoints}  # what is gone gets no flow any more: once is enough
+            return stale
         ready = {e.address for e in endpoints if e.ready}
         if self._cleanup is Cleanup.NOT_READY:
             of = tuple(e for e in before if e.ready and e.address not in ready)

@@ -1,4 +1,4 @@
-"""LabSettings -> a Cluster that needs no cluster: CoreDNS pods and their Service on 127.53.x.0/24 of this machine.
+"""LabSettings -> a Cluster that needs no cluster: CoreDNS pods and their Service on this machine.
 
 This is the near end; everything runs in one child process (lab_process) with processes of its own for the pods.
 """
@@ -17,6 +17,7 @@ from typing import IO
 
 from probe.cluster import Happened, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Restart, Scale
+from probe.cluster.deployment import NETWORKS
 from probe.cluster.pods import choose_coredns, version_of
 from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
@@ -26,7 +27,6 @@ from probe.model import Target
 MAX_REPLICAS = 100
 """A lab has 235 addresses, and pods that terminate keep theirs."""
 
-BACKENDS = ("loopback", "netns")
 _STAND_IN = {"auto": "stand-in (no coredns found; `make coredns` builds it)", "stand-in": "stand-in"}
 _SHORTEST_PERIOD = 0.05
 _STOP_TIMEOUT = 10.0
@@ -42,8 +42,8 @@ def _check(settings: LabSettings) -> None:
     """UsageError for what no lab can be built from."""
     _checked_replicas(settings.replicas)
     sessions_of(settings)
-    if settings.backend not in BACKENDS:
-        raise UsageError(f"lab setting backend {settings.backend!r}: say {' or '.join(BACKENDS)}")
+    if settings.backend not in NETWORKS:
+        raise UsageError(f"lab setting backend {settings.backend!r}: say {' or '.join(NETWORKS)}")
     if settings.backend == "netns" and settings.proxy_mode != "iptables":
         raise UsageError(
             f"lab setting proxy_mode {settings.proxy_mode}: with backend netns it is iptables alone;"
