@@ -129,13 +129,17 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address that is asked. `side`: whose ICMP refusals it shares, a node's Services together, each pod alone."""
+    """One address that is asked. `side`: whose ICMP refusals it shares, a node's Services together, each pod alone.
+
+    `vantage`: the network namespace it is asked from, a path; '' for the run's first one.
+    """
 
     name: str
     kind: TargetKind
     address: str
     port: int = 53
     side: str = ""
+    vantage: str = ""
 
     @property
     def refusing_side(self) -> str:

@@ -5,6 +5,7 @@ In: settings. Out: targets, marks and pods' lives as they happen; actions that c
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,13 +31,39 @@ class Happened:
     gone: Target | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """What decides how a CoreDNS pod ends, and how long others take to notice. Durations in seconds.
+
+    readiness: what the readiness probe asks, `ready` (refused from SIGTERM on), `health` (until lameduck is over) or
+    `none`. kubernetes: the version of kube-proxy, `1.33`. grace_fixed: why the grace period cannot be changed, or ''.
+    """
+
+    replicas: int
+    lameduck: float
+    grace_period: float
+    pre_stop: float
+    readiness: str
+    readiness_period: float
+    readiness_failures: int
+    proxy_mode: str
+    kubernetes: str
+    grace_fixed: str = ""
+
+    @property
+    def unready_after(self) -> float:
+        """R: the longest from SIGTERM until readiness fails for /ready is refused; inf if it never asks /ready."""
+        return self.readiness_period * self.readiness_failures if self.readiness == "ready" else math.inf
+
+
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.
 
-    namespace: the network namespace to ask it from, a path; '' for this process's own. Known once it has started.
+    namespaces: the network namespaces it can be asked from, paths, the first of them unless a target says otherwise; ''
+    is this process's own. Known once it has started.
     """
 
-    namespace: str
+    namespaces: tuple[str, ...]
 
     async def start(self) -> None:
         """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""
@@ -52,6 +79,9 @@ class Cluster(Protocol):
 
     def facts(self) -> dict[str, str]:
         """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""
+
+    def shutdown(self) -> Shutdown:
+        """How its pods end, as far as their objects say so."""
 
     async def scale(self, replicas: int) -> None:
         """Set the number of CoreDNS replicas; returns when asked for, not when done."""

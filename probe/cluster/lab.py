@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Happened, control
+from probe.cluster import Happened, Shutdown, control
 from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Restart, Scale
 from probe.cluster.deployment import NETWORKS
 from probe.cluster.pods import choose_coredns, version_of
@@ -82,7 +82,7 @@ class Lab:
         self._listening: asyncio.Task[None] | None = None
         self._errors: IO[bytes] | None = None
         self._service: Target | None = None
-        self.namespace = ""
+        self.namespaces: tuple[str, ...] = ("",)
         self._network: Mapping[str, str] = {}
         self._pods: dict[str, Target] = {}
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
@@ -115,7 +115,7 @@ class Lab:
             await self.stop()
             raise
         if isinstance(answer, Built):
-            self._service, self.namespace, self._network = answer.service, answer.prober, answer.facts
+            self._service, self.namespaces, self._network = answer.service, (answer.prober,), answer.facts
 
     async def stop(self) -> None:
         """End the lab with all its pods; idempotent."""
@@ -164,6 +164,13 @@ class Lab:
             if name in _ALWAYS_SAID or value != usual[name]
         }
         return {**self._network, "coredns": self._version, **settings}
+
+    def shutdown(self) -> Shutdown:
+        """As the lab was set."""
+        known = dataclasses.asdict(self._settings)
+        return Shutdown(
+            **{field.name: known[field.name] for field in dataclasses.fields(Shutdown) if field.name in known}
+        )
 
     async def scale(self, replicas: int) -> None:
         """Set the number of replicas: not Ready ones and the newest go first."""

@@ -13,6 +13,7 @@ class LabSettings:
     `coredns`: `auto` (the real one if found), `real`, or `stand-in`.
     `kubernetes`: the kube-proxy era, as "1.33"; >= 1.26 falls back to serving-terminating endpoints.
     `kernel`: for IPVS; before 5.9 a packet to a stale session is dropped even with expire_nodest_conn=1.
+    `readiness`: what the readiness probe asks: `ready`, `health`, or `none`.
     `udp_timeout`: of Service sessions; None is the mode's own: 300 s for ipvs, 120 s for iptables.
     `max_unavailable`, `max_surge`, `min_ready_seconds`: the Deployment's strategy of a rolling update; kubeadm's is
     1 and 25 %, rounded up.
@@ -24,6 +25,7 @@ class LabSettings:
     lameduck: float = 5.0
     grace_period: float = 30.0
     pre_stop: float = 0.0
+    readiness: str = "ready"
     readiness_period: float = 10.0
     readiness_failures: int = 3
     propagation: float = 1.0

@@ -63,12 +63,14 @@ class Engine:
         self.t0_unix_ns = 0
         """Wall clock of t0, ns since 1970."""
 
-    async def start(self, series: Sequence[Series], longest_timeout_ns: int = 0, namespace: str = "") -> None:
+    async def start(
+        self, series: Sequence[Series], longest_timeout_ns: int = 0, namespaces: Sequence[str] = ("",)
+    ) -> None:
         """Spawn the workers, open their sockets, warm them up. DnsprobeError with the message for the person.
 
-        longest_timeout_ns: of any series that may be added later. namespace: see EngineOptions.
+        longest_timeout_ns: of any series that may be added later. namespaces: where targets are asked from, see Target.
         """
-        self._options = replace(self._options, namespace=namespace or self._options.namespace)
+        self._options = replace(self._options, namespace=namespaces[0] or self._options.namespace)
         check_limits(series, self._deal.workers)
         self._note(series)
         longest = max([longest_timeout_ns, *(s.timeout_ns for s in series)])

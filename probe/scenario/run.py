@@ -96,7 +96,7 @@ async def run(
             await cluster.start()
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         stack.push_async_callback(engine.close)
-        await engine.start(series, plan.longest_timeout_ns, cluster.namespace if cluster else "")
+        await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
         # Children inherit the priority: lab and worker are running already.
