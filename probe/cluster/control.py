@@ -22,30 +22,19 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """To the lab. Answered by Done."""
+class Act:
+    """To the lab: one of its ACTIONS, with its value. Answered by Done with what it was done to, or Refused."""
 
-    replicas: int
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """To the lab: a rolling update of all pods. Answered by Done."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeletePod:
-    """To the lab: one pod, the oldest if unnamed. Answered by Done with its name, or Refused."""
-
-    pod: str
+    word: str
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """From the lab: all replicas are Ready and the Service answers. prober: see Network."""
+    """From the lab: all replicas are Ready and the Service answers. targets: all but pods. probers: see Network."""
 
-    service: Target
-    prober: str
+    targets: tuple[Target, ...]
+    probers: tuple[str, ...]
     facts: Mapping[str, str]
 
 
@@ -64,7 +53,7 @@ class Refused:
     usage: bool = False
 
 
-Request = Build | Scale | Restart | DeletePod
+Request = Build | Act
 Answer = Built | Done | Refused
 
 

@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import IO
 
 from probe.cluster import Happened, Shutdown, control
-from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Restart, Scale
-from probe.cluster.deployment import NETWORKS
-from probe.cluster.pods import choose_coredns, version_of
+from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
+from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
+from probe.cluster.site import NETWORKS
+from probe.cluster.upstream import mode_of
+from probe.cluster.zone import Corefile
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import Target
+from probe.model import Target, TargetKind
 
 MAX_REPLICAS = 100
 """A lab has 235 addresses, and pods that terminate keep theirs."""
 
+MAX_NODES = 20
 _STAND_IN = {"auto": "stand-in (no coredns found; `make coredns` builds it)", "stand-in": "stand-in"}
 _SHORTEST_PERIOD = 0.05
 _STOP_TIMEOUT = 10.0
@@ -49,27 +52,57 @@ def _check(settings: LabSettings) -> None:
             f"lab setting proxy_mode {settings.proxy_mode}: with backend netns it is iptables alone;"
             " the loopback backend models IPVS"
         )
-    for name, value in dataclasses.asdict(settings).items():
+    if settings.backend != "netns":
+        for name, given in (("ip_family", settings.ip_family != "ipv4"), ("nodelocal", settings.nodelocal)):
+            if given:
+                raise UsageError(f"lab setting {name}: needs lab.backend: netns (root)")
+    if settings.nodelocal and (settings.ip_family != "ipv4" or settings.coredns == "stand-in"):
+        raise UsageError("lab setting nodelocal: needs a real CoreDNS, and ip_family ipv4")
+    proxies = settings.nodes if settings.backend == "netns" else 1
+    if len(settings.propagation) not in (1, proxies):
+        raise UsageError(
+            f"lab setting propagation: {len(settings.propagation)} delays for {proxies} nodes with a proxy: say one for"
+            " all, or one for each (the loopback backend has one proxy)"
+        )
+    for name in (field.name for field in dataclasses.fields(settings)):
+        value = getattr(settings, name)
         if isinstance(value, int | float) and value < 0:
             raise UsageError(f"lab setting {name} {value}: not below 0")
     if settings.readiness_period < _SHORTEST_PERIOD or settings.readiness_failures < 1:
         raise UsageError(f"lab settings: readiness_period from {_SHORTEST_PERIOD} s, readiness_failures from 1 on")
     if not settings.max_unavailable + settings.max_surge:
         raise UsageError("lab settings max_unavailable and max_surge: not both 0, or no pod could ever be replaced")
-    if not 0 < settings.port < 65536:
+    if not 0 < settings.dns_port < 65536:
         raise UsageError(f"lab setting port {settings.port}: 1 to 65535")
+    if not 1 <= settings.nodes <= MAX_NODES:
+        raise UsageError(f"lab setting nodes {settings.nodes}: 1 to {MAX_NODES}")
 
 
 _ALWAYS_SAID = ("replicas", "lameduck", "propagation", "proxy_mode", "kubernetes")
+
+
+_KINDS = {
+    "service": TargetKind.SERVICE,
+    "nodelocal": TargetKind.NODELOCAL,
+    "upstream": TargetKind.UPSTREAM,
+}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g} s" if isinstance(value, float) else str(value)
 
 
 class Lab:
     """The lab, a Cluster. Start it before lowering this process's priority: its children inherit it.
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
-    failed), sigkill, pod_exited, pod_gone; of the Deployment: rollout_started, rollout_done; of the Service:
-    endpoints_changed, endpoints_programmed (the change has reached the proxy), lab_dropped (the lab lost datagrams
-    itself, in the second before); lab_died (it ended unasked).
+    failed), sigkill, pod_exited, pod_gone, corefile_reloaded; of the Deployment: rollout_started, rollout_done,
+    image_set, corefile_patched; of the Service: endpoints_changed, endpoints_programmed (the change has reached the
+    proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before); of a node: view_ended,
+    node_lost, node_not_ready; of other servers: upstream_set, nodelocal_ended, nodelocal_started; lab_died (it ended
+    unasked).
     """
 
     def __init__(self, settings: LabSettings | None = None) -> None:
@@ -81,7 +114,7 @@ class Lab:
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
         self._errors: IO[bytes] | None = None
-        self._service: Target | None = None
+        self._targets: tuple[Target, ...] = ()
         self.namespaces: tuple[str, ...] = ("",)
         self._network: Mapping[str, str] = {}
         self._pods: dict[str, Target] = {}
@@ -115,7 +148,7 @@ class Lab:
             await self.stop()
             raise
         if isinstance(answer, Built):
-            self._service, self.namespaces, self._network = answer.service, (answer.prober,), answer.facts
+            self._targets, self.namespaces, self._network = answer.targets, answer.probers, answer.facts
 
     async def stop(self) -> None:
         """End the lab with all its pods; idempotent."""
@@ -136,15 +169,17 @@ class Lab:
             self._errors.close()
 
     def targets(self, selector: str) -> list[Target]:
-        """`service`, `pods` (Ready once and not deleted, in that order of time), or one target's name."""
-        service = [self._service] if self._service else []
-        if selector == "service":
-            return service
+        """`service`, `nodelocal`, `upstream`, `pods` (Ready once and not deleted, in that order of time), or a name.
+
+        The Service and NodeLocal are as many targets as there are nodes to ask them from.
+        """
         if selector == "pods":
             return list(self._pods.values())
-        named = [target for target in (*service, *self._pods.values()) if target.name == selector]
+        if selector in _KINDS:
+            return [target for target in self._targets if target.kind is _KINDS[selector]]
+        named = [target for target in (*self._targets, *self._pods.values()) if target.name == selector]
         if not named:
-            known = ", ".join(["service", "pods", *(target.name for target in service), *self._pods])
+            known = ", ".join([*_KINDS, "pods", *(target.name for target in self._targets), *self._pods])
             raise UsageError(f"target {selector!r}: the lab has {known}")
         return named
 
@@ -157,32 +192,71 @@ class Lab:
 
     def facts(self) -> dict[str, str]:
         """The lab as a report shows it: backend, what the pods run, what was set, and what always matters."""
-        usual = dataclasses.asdict(LabSettings())
+        usual = LabSettings()
         settings = {
-            f"lab.{name}": f"{value:g} s" if isinstance(value, float) else str(value)
-            for name, value in dataclasses.asdict(self._settings).items()
-            if name in _ALWAYS_SAID or value != usual[name]
+            f"lab.{name}": _shown(value)
+            for name in (field.name for field in dataclasses.fields(usual))
+            if (value := getattr(self._settings, name)) != getattr(usual, name) or name in _ALWAYS_SAID
         }
         return {**self._network, "coredns": self._version, **settings}
 
     def shutdown(self) -> Shutdown:
         """As the lab was set."""
-        known = dataclasses.asdict(self._settings)
-        return Shutdown(
-            **{field.name: known[field.name] for field in dataclasses.fields(Shutdown) if field.name in known}
-        )
+        settings = self._settings
+        return Shutdown(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Shutdown)[:-1]})
+
+    def check(self, word: str, value: str) -> None:
+        """UsageError or EnvironmentProblem if this lab could not carry out this action, as far as is known before."""
+        settings = self._settings
+        if word == "set_image":
+            choose_coredns(value)
+        elif word == "patch_corefile":
+            Corefile().patched(value)
+            if choose_coredns(settings.coredns) is None:
+                raise EnvironmentProblem("the stand-in reads no Corefile: run `make coredns`, or say lab.coredns: real")
+        elif word == "lose_node" and settings.nodes < 2:
+            raise UsageError("lose_node: the first node stays: set lab.nodes to 2 or more")
+        elif word == "upstream":
+            mode_of(value)
+            if not settings.upstream:
+                raise UsageError("upstream: there is none: say lab.upstream: answering")
+        elif word == "restart_nodelocal" and not settings.nodelocal:
+            raise UsageError("restart_nodelocal: there is none: say lab.nodelocal: true")
 
     async def scale(self, replicas: int) -> None:
         """Set the number of replicas: not Ready ones and the newest go first."""
-        await self._ask(Scale(_checked_replicas(replicas)))
+        await self._act("scale", str(_checked_replicas(replicas)))
 
     async def restart(self) -> None:
         """Replace all pods, new ones before old ones as far as max_surge allows."""
-        await self._ask(Restart())
+        await self._act("restart")
 
-    async def delete_pod(self, pod: str = "") -> str:
+    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
         """Delete that pod, or the oldest; its name. UsageError names the pods there are."""
-        answer = await self._ask(DeletePod(pod))
+        return await self._act("kill_pod" if force else "delete_pod", pod)
+
+    async def set_image(self, version: str) -> None:
+        """A rolling update to another version of CoreDNS; EnvironmentProblem says how to get it."""
+        await self._act("set_image", f"{version} {choose_coredns(version)}")
+
+    async def patch_corefile(self, patch: str) -> None:
+        """Change the ConfigMap, see zone.Corefile.patched; pods reload it as CoreDNS does."""
+        await self._act("patch_corefile", patch)
+
+    async def lose_node(self, node: str = "") -> str:
+        """Cut a node off, the last one if unnamed; its name."""
+        return await self._act("lose_node", node)
+
+    async def set_upstream(self, mode: str) -> None:
+        """What the upstream server does from now on."""
+        await self._act("set_upstream", mode)
+
+    async def restart_nodelocal(self) -> None:
+        """Replace node-local-dns, node by node."""
+        await self._act("restart_nodelocal")
+
+    async def _act(self, word: str, value: str = "") -> str:
+        answer = await self._ask(Act(word, value))
         return answer.text if isinstance(answer, Done) else ""
 
     async def _ask(self, request: Request) -> Answer:

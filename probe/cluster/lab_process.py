@@ -1,4 +1,4 @@
-"""The lab's process: requests in, answers and Happened out; the Deployment runs here, its pods are child processes.
+"""The lab's process: requests in, answers and Happened out; the Site runs here, its pods are child processes.
 
 It ends when the other side of its control socket is gone; the keeper then ends the pods.
 """
@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from probe.cluster import Happened, control
-from probe.cluster.control import Answer, Build, Built, DeletePod, Done, Refused, Request, Restart, Scale
-from probe.cluster.deployment import Deployment
+from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.keeper import sweep
 from probe.cluster.leftovers import PREFIX
+from probe.cluster.site import ACTIONS, Site
 from probe.errors import DnsprobeError, UsageError
 
 
@@ -26,20 +26,13 @@ def _refused(problem: BaseException) -> Refused:
     return Refused(str(problem), isinstance(problem, UsageError))
 
 
-def _carry_out(deployment: Deployment, request: Request | Answer | Happened) -> Answer:
+async def _carry_out(site: Site, request: Request | Answer | Happened) -> Answer:
+    if not isinstance(request, Act):
+        return Refused(f"the lab cannot do {request!r}")
     try:
-        match request:
-            case Scale(replicas):
-                deployment.scale(replicas)
-                return Done()
-            case Restart():
-                deployment.restart()
-                return Done()
-            case DeletePod(name):
-                return Done(deployment.delete(name))
+        return Done(await ACTIONS[request.word](site, request.value))
     except DnsprobeError as problem:
         return _refused(problem)
-    return Refused(f"the lab cannot do {request!r}")
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, folder: Path) -> None:
@@ -48,7 +41,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fol
     if not isinstance(build, Build):
         return
     try:
-        deployment = Deployment(build, folder, lambda event: control.write(writer, event))
+        site = Site(build, folder, lambda event: control.write(writer, event))
     except DnsprobeError as problem:
         control.write(writer, _refused(problem))
         return
@@ -60,11 +53,11 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fol
 
     async def obey() -> None:
         while (request := await control.read(reader)) is not None:
-            control.write(writer, _carry_out(deployment, request))
+            control.write(writer, await _carry_out(site, request))
 
     built: asyncio.Future[Built] = asyncio.get_running_loop().create_future()
     built.add_done_callback(say_built)
-    tasks = {asyncio.create_task(job) for job in (deployment.run(built), obey())}
+    tasks = {asyncio.create_task(job) for job in (site.run(built), obey())}
     done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in rest:
         task.cancel()

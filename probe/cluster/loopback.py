@@ -17,32 +17,50 @@ from probe.errors import EnvironmentProblem
 class Loopback:
     """A free block of addresses, the Service at .10 and pods from .20 on, with a Vip in front of them."""
 
-    prober = ""
+    family = socket.AF_INET
+    probers = ("",)
 
     def __init__(self, settings: LabSettings) -> None:
-        x, self._claim = find_block(settings.port)
+        x, self._claim = find_block(settings.dns_port)
         self.service = f"127.53.{x}.10"
-        self._addresses = Addresses(f"127.53.{x}")
-        self._vip = Vip(self.service, settings.port, sessions_of(settings))
+        self.nodes = tuple(f"node-{i + 1}" for i in range(settings.nodes))
+        self._addresses = Addresses(f"127.53.{x}.{{}}")
+        self._vip = Vip(self.service, settings.dns_port, sessions_of(settings))
 
-    def pod_address(self, taken: set[str]) -> str:
+    def pod_address(self, node: int, taken: set[str]) -> str:
+        del node
         return self._addresses.next(taken)
 
-    def attach(self, pod: str, address: str) -> None:
+    def attach(self, pod: str, address: str, node: int) -> None:
+        del node
         self._vip.attach(pod, address)
 
     def detach(self, pod: str) -> None:
         self._vip.detach(pod)
 
-    def program(self, endpoints: tuple[Endpoint, ...]) -> None:
+    def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
+        del node
         self._vip.program(endpoints)
+
+    def cut(self, node: int) -> None:
+        """Nothing to do: the processes of a node that is lost stand still, and that is all there is of it."""
 
     def words(self, pod: str, words: Sequence[str]) -> list[str]:
         del pod
         return list(words)
 
-    def socket(self, kind: socket.SocketKind, *, prober: bool = False) -> socket.socket:
-        del prober
+    def open_local(self, node: int) -> None:
+        raise EnvironmentProblem("NodeLocal DNSCache needs lab.backend: netns")
+
+    def close_local(self, node: int) -> None:
+        """There is none."""
+
+    def node_words(self, node: int, words: Sequence[str]) -> list[str]:
+        del node
+        return list(words)
+
+    def socket(self, kind: socket.SocketKind, node: int = 0, *, prober: bool = False) -> socket.socket:
+        del node, prober
         sock = socket.socket(socket.AF_INET, kind)
         sock.setblocking(False)
         return sock

@@ -10,31 +10,47 @@ from probe.cluster.endpoints import Endpoint
 
 
 class Network(Protocol):
-    """One node, its pods' networks and its kube-proxy. Calls return when it is done; EnvironmentProblem if it cannot.
+    """Nodes, their pods' networks, their kube-proxies. Calls return when it is done; EnvironmentProblem if it cannot.
 
-    service: the Service's address. prober: the network namespace queries are asked from, '' for this machine's own.
+    service: the Service's address. family: of all addresses. nodes: their names; they are counted from 0 below.
+    probers: the network namespaces queries are asked from, '' for this machine's own, one for each node that has a
+    kube-proxy: all, or the first alone.
     """
 
     service: str
-    prober: str
+    family: socket.AddressFamily
+    nodes: tuple[str, ...]
+    probers: tuple[str, ...]
 
-    def pod_address(self, taken: set[str]) -> str:
-        """The next address in turn: one that has just been left is not used again soon."""
+    def pod_address(self, node: int, taken: set[str]) -> str:
+        """The next address of a node in turn: one that has just been left is not used again soon."""
 
-    def attach(self, pod: str, address: str) -> None:
+    def attach(self, pod: str, address: str, node: int) -> None:
         """A pod's network comes."""
 
     def detach(self, pod: str) -> None:
         """It goes: nothing answers there any more."""
 
-    def program(self, endpoints: tuple[Endpoint, ...]) -> None:
+    def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
         """kube-proxy's sync: new flows go by these endpoints from now on, stale ones are treated as its era does."""
+
+    def cut(self, node: int) -> None:
+        """A node's links to the others are gone."""
 
     def words(self, pod: str, words: Sequence[str]) -> list[str]:
         """The command that runs these words in a pod's network."""
 
-    def socket(self, kind: socket.SocketKind, *, prober: bool = False) -> socket.socket:
-        """A non-blocking IPv4 socket of the node, from which the kubelet probes; or of the prober."""
+    def open_local(self, node: int) -> None:
+        """The address of NodeLocal DNSCache comes to a node, untracked; EnvironmentProblem where that cannot be."""
+
+    def close_local(self, node: int) -> None:
+        """It goes."""
+
+    def node_words(self, node: int, words: Sequence[str]) -> list[str]:
+        """The command that runs these words in a node's network."""
+
+    def socket(self, kind: socket.SocketKind, node: int = 0, *, prober: bool = False) -> socket.socket:
+        """A non-blocking socket of a node, from which its kubelet probes; or of its prober."""
 
     def drops(self) -> int:
         """Datagrams that the network lost itself so far."""
@@ -44,18 +60,18 @@ class Network(Protocol):
 
 
 class Addresses:
-    """The addresses of one /24 from .20 on, in turn."""
+    """235 addresses of a node, in turn; `form` has a place for the last part: `10.244.0.{}`."""
 
     _FIRST, _COUNT = 20, 235
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, form: str) -> None:
+        self._form = form
         self._next = 0
 
     def next(self, taken: set[str]) -> str:
         """The next one that is not taken."""
         while True:
-            address = f"{self._prefix}.{self._FIRST + self._next}"
+            address = self._form.format(self._FIRST + self._next)
             self._next = (self._next + 1) % self._COUNT
             if address not in taken:
                 return address

@@ -1,24 +1,20 @@
-"""CoreDNS's command, and one pod from creation to the end of its network: what the kubelet does, as it does it."""
+"""One pod from creation to the end of its network: what the kubelet does, as it does it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import os
-import shutil
+import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from probe.cluster.keeper import BADGE
+from probe.cluster.images import Image
 from probe.cluster.network import Network
 from probe.cluster.settings import LabSettings
-from probe.cluster.zone import READY_PORT, write_corefile
-from probe.errors import EnvironmentProblem, UsageError
+from probe.cluster.zone import HEALTH_PORT, READY_PORT, Corefile
 
 _PROBE_TIMEOUT = 1.0
 _FIRST_PROBES = 0.1
@@ -28,106 +24,18 @@ LEAST_GRACE = 2.0
 _BACKOFF_MAX = 300.0
 
 
-def find_coredns() -> Path | None:
-    """The real CoreDNS: DNSPROBE_COREDNS, else `coredns` on PATH, else where `make coredns` puts it; None if missing.
-
-    EnvironmentProblem if DNSPROBE_COREDNS names something that cannot be run.
-    """
-    if named := os.environ.get("DNSPROBE_COREDNS"):
-        if found := shutil.which(named):
-            return Path(found).absolute()
-        why = "is there, but not executable: chmod +x it" if Path(named).is_file() else "no such program"
-        raise EnvironmentProblem(f"DNSPROBE_COREDNS={named}: {why}; run `make coredns`, or unset it")
-    if found := shutil.which("coredns"):
-        return Path(found).absolute()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cached = cache / "dnsprobe" / "bin" / "coredns"
-    return cached if os.access(cached, os.X_OK) else None
+PROBED = {"ready": (READY_PORT, "/ready"), "health": (HEALTH_PORT, "/health")}
+"""What a readiness probe asks, by lab.readiness; `none` asks nothing."""
 
 
-def choose_coredns(setting: str) -> Path | None:
-    """`auto`, `real` or `stand-in` -> the program to run, None for the stand-in; says what is missing."""
-    if setting == "stand-in":
-        return None
-    if setting not in ("auto", "real"):
-        raise UsageError(f"coredns {setting!r}: say auto, real or stand-in")
-    found = find_coredns()
-    if found is None and setting == "real":
-        raise EnvironmentProblem(
-            "coredns: real, but there is no coredns: run `make coredns`, set DNSPROBE_COREDNS=/path/to/coredns, "
-            "or say coredns: stand-in"
-        )
-    return found
-
-
-async def version_of(coredns: Path) -> str:
-    """`CoreDNS-1.15.0 (/path)`, as the program itself says; EnvironmentProblem if it is no CoreDNS."""
-    remedy = "set DNSPROBE_COREDNS to a CoreDNS, run `make coredns`, or say coredns: stand-in"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            coredns,
-            "-version",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(10):
-            out, err = await process.communicate()
-    except OSError as problem:
-        raise EnvironmentProblem(f"{coredns}: cannot be run: {problem.strerror}; {remedy}") from None
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        raise EnvironmentProblem(f"{coredns}: not a CoreDNS: `-version` does not end; {remedy}") from None
-    said = (out.decode(errors="replace").splitlines() or [""])[0]
-    if process.returncode or not said.startswith("CoreDNS-"):
-        words = (err.decode(errors="replace").splitlines() or [said or "it said nothing"])[0][:200]
-        ended = f"`-version` ended with exit code {process.returncode}"
-        raise EnvironmentProblem(f"{coredns}: not a CoreDNS: {ended}: {words}; {remedy}")
-    return f"{said} ({coredns})"
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """What every pod of a lab runs, and the folder for its files. `coredns` None: the stand-in."""
-
-    coredns: Path | None
-    folder: Path
-    network: Network
-
-    async def start(self, pod: Pod) -> asyncio.subprocess.Process:
-        """The pod's process, with its output in the pod's log."""
-        home = self.folder / pod.name
-        home.mkdir(exist_ok=True)
-        port, lameduck = pod.settings.port, pod.settings.lameduck
-        if self.coredns:
-            write_corefile(home, pod.address, port, lameduck)
-            command = [str(self.coredns), "-conf", "Corefile"]
-        else:
-            command = [sys.executable, "-m", "probe.cluster.standin", pod.address, str(port), str(lameduck)]
-        with self.log(pod).open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                *self.network.words(pod.name, command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=home if self.coredns else None,
-                env=os.environ | {BADGE: str(self.folder)},
-                start_new_session=True,
-            )
-
-    def log(self, pod: Pod) -> Path:
-        """Where the pod's output goes."""
-        return self.folder / pod.name / "log"
-
-
-async def is_ready(address: str, network: Network) -> bool:
-    """One readiness probe: GET /ready answers 200 within the timeout."""
+async def is_ready(sock: socket.socket, address: str, probe: str) -> bool:
+    """One readiness probe over this socket: its page answers 200 within the timeout."""
+    port, page = PROBED[probe]
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(_PROBE_TIMEOUT):
-            reader, writer = await _connected(network.socket(socket.SOCK_STREAM), (address, READY_PORT))
+            reader, writer = await _connected(sock, (address, port))
             try:
-                writer.write(f"GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+                writer.write(f"GET {page} HTTP/1.1\r\nHost: dns\r\nConnection: close\r\n\r\n".encode())
                 return (await reader.readline()).split()[1:2] == [b"200"]
             finally:
                 writer.close()
@@ -147,21 +55,40 @@ Tell = Callable[["Pod", str, str], None]
 """Pod, kind of event, text: called the moment something happens to a pod, after its attributes have changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pod is: its address on a node, counted from 0."""
+
+    address: str
+    node: int
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a ReplicaSet makes pods of. corefile: the ConfigMap as it is when a pod starts."""
+
+    hash: str
+    image: Image
+    corefile: Callable[[], Corefile]
+
+
 class Pod:
     """One pod. `live` is its whole life; `delete` starts the end of it. `ready` is the pod's Ready condition."""
 
-    def __init__(
-        self, name: str, address: str, settings: LabSettings, image: Image, tell: Tell, template: str = ""
-    ) -> None:
+    def __init__(self, name: str, place: Place, template: Template, settings: LabSettings, tell: Tell) -> None:
         self.name = name
+        self.address, self.node = place.address, place.node
         self.template = template
-        self.ready_since = 0.0
-        self.address = address
         self.settings = settings
         self.ready = False
+        self.ready_since = 0.0
         self.times_ready = 0
         self.exits = 0
-        self._image = image
+        self.lost = False
+        self.forced = False
+        """Its object has gone already: nothing of it is in the EndpointSlice any more."""
+        self._network = place.network
         self._tell = tell
         self._deletion = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -171,11 +98,23 @@ class Pod:
         """deletionTimestamp is set."""
         return self._deletion.is_set()
 
-    def delete(self) -> None:
-        """As `kubectl delete pod --wait=false`."""
+    def delete(self, *, force: bool = False) -> None:
+        """As `kubectl delete pod --wait=false`, or with `--force --grace-period=0`: killed, and no object any more."""
         if not self.terminating:
+            self.forced = force
             self._deletion.set()
-            self._tell(self, "pod_deleted", f"grace period {self.settings.grace_period:g} s")
+            grace = 0 if force else self.settings.grace_period
+            self._tell(self, "pod_deleted", f"grace period {grace:g} s")
+
+    def lose(self) -> None:
+        """Its machine has gone: nobody hears of it any more, and nothing it is told reaches it."""
+        self.lost = True
+        if self._process:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def forget(self) -> None:
+        """The control plane counts it as not ready: its node has not been heard of for too long."""
+        self._set_ready(False, f"its node has not been heard of for {self.settings.node_grace:g} s")
 
     async def live(self) -> None:
         """Created, started and restarted, Ready and not, deleted, ended; returns when the pod's network is gone."""
@@ -198,7 +137,10 @@ class Pod:
         for restart in itertools.count():
             backoff = min(10.0 * 2 ** (restart - 2), _BACKOFF_MAX) if restart > 1 else 0.0
             await asyncio.sleep(backoff if restart else self.settings.start_delay)
-            self._process = await self._image.start(self)
+            template = self.template
+            self._process = await template.image.start(
+                self.name, self.address, self.settings.dns_port, template.corefile()
+            )
             probing = asyncio.create_task(self._probe())
             try:
                 code = await self._process.wait()
@@ -214,43 +156,48 @@ class Pod:
 
     async def _probe(self) -> None:
         """Ready at the first success, not ready after that many failures in a row; goes on while terminating."""
+        if self.settings.readiness == "none":
+            self._set_ready(True, self.address)
+            return
         failures = 0
         due = asyncio.get_running_loop().time()
-        while True:
-            if await is_ready(self.address, self._image.network):
+        while not self.lost:
+            sock = self._network.socket(socket.SOCK_STREAM, self.node)
+            if await is_ready(sock, self.address, self.settings.readiness):
                 failures = 0
-                self._set_ready(True)
-            else:
+                self._set_ready(True, self.address)
+            elif not self.lost:
                 failures += 1
                 if failures >= self.settings.readiness_failures:
-                    self._set_ready(False)
+                    self._set_ready(False, f"{failures} readiness probes in a row failed")
             period = self.settings.readiness_period
             due += period if self.times_ready else min(period, _FIRST_PROBES)
             await asyncio.sleep(due - asyncio.get_running_loop().time())
 
-    def _set_ready(self, ready: bool) -> None:
+    def _set_ready(self, ready: bool, text: str) -> None:
         if ready == self.ready:
             return
         self.ready = ready
         self.times_ready += ready
         self.ready_since = time.monotonic()
-        lost = f"{self.settings.readiness_failures} readiness probes in a row failed"
-        self._tell(self, "pod_ready" if ready else "pod_not_ready", self.address if ready else lost)
+        self._tell(self, "pod_ready" if ready else "pod_not_ready", text)
 
     async def _terminate(self, running: asyncio.Task[None]) -> None:
         """preStop, SIGTERM, SIGKILL. preStop is paid out of the grace period; at least 2 s are left after SIGTERM."""
+        if self.lost:
+            await asyncio.Event().wait()  # no kubelet is there to do it
         grace, pre_stop = self.settings.grace_period, min(self.settings.pre_stop, self.settings.grace_period)
-        if self._process and pre_stop:
+        if self._process and pre_stop and not self.forced:
             self._tell(self, "pre_stop", f"sleep {pre_stop:g} s")
             await asyncio.wait([running], timeout=pre_stop)
-        if self._process:
+        if self._process and not self.forced:
             left = max(LEAST_GRACE, grace - pre_stop)
             self._tell(self, "sigterm", f"{left:g} s until SIGKILL")
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             await asyncio.wait([running], timeout=left)
         if self._process:
-            self._tell(self, "sigkill", f"grace period {grace:g} s used up")
+            self._tell(self, "sigkill", "deleted by force" if self.forced else f"grace period {grace:g} s used up")
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await asyncio.wait([running])

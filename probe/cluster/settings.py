@@ -1,8 +1,38 @@
-"""What a lab cluster is made of: pods, the Service in front of them, and the names they serve."""
+"""What a lab cluster is made of: nodes, pods, the Service in front of them, and how long things take."""
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import dataclass
+
+_Z99 = 2.3263478740408408
+"""The standard normal distribution's 99th percentile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Seconds: always `low`; or anything from low to high, evenly; or, skewed, lognormal with that median and p99."""
+
+    low: float
+    high: float = math.nan
+    skewed: bool = False
+
+    @property
+    def longest(self) -> float:
+        """The most it can be; of a skewed one its 99th percentile."""
+        return self.low if math.isnan(self.high) else self.high
+
+    def draw(self) -> float:
+        """One delay."""
+        if not self.skewed:
+            return random.uniform(self.low, self.longest)
+        return random.lognormvariate(math.log(self.low), math.log(self.high / self.low) / _Z99)
+
+    def __str__(self) -> str:
+        if math.isnan(self.high):
+            return f"{self.low:g} s"
+        return f"p50 {self.low:g} s p99 {self.high:g} s" if self.skewed else f"{self.low:g} s to {self.high:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,17 +40,27 @@ class LabSettings:
     """Durations in seconds. Defaults are kubeadm's, except a propagation that is known and short.
 
     `backend`: `loopback`, or `netns` (root): network namespaces, with the kernel's own NAT and conntrack.
-    `coredns`: `auto` (the real one if found), `real`, or `stand-in`.
+    `nodes`: pods are spread over them; with netns each has a kube-proxy and a prober of its own.
+    `ip_family`: `ipv4` or, with netns, `ipv6`.
+    `coredns`: `auto` (the real one if found), `real`, a version of it such as 1.9.3, or `stand-in`.
+    `propagation`: from an endpoint change to a node's proxy acting on it; one for all nodes, or one for each.
     `kubernetes`: the kube-proxy era, as "1.33"; >= 1.26 falls back to serving-terminating endpoints.
     `kernel`: for IPVS; before 5.9 a packet to a stale session is dropped even with expire_nodest_conn=1.
-    `readiness`: what the readiness probe asks: `ready`, `health`, or `none`.
+    `readiness`: what the readiness probe asks: `ready`, `health`, or `none` (Ready as soon as the process runs).
     `udp_timeout`: of Service sessions; None is the mode's own: 300 s for ipvs, 120 s for iptables.
     `max_unavailable`, `max_surge`, `min_ready_seconds`: the Deployment's strategy of a rolling update; kubeadm's is
     1 and 25 %, rounded up.
+    `configmap_delay`: from a patched Corefile to the file in a running pod; kubelets take up to a minute or so.
+    `node_grace`: from a node's loss until its pods count as not ready (node-monitor-grace-period).
+    `cache`: seconds, `cache` of the Corefile; 0 leaves it out. `upstream`: what `forward` leads to, a mode of
+    probe.cluster.upstream; '' for no forward. `nodelocal`: whether a NodeLocal DNSCache runs on each node (netns).
     `teardown`: from the process's exit to the end of the pod's network (refused before, silent after).
+    `port`: of DNS; None is 53 with netns, else 10053.
     """
 
     backend: str = "loopback"
+    nodes: int = 1
+    ip_family: str = "ipv4"
     replicas: int = 3
     lameduck: float = 5.0
     grace_period: float = 30.0
@@ -28,7 +68,7 @@ class LabSettings:
     readiness: str = "ready"
     readiness_period: float = 10.0
     readiness_failures: int = 3
-    propagation: float = 1.0
+    propagation: tuple[Delay, ...] = (Delay(1.0),)
     proxy_mode: str = "iptables"
     udp_timeout: float | None = None
     expire_nodest_conn: bool = True
@@ -39,5 +79,15 @@ class LabSettings:
     max_surge: int = 1
     min_ready_seconds: float = 0.0
     start_delay: float = 0.0
+    configmap_delay: float = 1.0
+    node_grace: float = 40.0
+    cache: float = 0.0
+    upstream: str = ""
+    nodelocal: bool = False
     teardown: float = 0.5
-    port: int = 10053
+    port: int | None = None
+
+    @property
+    def dns_port(self) -> int:
+        """The port of DNS on pods and Service."""
+        return self.port or (53 if self.backend == "netns" else 10053)

@@ -1,8 +1,12 @@
-"""The names every lab pod serves -> zone files and Corefile of a real CoreDNS; the stand-in reads the same table."""
+"""The names every lab pod serves and what its ConfigMap says -> zone files and Corefile of a real CoreDNS."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from probe.errors import UsageError
 
 TTL = 30
 """Seconds, as kubeadm's Corefile sets it."""
@@ -24,6 +28,8 @@ SOA_NUMBERS = (1, 7200, 1800, 86400, TTL)
 READY_PORT = 8181
 HEALTH_PORT = 8080
 METRICS_PORT = 9153
+RELOAD_EVERY, RELOAD_JITTER = 2.0, 1.0
+"""Seconds: the least that the reload plugin takes. It looks every 1.5 to 2.5 s."""
 
 
 def wire_name(name: str) -> bytes:
@@ -47,24 +53,54 @@ def _zone_file(origin: str, records: dict[str, dict[str, tuple[str, ...]]]) -> s
     return "\n".join(lines) + "\n"
 
 
-def write_corefile(folder: Path, address: str, port: int, lameduck: float) -> Path:
-    """The Corefile of one pod with its zone files, to be run in `folder`. Lameduck in seconds; 0 leaves the line out.
+def at(address: str, port: int) -> str:
+    """`10.244.0.20:8080`, `[fd00::14]:8080`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
-    The root zone is served too, and empty: nothing is forwarded, a name outside the cluster is NXDOMAIN.
-    """
-    (folder / "cluster.zone").write_text(_zone_file(f"{DOMAIN}.", RECORDS))
-    (folder / "root.zone").write_text(_zone_file(".", {}))
-    lameduck_block = f" {{\n        lameduck {round(lameduck * 1000)}ms\n    }}" if lameduck > 0 else ""
-    corefile = folder / "Corefile"
-    corefile.write_text(
-        f".:{port} {{\n"
-        f"    bind {address}\n"
-        f"    errors\n"
-        f"    health {address}:{HEALTH_PORT}{lameduck_block}\n"
-        f"    ready {address}:{READY_PORT}\n"
-        f"    prometheus {address}:{METRICS_PORT}\n"
-        f"    file cluster.zone {DOMAIN}\n"
-        f"    file root.zone .\n"
-        f"}}\n"
-    )
-    return corefile
+
+@dataclass(frozen=True, slots=True)
+class Corefile:
+    """What the pods' ConfigMap says. lameduck, cache: seconds, 0 leaves them out. upstream: `address:port`, or ''."""
+
+    lameduck: float = 0.0
+    cache: float = 0.0
+    ready: bool = True
+    upstream: str = ""
+
+    def patched(self, text: str) -> Corefile:
+        """With `lameduck 10s`, `cache 30s` or `ready off` in it; UsageError for anything else."""
+        word, _, value = text.strip().partition(" ")
+        seconds = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)s?", value.strip())
+        if word == "ready" and value in ("on", "off"):
+            return replace(self, ready=value == "on")
+        if word == "lameduck" and seconds:
+            return replace(self, lameduck=float(seconds[1]))
+        if word == "cache" and seconds:
+            return replace(self, cache=float(seconds[1]))
+        raise UsageError(f"{text[:40]!r}: say `lameduck 10s`, `cache 30s` (0s leaves them out), `ready on` or `ready off`")
+
+    def write(self, folder: Path, name: str, address: str, port: int) -> Path:
+        """It as one pod has it, with its zone files, to be run in `folder`. NSID is the pod's name.
+
+        Without an upstream the root zone is served too, and empty: a name outside the cluster is NXDOMAIN.
+        """
+        (folder / "cluster.zone").write_text(_zone_file(f"{DOMAIN}.", RECORDS))
+        (folder / "root.zone").write_text(_zone_file(".", {}))
+        lameduck = f" {{\n        lameduck {round(self.lameduck * 1000)}ms\n    }}" if self.lameduck > 0 else ""
+        lines = [
+            f"bind {address}",
+            "errors",
+            f"health {at(address, HEALTH_PORT)}{lameduck}",
+            *[f"ready {at(address, READY_PORT)}"] * self.ready,
+            f"nsid {name}",
+            f"prometheus {at(address, METRICS_PORT)}",
+            f"reload {RELOAD_EVERY:g}s {RELOAD_JITTER:g}s",
+            *[f"cache {self.cache:g}"] * (self.cache > 0),
+            f"file cluster.zone {DOMAIN}",
+            f"forward . {self.upstream}" if self.upstream else "file root.zone .",
+        ]
+        corefile = folder / "Corefile"
+        # The reload plugin reads it whenever it likes: never half a file.
+        (folder / "Corefile.new").write_text("".join([f".:{port} {{\n", *(f"    {line}\n" for line in lines), "}\n"]))
+        (folder / "Corefile.new").rename(corefile)
+        return corefile

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
-from probe.cluster.settings import LabSettings
+from probe.cluster.settings import Delay, LabSettings
+from probe.cluster.upstream import mode_of
 from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Target, TargetKind
@@ -34,8 +35,42 @@ def _version(text: str) -> str:
 def _lab_port(text: str) -> int:
     taken = {HEALTH_PORT: "/health", READY_PORT: "/ready", METRICS_PORT: "/metrics"}
     if what := taken.get(port_of(text)):
-        raise UsageError(f"{text!r}: there the pods serve {what}; choose another port for DNS, e.g. {_LAB.port}")
+        raise UsageError(f"{text!r}: there the pods serve {what}; choose another port for DNS, e.g. {_LAB.dns_port}")
     return port_of(text)
+
+
+def _image(text: str) -> str:
+    if text in ("auto", "real", "stand-in") or re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", text):
+        return text
+    raise UsageError(f"{text!r}: say auto, real, stand-in, or a version of CoreDNS such as 1.9.3")
+
+
+def _mode(text: str) -> str:
+    if text:
+        mode_of(text)
+    return text
+
+
+def _delay(value: object) -> Delay:
+    """`2s`, `1s to 5s`, `p50 1s p99 8s`."""
+    allowed = "a delay is like 2s, `1s to 5s` (evenly between), or `p50 1s p99 8s` (lognormal)"
+    if not isinstance(value, str):
+        raise ValueError(f"{allowed}, not {shape_of(value)}")
+    even = re.fullmatch(r"(\S+) to (\S+)", value.strip())
+    skewed = re.fullmatch(r"p50 (\S+) p99 (\S+)", value.strip())
+    both = even or skewed
+    try:
+        low, *high = [duration_ns(text, most=3600 * NS) / NS for text in (both.groups() if both else (value,))]
+    except UsageError:
+        raise ValueError(f"{value!r}: {allowed}") from None
+    if high and (high[0] < low or (skewed and not low)):
+        raise ValueError(f"{value!r}: the first of the two is the lower one, and p50 is above 0")
+    return Delay(low, *high, skewed=bool(skewed))
+
+
+def _delays(value: object) -> tuple[Delay, ...]:
+    """One for all nodes, or a list with one for each."""
+    return tuple(map(_delay, value)) if isinstance(value, list) else (_delay(value),)
 
 
 Version = Annotated[str, field_of(_version)]
@@ -60,31 +95,39 @@ _LAB = LabSettings()
 
 class _Lab(Part):
     backend: Literal["loopback", "netns"] = "loopback"
+    nodes: Annotated[int, field_of(lambda text: whole(text, 1, 20, "the number of nodes"))] = _LAB.nodes
+    ip_family: Literal["ipv4", "ipv6"] = "ipv4"
     replicas: Annotated[int, field_of(lambda text: whole(text, 1, 50, "the number of replicas"))] = _LAB.replicas
     lameduck: Seconds = _LAB.lameduck
     grace_period: Seconds = _LAB.grace_period
     pre_stop: Seconds = _LAB.pre_stop
+    readiness: Literal["ready", "health", "none"] = "ready"
     readiness_period: Annotated[float, field_of(lambda text: duration_ns(text, NS // 10, 3600 * NS) / NS)] = (
         _LAB.readiness_period
     )
     readiness_failures: Annotated[int, field_of(lambda text: whole(text, 1, 100, "the number of failures"))] = (
         _LAB.readiness_failures
     )
-    propagation: Seconds = _LAB.propagation
+    propagation: Annotated[tuple[Delay, ...], PlainValidator(_delays)] = _LAB.propagation
     proxy_mode: Literal["iptables", "ipvs"] = "iptables"
     udp_timeout: Seconds | None = _LAB.udp_timeout
     expire_nodest_conn: Truth = _LAB.expire_nodest_conn
     kubernetes: Version = _LAB.kubernetes
     kernel: Version = _LAB.kernel
-    coredns: Literal["auto", "real", "stand-in"] = "auto"
+    coredns: Annotated[str, field_of(_image)] = _LAB.coredns
     max_unavailable: Annotated[int, field_of(lambda text: whole(text, 0, 50, "the number of pods"))] = (
         _LAB.max_unavailable
     )
     max_surge: Annotated[int, field_of(lambda text: whole(text, 0, 50, "the number of pods"))] = _LAB.max_surge
     min_ready_seconds: Seconds = _LAB.min_ready_seconds
     start_delay: Seconds = _LAB.start_delay
+    configmap_delay: Seconds = _LAB.configmap_delay
+    node_grace: Seconds = _LAB.node_grace
+    cache: Seconds = _LAB.cache
+    upstream: Annotated[str, field_of(_mode)] = _LAB.upstream
+    nodelocal: Truth = _LAB.nodelocal
     teardown: Seconds = _LAB.teardown
-    port: Annotated[int, field_of(_lab_port)] = _LAB.port
+    port: Annotated[int, field_of(_lab_port)] | None = _LAB.port
 
 
 class _Server(Part):

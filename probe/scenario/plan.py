@@ -21,7 +21,7 @@ from probe.scenario.steps import Step, changes_of
 from probe.schedule import pacer_of, phase
 from probe.verdict import Objective, parse_objective
 
-CLUSTER_TARGETS = ("service", "pods")
+CLUSTER_TARGETS = ("service", "pods", "nodelocal", "upstream")
 ALL_SERVERS = "servers"
 CEILING = Fraction(1000)
 """Queries a second in all towards anything but loopback, unless a person raises it."""
@@ -136,10 +136,15 @@ def expected_series(plan: Plan) -> list[Series]:
     """first_series() as the lab would make it, without starting anything."""
 
     def stand_for(selector: str) -> list[Target]:
-        if selector == "service":
-            return [Target("kube-dns", TargetKind.SERVICE, "127.53.0.10", plan.lab.port)]
-        pods = range(1, plan.lab.replicas + 1)
-        return [Target(f"pod {n}", TargetKind.POD, f"127.53.0.{n + 100}", plan.lab.port) for n in pods]
+        if selector == "upstream":
+            return [Target(selector, TargetKind.UPSTREAM, "127.53.0.99", plan.lab.dns_port)]
+        if selector == "pods":
+            pods = range(1, plan.lab.replicas + 1)
+            return [Target(f"pod {n}", TargetKind.POD, f"127.53.0.{n + 100}", plan.lab.dns_port) for n in pods]
+        name, kind = {"service": ("kube-dns", TargetKind.SERVICE)}.get(selector, (selector, TargetKind.NODELOCAL))
+        nodes = plan.lab.nodes if plan.lab.backend == "netns" else 1
+        views = [name] if nodes == 1 else [f"{name}@node-{n + 1}" for n in range(nodes)]
+        return [Target(view, kind, "127.53.0.10", plan.lab.dns_port) for view in views]
 
     return first_series(plan, stand_for)
 

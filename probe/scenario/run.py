@@ -87,6 +87,9 @@ async def run(
     kept whatever happens.
     """
     check_path(path)
+    for step in plan.steps:
+        if cluster and STEPS[step.word].changes:
+            cluster.check(step.word, step.text)
     async with AsyncExitStack() as stack:
         signals = Signals(cancelling())
         stack.callback(signals.close)

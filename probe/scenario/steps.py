@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 from probe.cluster import Cluster
 from probe.errors import UsageError
@@ -77,22 +78,87 @@ async def _restart(_: Step, cluster: Cluster) -> str:
     return "restart all pods"
 
 
-def _read_restart(value: str) -> Step:
-    if value:
-        raise UsageError(f"{value[:40]!r}: restart takes no value: all pods are replaced, by the Deployment's strategy")
-    return Step("restart")
+def _alone(word: str, why: str) -> Callable[[str], Step]:
+    """The reader of a step that has no value."""
+
+    def read(value: str) -> Step:
+        if value:
+            raise UsageError(f"{value[:40]!r}: {word} takes no value: {why}")
+        return Step(word)
+
+    return read
+
+
+def _pod(step: Step, cluster: Cluster) -> str:
+    """The pod that is meant; '' if none is Ready."""
+    ready = [pod.name for pod in cluster.targets("pods")]
+    return ({OLDEST: ready[:1], NEWEST: ready[-1:]}.get(step.text, [step.text]) or [""])[0]
 
 
 async def _delete_pod(step: Step, cluster: Cluster) -> str:
-    ready = [pod.name for pod in cluster.targets("pods")]
-    name = {OLDEST: ready[:1], NEWEST: ready[-1:]}.get(step.text, [step.text])
-    return f"delete pod {await cluster.delete_pod(*name)}"
+    return f"delete pod {await cluster.delete_pod(_pod(step, cluster))}"
 
 
-def _read_delete_pod(value: str) -> Step:
+async def _kill_pod(step: Step, cluster: Cluster) -> str:
+    return f"kill pod {await cluster.delete_pod(_pod(step, cluster), force=True)}"
+
+
+async def _set_image(step: Step, cluster: Cluster) -> str:
+    await cluster.set_image(step.text)
+    return str(step)
+
+
+def _read_version(value: str) -> Step:
+    if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", value):
+        raise UsageError(f"{value[:40]!r}: say a version of CoreDNS, such as 1.9.3")
+    return Step("set_image", text=value)
+
+
+async def _patch_corefile(step: Step, cluster: Cluster) -> str:
+    await cluster.patch_corefile(step.text)
+    return str(step)
+
+
+def _read_patch(value: str) -> Step:
+    if not re.fullmatch(r"[a-z]{1,30}( [^\s{}]{1,60}){1,4}", value):
+        raise UsageError(f"{value[:40]!r}: say a setting and its value, such as `lameduck 10s`")
+    return Step("patch_corefile", text=value)
+
+
+async def _lose_node(step: Step, cluster: Cluster) -> str:
+    return f"lose node {await cluster.lose_node(step.text)}"
+
+
+def _read_node(value: str) -> Step:
+    if not re.fullmatch(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?", value):
+        raise UsageError(f"{value[:40]!r}: say a node's name, or nothing for the last one")
+    return Step("lose_node", text=value)
+
+
+async def _upstream(step: Step, cluster: Cluster) -> str:
+    await cluster.set_upstream(step.text)
+    return str(step)
+
+
+def _read_mode(value: str) -> Step:
+    if not re.fullmatch(r"[a-z_]{1,30}(:[0-9.a-z]{1,20})?", value):
+        raise UsageError(f"{value[:40]!r}: say what the upstream is to do, such as silent or slow:2s")
+    return Step("upstream", text=value)
+
+
+async def _restart_nodelocal(_: Step, cluster: Cluster) -> str:
+    await cluster.restart_nodelocal()
+    return "restart node-local-dns"
+
+
+def _read_pod(word: str, value: str) -> Step:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value or OLDEST):
         raise UsageError(f"{value[:40]!r}: say oldest, newest, or a pod's name")
-    return Step("delete_pod", text=value or OLDEST)
+    return Step(word, text=value or OLDEST)
+
+
+def _said_pod(step: Step) -> str:
+    return f"the {step.text} pod" if step.text in (OLDEST, NEWEST) else f"pod {step.text}"
 
 
 def _read_mark(value: str) -> Step:
@@ -118,16 +184,58 @@ STEPS: dict[str, Kind] = {
     "restart": Kind(
         help="replace all pods, as `kubectl rollout restart` does: by `max_unavailable`, `max_surge` and readiness",
         undo="none needed: the new pods are as the old ones were",
-        read=_read_restart,
+        read=_alone("restart", "all pods are replaced, by the Deployment's strategy"),
         say=lambda _: "restart all pods",
         act=_restart,
     ),
     "delete_pod": Kind(
         help="delete a pod: `oldest` (the default), `newest`, or a name",
         undo="none needed: the Deployment replaces the pod",
-        read=_read_delete_pod,
-        say=lambda step: f"delete {f'the {step.text} pod' if step.text in (OLDEST, NEWEST) else f'pod {step.text}'}",
+        read=partial(_read_pod, "delete_pod"),
+        say=lambda step: f"delete {_said_pod(step)}",
         act=_delete_pod,
+    ),
+    "kill_pod": Kind(
+        help="delete a pod as `--force --grace-period=0` does: killed at once, no lameduck",
+        undo="none needed: the Deployment replaces the pod",
+        read=partial(_read_pod, "kill_pod"),
+        say=lambda step: f"kill {_said_pod(step)}",
+        act=_kill_pod,
+    ),
+    "set_image": Kind(
+        help="a rolling update to another version of CoreDNS: `1.9.3`",
+        undo="set the former image",
+        read=_read_version,
+        say=lambda step: f"set image CoreDNS {step.text}",
+        act=_set_image,
+    ),
+    "patch_corefile": Kind(
+        help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`; pods reload it in their own time",
+        undo="patch the former value back",
+        read=_read_patch,
+        say=lambda step: f"patch Corefile: {step.text}",
+        act=_patch_corefile,
+    ),
+    "lose_node": Kind(
+        help="cut a node off, the last one or by its name, as when its machine dies (lab)",
+        undo="none: only a lab loses a node on demand",
+        read=_read_node,
+        say=lambda step: f"lose {step.text or 'the last node'}",
+        act=_lose_node,
+    ),
+    "upstream": Kind(
+        help="let the upstream server behave otherwise: `answering`, `slow:2s`, `silent`, `refusing`, ... (lab)",
+        undo="upstream: answering",
+        read=_read_mode,
+        say=lambda step: f"upstream: {step.text}",
+        act=_upstream,
+    ),
+    "restart_nodelocal": Kind(
+        help="replace NodeLocal DNSCache on every node, one after the other",
+        undo="none needed: the new pods are as the old ones were",
+        read=_alone("restart_nodelocal", "all of the DaemonSet's pods are replaced"),
+        say=lambda _: "restart node-local-dns",
+        act=_restart_nodelocal,
     ),
     "mark": Kind(
         help="write a text on the timeline",
