@@ -104,7 +104,7 @@ class Image:
             write_corefile(home, pod.address, port, lameduck)
             command = [str(self.coredns), "-conf", "Corefile"]
         else:
-            command = [sys.executable, "-m", "probe.cluster.standin", pod.address, str(port), str(lameduck)]
+            command = [sys.executable, "-m", "probe.cluster.standin", pod.address, str(port), str(lameduck), pod.name]
         with self.log(pod).open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *self.network.words(pod.name, command),
