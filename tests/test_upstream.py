@@ -37,6 +37,7 @@ class Upstream:
             [sys.executable, "-m", "probe.cluster.upstream", address, str(self.port), mode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         assert self.line() == mode
@@ -181,10 +182,18 @@ def test_a_port_that_is_taken_is_said_at_the_start_and_later() -> None:
         assert server.ask(tcp=True) == ANSWER
 
 
-def test_sigterm_ends_it_in_order() -> None:
-    with upstream("slow:1s") as server:
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(5) == 0
+@pytest.mark.parametrize("by_signal", [False, True])
+def test_it_ends_in_order_whatever_is_open(by_signal: bool) -> None:
+    query = dns.message.make_query(NAME, "A").to_wire()
+    with upstream("slow:1s") as server, socket.create_connection((server.address, server.port)) as sock:
+        sock.sendall(len(query).to_bytes(2) + query)
+        assert server.ask() == "silence"
+        if by_signal:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(5)
+        assert server.end() == 0
+        assert server.process.stderr
+        assert server.process.stderr.read() == ""
 
 
 # --- What it says ---

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -130,8 +129,10 @@ def serve_udp(address: str, port: int, answer: Answer) -> Close:
         raise
 
     def send(client: tuple[str, int], reply: bytes) -> None:
-        with suppress(OSError):  # closed meanwhile, or the buffer is full: a datagram may be lost
+        try:
             sock.sendto(reply, client)
+        except OSError:
+            return  # closed meanwhile, or the buffer is full: a datagram may be lost
 
     def readable() -> None:
         for _ in range(_BURST):
@@ -168,6 +169,8 @@ async def serve_tcp(address: str, port: int, answer: Answer) -> Close:
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass
+        except asyncio.CancelledError:
+            pass  # the program ends; Python 3.11 would print a traceback for each connection that is still open
         finally:
             open_now.discard(writer)
             writer.close()
