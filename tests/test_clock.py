@@ -48,9 +48,9 @@ class Doll:
                 listener.close()
                 self.closed_ns[port] = time.monotonic_ns()
 
-    def tell(self, clock: PodClock, what: str, at_ns: int = 0) -> None:
+    def tell(self, clock: PodClock, what: str, at_ns: int = 0, grace_period: float = 30) -> None:
         at_ns = at_ns or time.monotonic_ns()
-        clock.hear(Happened(at_ns, what, "", "test", self.target.name, **{what: self.target}), 30)
+        clock.hear(Happened(at_ns, what, "", "test", self.target.name, **{what: self.target}), grace_period)
 
 
 class Running(PodClock):
@@ -195,12 +195,15 @@ def test_a_clock_that_has_died_says_so() -> None:
     play(story)
 
 
-def test_who_is_gone_is_not_looked_at_for_long() -> None:
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "grace period over"])
+def test_who_has_ended_is_not_looked_at_for_long(gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probe.cluster.clock._MARGIN", 0.0)
     doll = Doll(8)
 
     async def story(clock: Running) -> None:
-        doll.tell(clock, "down")
-        doll.tell(clock, "gone")
+        doll.tell(clock, "down", grace_period=30 if gone else 0.1)
+        if gone:
+            doll.tell(clock, "gone")
         await asyncio.sleep(3)
         listener = doll.listening[DNS_PORT]
         listener.setblocking(False)

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 
 from probe.cluster import Happened, control
 from probe.cluster.edges import SOURCE
-from probe.model import Target
 
 _MARGIN = 10.0
 """Seconds after its grace period for which a pod that is not said to be gone is looked at."""
@@ -52,16 +51,15 @@ class PodClock:
 
     def hear(self, happened: Happened, grace_period: float) -> None:
         """Something happened in the cluster: a pod that is deleted is looked at for its grace period at the most."""
-        if not self._writer:
-            return
         if happened.up or happened.down or happened.gone:
-            control.write(self._writer, happened)
-        if happened.down:
-            asyncio.get_running_loop().call_later(grace_period + _MARGIN, self._give_up, happened.down)
+            self._pass_on(happened)
+        if pod := happened.down:
+            over = Happened(happened.at, "", "", SOURCE, pod.name, gone=pod)
+            asyncio.get_running_loop().call_later(grace_period + _MARGIN, self._pass_on, over)
 
-    def _give_up(self, pod: Target) -> None:
-        if self._writer:
-            control.write(self._writer, Happened(time.monotonic_ns(), "", "", SOURCE, pod.name, gone=pod))
+    def _pass_on(self, happened: Happened) -> None:
+        if self._writer and not self._writer.is_closing():
+            control.write(self._writer, happened)
 
     async def edges(self) -> AsyncIterator[Happened]:
         """What the ports show, as it shows; ends with the process."""

@@ -91,17 +91,16 @@ async def run(
     async with AsyncExitStack() as stack:
         signals = Signals(cancelling())
         stack.callback(signals.close)
+        clock = PodClock()
         if cluster:
             view.noted("starting the cluster")
             stack.push_async_callback(cluster.stop)
             await cluster.start()
+            stack.push_async_callback(clock.stop)
+            await clock.start(cluster.namespaces[0])
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
-        clock = PodClock()
-        if cluster:
-            stack.push_async_callback(clock.stop)
-            await clock.start(cluster.namespaces[0])
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
         # Children inherit the priority: lab, worker and clock are running already.
