@@ -14,7 +14,7 @@ from bench.load import Missing
 from bench.processes import ROOT
 from bench.tools import program
 from probe import __version__
-from probe.cluster.pods import find_coredns
+from probe.cluster.images import find_coredns
 
 _VERSION = re.compile(r"v?(\d+\.\d+(?:\.\d+)?)")
 

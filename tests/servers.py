@@ -26,7 +26,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from probe.cluster.pods import find_coredns
+from probe.cluster.images import find_coredns
 from tests.replies import BY_FIRST_LABEL, REPLIES, Reply, Rule
 from tests.scripted import Log
 

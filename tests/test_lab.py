@@ -17,7 +17,7 @@ import pytest
 
 from probe.cluster import Happened
 from probe.cluster.lab import Lab
-from probe.cluster.pods import find_coredns
+from probe.cluster.images import find_coredns
 from probe.cluster.settings import LabSettings
 from probe.cluster.zone import HEALTH_PORT, READY_PORT, wire_name
 from probe.errors import EnvironmentProblem, UsageError

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.query
@@ -19,9 +20,9 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from probe.cluster.pods import find_coredns
+from probe.cluster.images import find_coredns
 from probe.cluster.standin import Answers
-from probe.cluster.zone import RECORDS, write_corefile
+from probe.cluster.zone import RECORDS, Corefile
 
 PORT = 5391
 BLOCK = f"127.54.{os.getpid() % 256}"
@@ -46,7 +47,7 @@ QUESTIONS = [
 def standin() -> Iterator[str]:
     """The address of a stand-in that is ready."""
     address = f"{BLOCK}.1"
-    process = subprocess.Popen([sys.executable, "-m", "probe.cluster.standin", address, str(PORT), "0"])
+    process = subprocess.Popen([sys.executable, "-m", "probe.cluster.standin", address, str(PORT), "0", "coredns-1"])
     until_ready(address)
     yield address
     process.terminate()
@@ -60,7 +61,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if coredns is None:
         pytest.skip("needs the real CoreDNS: run `make coredns`")
     address = f"{BLOCK}.2"
-    corefile = write_corefile(tmp_path_factory.mktemp("coredns"), address, PORT, 0)
+    corefile = Corefile().write(tmp_path_factory.mktemp("coredns"), "coredns", address, PORT)
     process = subprocess.Popen(
         [coredns, "-conf", corefile], cwd=corefile.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -166,5 +167,25 @@ QUERY = dns.message.make_query(f"kubernetes.default.{CLUSTER}", "A", id=7).to_wi
     ],
 )
 def test_odd_messages(query: bytes, rcode: int | None) -> None:
-    reply = Answers("127.0.0.1:53").reply(query, "udp")
-    assert (reply and (reply[:2], reply[3] & 15)) == (None if rcode is None else (QUERY[:2], rcode))
+    replies: list[bytes] = []
+    Answers("127.0.0.1:53", "coredns-1").answer(query, "udp", replies.append)
+    assert [(reply[:2], reply[3] & 15) for reply in replies] == ([] if rcode is None else [(QUERY[:2], rcode)])
+
+
+NSID, PADDING = (dns.edns.GenericOption(code, b"") for code in (dns.edns.OptionType.NSID, dns.edns.OptionType.PADDING))
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [([NSID], b"coredns-1"), ([PADDING, NSID], b"coredns-1"), ([PADDING], None), ([], None)],
+    ids=["nsid", "nsid after another option", "another option", "no option"],
+)
+@pytest.mark.parametrize("name", [f"kubernetes.default.{CLUSTER}", f"missing.default.{CLUSTER}"])
+def test_who_asks_for_nsid_gets_the_pods_name(
+    standin: str, name: str, options: list[dns.edns.Option], said: bytes | None, tcp: bool
+) -> None:
+    query = dns.message.make_query(name, "A", use_edns=True, options=options)
+    reply = (dns.query.tcp if tcp else dns.query.udp)(query, standin, timeout=2, port=PORT)
+    nsid = [option for option in reply.options if option.otype == dns.edns.OptionType.NSID]
+    assert [option.to_wire() for option in nsid] == ([] if said is None else [said])

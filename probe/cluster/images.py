@@ -103,7 +103,7 @@ class Image:
             command = [str(self.coredns), "-conf", "Corefile"]
         else:
             duck = str(corefile.lameduck)
-            command = [sys.executable, "-m", "probe.cluster.standin", address, str(port), duck]
+            command = [sys.executable, "-m", "probe.cluster.standin", address, str(port), duck, name]
         return await spawn(self.network.words(name, command), self.folder, name, home if self.coredns else None)
 
     def log(self, name: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from probe import __version__
 from probe.cluster import Cluster, Happened
+from probe.cluster.clock import PodClock
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
@@ -93,16 +94,19 @@ async def run(
     async with AsyncExitStack() as stack:
         signals = Signals(cancelling())
         stack.callback(signals.close)
+        clock = PodClock()
         if cluster:
             view.noted("starting the cluster")
             stack.push_async_callback(cluster.stop)
             await cluster.start()
+            stack.push_async_callback(clock.stop)
+            await clock.start(cluster.namespaces[0])
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
-        # Children inherit the priority: lab and worker are running already.
+        # Children inherit the priority: lab, worker and clock are running already.
         if idle:
             _schedule("SCHED_IDLE")
             stack.callback(_schedule, "SCHED_OTHER")
@@ -117,7 +121,7 @@ async def run(
             facts={**plan.facts, **_versions(), **engine.facts(), **(cluster.facts() if cluster else {})},
         )
         writer = RunWriter.create(path, head)
-        going = _Going(plan, engine, writer, view, cluster)
+        going = _Going(plan, engine, writer, view, cluster, clock)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
@@ -156,6 +160,7 @@ class _Going:
     writer: RunWriter
     view: View
     cluster: Cluster | None
+    clock: PodClock
     host: Host = field(default_factory=Host)
     drops: OwnDrops = field(default_factory=OwnDrops)
     series: list[Series] = field(default_factory=list)
@@ -178,6 +183,7 @@ class _Going:
         beside = [asyncio.create_task(self._take_steps())]
         if self.cluster:
             beside.append(asyncio.create_task(self._watch(self.cluster)))
+            beside.append(asyncio.create_task(self._tell_time()))
         try:
             await self._flush_until_done(beside)
         finally:
@@ -297,15 +303,23 @@ class _Going:
                 return
             self._mark(Mark(at_ns, "step", text, "scenario"))
 
+    async def _tell_time(self) -> None:
+        async for edge in self.clock.edges():
+            self._mark_happened(edge)
+
     async def _watch(self, cluster: Cluster) -> None:
         try:
             async for happened in cluster.happened():
-                at_ns = happened.at - self.engine.t0_ns
-                if at_ns >= 0:
-                    self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
-                self._follow(happened, max(0, at_ns))
+                self._mark_happened(happened)
+                self._follow(happened, max(0, happened.at - self.engine.t0_ns))
+                self.clock.hear(happened, cluster.shutdown().grace_period)
         except DnsprobeError as problem:
             self._stop(f"the cluster: {problem}")
+
+    def _mark_happened(self, happened: Happened) -> None:
+        at_ns = happened.at - self.engine.t0_ns
+        if at_ns >= 0:
+            self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
 
     def _follow(self, happened: Happened, at_ns: int) -> None:
         """Ask pods that came up, count them while they live, and ask them no more once they are gone."""
