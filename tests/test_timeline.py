@@ -139,6 +139,20 @@ def test_lane_on_the_refusing_side_that_hears_nothing_is_inferred(path: Path) ->
         assert (answered.outcome, answered.inferred) == (Outcome.TIMEOUT, False)
 
 
+@pytest.mark.parametrize(("sides", "inferred"), [(("node-1", "node-2"), False), (("node-1", "node-1"), True)])
+def test_one_address_asked_from_two_nodes_has_two_refusing_sides(
+    path: Path, sides: tuple[str, str], inferred: bool
+) -> None:
+    series, fate = lanes("." * 10 + "r" * 20 + "." * 20, "." * 10 + "t" * 20 + "." * 20, rate=10)
+    series = [
+        replace(s, target=replace(s.target, address="10.96.0.10", side=side))
+        for s, side in zip(series, sides, strict=True)
+    ]
+    refused, silent = Timeline.of(written(path, series, fate)).windows
+    assert (refused.outcome, refused.inferred) == (Outcome.CONNECTION_REFUSED, False)
+    assert (silent.outcome is Outcome.CONNECTION_REFUSED, silent.inferred) == (inferred, inferred)
+
+
 @pytest.mark.parametrize(
     ("transport", "drawing", "outcome"),
     [

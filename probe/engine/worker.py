@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.book import Book, pattern
-from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, raise_soft_limit
-from probe.errors import DnsprobeError
+from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, has_rows, raise_soft_limit
+from probe.errors import DnsprobeError, EnvironmentProblem
 from probe.linux import die_with_parent, enter_network, fine_timers
 from probe.model import Series
 from probe.outcome import Counter
@@ -128,7 +128,7 @@ class Worker:
 
     def add(self, series: tuple[Series, ...]) -> None:
         """Open the channels of new series and put them on the agenda. DnsprobeError if that cannot be done."""
-        grown = np.zeros(series[-1].index + 1, np.int64)
+        grown = np.full(series[-1].index + 1, -1)
         grown[: len(self._channel_of)] = self._channel_of
         self._channel_of = grown
         for each in series:
@@ -145,7 +145,7 @@ class Worker:
                 np.append(self._count_asked, count),
             )
             self._is_book = np.append(self._is_book, isinstance(each.questions, Book))
-        for channel, mine in self._channels.of(series):
+        for channel, mine in self._channels.of([each for each in series if has_rows(each)]):
             self._first_of_channel[channel.index] = mine[0].index
             self._open[channel.index] = {s.index: s for s in mine}
             self._channel_of[[s.index for s in mine]] = channel.index
@@ -162,7 +162,7 @@ class Worker:
         self._until = max([self._until, *(s.stop_ns for s in series)])
         self._recorder.series = len(self._count_asked)
         rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
-        self._used = [path for path in self._paths.values() if path.opened]
+        self._used = [path for path in self._paths.values() if path.opened] or list(self._paths.values())
         window = sum(path.window for path in self._used)
         self._exact = rate < EXACT_BELOW and window <= CREDIT_ROWS
         self._chunk = int(min(max(rate * CHUNK_NS / 1e9, CHUNK_LEAST), CHUNK_MOST))
@@ -419,7 +419,9 @@ class Worker:
                     path.agenda.end(series)
                     if series.index in path.closed:
                         path.closed[series.index].series = series
-                    self._open[int(self._channel_of[series.index])][series.index] = series
+                    mine = self._open.get(int(self._channel_of[series.index]), {})
+                    if series.index in mine:
+                        mine[series.index] = series
                 if order.stop:
                     self._stop()
         except EOFError:
@@ -456,6 +458,16 @@ class Worker:
             path.transport.close()
 
 
+def _enter(namespace: str) -> None:
+    """Live in a network namespace from now on. EnvironmentProblem if that cannot be done."""
+    try:
+        if namespace:
+            enter_network(namespace)
+    except OSError as error:
+        why = f"network namespace {namespace}: cannot be entered: {error.strerror}"
+        raise EnvironmentProblem(f"{why}; it must be there, and root may enter it") from None
+
+
 def main(orders_fd: int, memory_fd: int, parent: int) -> None:
     """Take series and options, say `ready` or what is wrong, wait for t0, run."""
     die_with_parent(signal.SIGKILL, parent)
@@ -465,11 +477,10 @@ def main(orders_fd: int, memory_fd: int, parent: int) -> None:
     raise_soft_limit()
     orders = Connection(orders_fd)
     try:
-        options, places, series = orders.recv()
-        if options.namespace:
-            enter_network(options.namespace)
-        worker = Worker(Room(memory_fd, options.max_series, places), options)
+        options, namespace, places, series = orders.recv()
         try:
+            _enter(namespace)
+            worker = Worker(Room(memory_fd, options.max_series, places), options)
             worker.add(series)
             worker.warm_up()
         except DnsprobeError as error:
