@@ -361,7 +361,8 @@ class Worker:
             self._recorder.record(started.series, started.due - self._t0, rows, transport.source_port)
             if finished.server.any():
                 named = finished.server > 0
-                self._recorder.answered_by(finished.series[named], finished.server[named], self._questions.servers)
+                columns = finished.series[named], finished.due[named] - self._t0, finished.server[named]
+                self._recorder.answered_by(*columns, self._questions.servers)
             lag = started.sent - started.due
             self._recorder.lag(lag if started.sent.all() else lag[started.sent > 0])
         if not harvest.counters.any():

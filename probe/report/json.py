@@ -16,7 +16,9 @@
                     seconds, from_qps, to_qps; pair; gso; latency_seconds{}: from due to a good reply, every other row
                     that was sent as infinite, however fast its reply; rtt_seconds{}: from send to reply, of all
                     replies; both p50, p90, p99, p999, max;
-                    answered_by{}: rows by the NSID of the server that answered them, empty if it was not asked for
+                    answered_by{}: rows by the NSID of the server that answered them, empty if it was not asked for;
+                    first_answer_by{}, last_answer_by{}: when (seconds since the start) the first and the last of these
+                    rows were due
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
@@ -116,6 +118,7 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) 
     latency = run.histograms.total([s.index], Duration.LATENCY)
     rtt = run.histograms.total([s.index], Duration.RTT)
     fate = (int(table[:, 1].sum()), int(table[:, 0].sum() - table[Outcome.UNSENT, 0]))
+    answered = {nsid: by for nsid, by in run.servers.items() if by.n[s.index]}
     return {
         "lane": s.lane,
         "target": s.target.name,
@@ -127,7 +130,9 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) 
         "load": _load(s),
         "latency_seconds": {name: _seconds(ranked_ns(*latency, q, *fate)) for name, q in QUANTILES.items()},
         "rtt_seconds": {name: _seconds(ranked_ns(*rtt, q)) for name, q in QUANTILES.items()},
-        "answered_by": {nsid: int(n[s.index]) for nsid, n in run.servers.items() if n[s.index]},
+        "answered_by": {nsid: int(by.n[s.index]) for nsid, by in answered.items()},
+        "first_answer_by": {nsid: int(by.first_ns[s.index]) / NS for nsid, by in answered.items()},
+        "last_answer_by": {nsid: int(by.last_ns[s.index]) / NS for nsid, by in answered.items()},
     }
 
 

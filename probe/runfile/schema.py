@@ -85,7 +85,9 @@ CREATE TABLE counters (     -- what was counted beside the outcomes, whole run
   series INTEGER, counter TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, counter)
 ) WITHOUT ROWID;
 CREATE TABLE servers (      -- rows by the server that answered them, as it named itself (NSID, RFC 5001), whole run
-  series INTEGER, nsid TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, nsid)
+  series INTEGER, nsid TEXT, n INTEGER NOT NULL,
+  first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,  -- when the first and the last of these n rows were due
+  PRIMARY KEY (series, nsid)
 ) WITHOUT ROWID;
 CREATE TABLE lag (          -- send minus due of every row that was sent; bins as in histograms
   bin INTEGER PRIMARY KEY, n INTEGER NOT NULL

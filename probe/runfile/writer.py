@@ -130,8 +130,10 @@ class RunWriter:
         self._latest = {
             "INSERT OR REPLACE INTO unsent VALUES (?, ?, ?)": _cells(flush.unsent, UnsentCause),
             "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)": _cells(flush.counters, Counter),
-            "INSERT OR REPLACE INTO servers VALUES (?, ?, ?)": [
-                (s, nsid, int(n[s])) for nsid, n in flush.servers.items() for s in np.flatnonzero(n).tolist()
+            "INSERT OR REPLACE INTO servers (nsid, series, n, first_ns, last_ns) VALUES (?, ?, ?, ?, ?)": [
+                (nsid, s, int(by.n[s]), int(by.first_ns[s]), int(by.last_ns[s]))
+                for nsid, by in flush.servers.items()
+                for s in np.flatnonzero(by.n).tolist()
             ],
             "INSERT OR REPLACE INTO lag VALUES (?, ?)": list(zip(bins.tolist(), flush.lag[bins].tolist(), strict=True)),
             "UPDATE run SET flushed_ns = ?, lag_max_ns = ?, failures_left_out = ?": [
