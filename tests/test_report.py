@@ -239,6 +239,10 @@ UP = (Leg(5 * NS, Fraction(1, 10), Fraction(1)), Leg(NS // 2, Fraction(1), Fract
             {"shape": Shape("max", window=1000)},
             "as fast as replies allow, at most 1,000 outstanding: a closed loop, its latency is rtt",
         ),
+        (
+            {"shape": Shape("max", window=20, pause_ns=NS // 5)},
+            "at most 20 outstanding, the next 200 ms after the outcome of each, so up to 100 q/s: a closed loop",
+        ),
         ({"pair": True}, "100 q/s, A and AAAA in pairs"),
         ({"gso": 16}, "100 q/s, bursts of up to 16 that are routed, refused and lost as one"),
     ],
@@ -251,7 +255,8 @@ def test_what_the_load_was(tmp_path: Path, changes: dict[str, Any], said: str) -
     told = json.loads(json_report(run))["series"][0]["load"]
     shape = changes.get("shape", CONSTANT)
     assert told["arrivals"] == shape.arrivals
-    assert told["qps"] == (None if shape.arrivals == "max" else 25 if "share" in changes else 100)
+    assert told["qps"] == (None if shape.unbounded else 25 if "share" in changes else 100)
+    assert told["pause_seconds"] == (shape.pause_ns / NS or None)
     assert told["outstanding"] == (shape.window or None)
     assert [leg["from_qps"] for leg in told["legs"]] == [100 * leg.from_share for leg in shape.legs]
     assert (told["pair"], told["gso"]) == (changes.get("pair", False), changes.get("gso", 1))

@@ -125,20 +125,20 @@ def test_series_of_any_load_come_back(tmp_path: Path) -> None:
     edns = Edns(4096, do=True)
     names = tuple(Question.of(f"n{i}.example", "A", "pinned", edns if i % 2 else None) for i in range(1_500))
     legs = (Leg(3 * NS, Fraction(0), Fraction(1)), Leg(NS, Fraction(1, 3), Fraction(1, 3)))
-    shapes = [Shape(), Shape("poisson", legs, seed=2**62), Shape("max", window=80)]
+    shapes = [Shape(), Shape("poisson", legs, seed=2**62), Shape("max", window=80), Shape("max", window=1, pause_ns=5)]
     series = [
         replace(series_of(i), shape=shape, pair=i == 1, gso=i + 1, share=Slice(i, 7)) for i, shape in enumerate(shapes)
     ]
-    series.append(replace(series_of(3), questions=names, weights=tuple(range(1, 1_501))))
+    series.append(replace(series_of(4), questions=names, weights=tuple(range(1, 1_501))))
     writer = RunWriter.create(tmp_path / "run.db", HEAD)
     writer.add_series(series)
     writer.finish(NS)
     run = open_run(tmp_path / "run.db")
-    assert run.series[:3] == tuple(series[:3])
-    assert run.series[3].questions == names[:1_000]
-    assert run.series[3].weights == tuple(range(1, 1_001))
+    assert run.series[:4] == tuple(series[:4])
+    assert run.series[4].questions == names[:1_000]
+    assert run.series[4].weights == tuple(range(1, 1_001))
     with closing(sqlite3.connect(tmp_path / "run.db")) as db:
-        assert db.execute("SELECT question_count FROM series").fetchall() == [(1,), (1,), (1,), (1_500,)]
+        assert db.execute("SELECT question_count FROM series").fetchall() == [(1,), (1,), (1,), (1,), (1_500,)]
 
 
 def _not_touched(columns: list[Columns]) -> np.ndarray:

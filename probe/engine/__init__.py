@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.book import Book
-from probe.engine.plan import Catalogue, Deal, EngineOptions, Orders, check_limits
+from probe.engine.plan import Catalogue, Deal, EngineOptions, Orders, check_limits, has_rows
 from probe.engine.process import WorkerProcess
 from probe.errors import EnvironmentProblem
 from probe.model import BUCKET_NS, NS, Series
@@ -164,7 +164,7 @@ class Engine:
         for number, worker in enumerate(self._workers):
             if worker.pid in gone and number + 1 not in known:
                 mine = [self._deal.part(s, number) for s in self._series]
-                lanes = tuple(dict.fromkeys(s.lane for s in mine if s.start_ns < s.stop_ns))
+                lanes = tuple(dict.fromkeys(s.lane for s in mine if has_rows(s)))
                 reached = max(0, int(worker.room.scalars[Scalar.REACHED]))
                 self.deaths.append(Death(number + 1, reached, gone[worker.pid], lanes))
                 self._reader.bury(number, partial(self._due, number))

@@ -83,18 +83,18 @@ class Deal:
             owners = self._owners[home]
             owner = owners.setdefault(series.channel, len(owners) % self._each)
             return series if nth == owner else nothing
-        share, n = series.share, self._each
+        share, n, shape = series.share, self._each, series.shape
         return replace(
             series,
             share=Slice(share.index + share.of * nth, share.of * n),
             ports=replace(series.ports, count=-(-series.ports.count // n)),
-            shape=replace(series.shape, window=-(-series.shape.window // n)),
+            shape=shape if shape.pause_ns else replace(shape, window=-(-shape.window // n)),
         )
 
 
 def has_rows(part: Series) -> bool:
     """Whether any row of a part can be due: a worker has no use for a socket otherwise."""
-    return part.start_ns < part.stop_ns
+    return part.start_ns < part.stop_ns and (len(part.slots) > 0 or not part.shape.window)
 
 
 def is_one_port(ports: Ports) -> bool:
@@ -118,8 +118,9 @@ class Channels:
             index, self._count = self._count, self._count + 1
             rate = float(sum(s.own_rate for s in mine))
             timeout = max(s.timeout_ns for s in mine)
-            first, window = mine[0], sum(s.shape.window for s in mine)
-            channel = Channel(index, first.target, first.ports, rate, timeout, first.pair, first.gso, window)
+            first = mine[0]
+            window, paused = sum(len(s.slots) for s in mine), first.shape.pause_ns > 0
+            channel = Channel(index, first.target, first.ports, rate, timeout, first.pair, first.gso, window, paused)
             found.append((channel, mine))
         return found
 
@@ -225,7 +226,7 @@ def raise_soft_limit() -> None:
 def _sockets(channel: Channel) -> int:
     """How many sockets a channel can need at once."""
     if channel.ports.policy == "fresh":
-        return int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
+        return channel.most_at_once + 16
     return channel.ports.count
 
 

@@ -12,7 +12,8 @@
                     was seen beside the outcomes
     series[]        what one lane asked one target for one type: lane, target, target_kind, transport, ports, qtype,
                     planned, good, in_flight, lost, lost_at_least, outcomes{}; load{}: qps, at its highest; arrivals:
-                    even, poisson, or max, the closed loop: as fast as replies allow, with so many outstanding; legs[]:
+                    even, poisson, or max, the closed loop: as fast as replies allow, with so many outstanding, or, if
+                    pause_seconds is not null, each so long after the outcome of the one before it; legs[]:
                     seconds, from_qps, to_qps; pair; gso; latency_seconds{}: from due to a good reply, every other row
                     that was sent as infinite, however fast its reply; rtt_seconds{}: from send to reply, of all
                     replies; both p50, p90, p99, p999, max;
@@ -140,10 +141,11 @@ def _load(s: Series) -> dict[str, Json]:
     rate, shape = s.own_rate, s.shape
     legs = [(leg.duration_ns / NS, float(rate * leg.from_share), float(rate * leg.to_share)) for leg in shape.legs]
     return {
-        "qps": float(rate) if shape.scheduled else None,
+        "qps": None if shape.unbounded else float(rate),
         "arrivals": shape.arrivals,
         "legs": [{"seconds": lasts, "from_qps": first, "to_qps": last} for lasts, first, last in legs],
         "outstanding": shape.window or None,
+        "pause_seconds": shape.pause_ns / NS if shape.pause_ns else None,
         "pair": s.pair,
         "gso": s.gso,
     }

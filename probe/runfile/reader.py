@@ -323,8 +323,8 @@ def _question(name: str, qtype: str, expect: str, edns: tuple[int, bool, bool] |
     return Question.of(name, qtype, expect, edns and Edns(*edns))
 
 
-def _shape(arrivals: str, legs: list[tuple[int, str, str]], seed: int, window: int) -> Shape:
-    return Shape(arrivals, tuple(Leg(ns, Fraction(a), Fraction(b)) for ns, a, b in legs), seed, window)
+def _shape(arrivals: str, legs: list[tuple[int, str, str]], seed: int, window: int, pause: int) -> Shape:
+    return Shape(arrivals, tuple(Leg(ns, Fraction(a), Fraction(b)) for ns, a, b in legs), seed, window, pause)
 
 
 def _failure(row: tuple[int, int, int, str, int, int, str, int, int]) -> Failure:
