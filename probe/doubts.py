@@ -191,7 +191,7 @@ def _artefact(run: Run) -> Said:
 def _limit(run: Run, series: Series, n: int) -> str:
     """Which limit is just as large; '' for none."""
     granted = run.head.facts.get("receive_buffer", "")
-    if n and n == series.shape.window:
+    if n and n == series.shape.window and series.shape.unbounded:
         return "the most that may be outstanding"
     if n >= FEWEST_PORTS and n == series.ports.count:
         return "one for each source port"

@@ -205,7 +205,8 @@ class Shape:
 
     arrivals: `even`; `poisson`, whose gaps are exponential and drawn from `seed`; `max`, the one closed loop: as fast
     as replies allow, with at most `window` outstanding towards a target, no schedule (rows are due when they are sent);
-    its `rate` only bounds what is sized by it.
+    its `rate` only bounds what is sized by it. pause_ns: of a closed loop, each of the `window` slots asks again so
+    long after the outcome of its last query, so that `rate` is window / pause; 0: at once.
     legs: what the rate does, from t0 on, whenever the series starts; after the last one it stays; none: it is constant.
     """
 
@@ -213,11 +214,17 @@ class Shape:
     legs: tuple[Leg, ...] = ()
     seed: int = 0
     window: int = 0
+    pause_ns: int = 0
 
     @property
     def scheduled(self) -> bool:
         """Whether rows are due at instants that are known beforehand."""
         return self.arrivals != "max"
+
+    @property
+    def unbounded(self) -> bool:
+        """A closed loop without a pause: only the replies bound its rate."""
+        return not self.scheduled and not self.pause_ns
 
 
 CONSTANT = Shape()
@@ -301,6 +308,14 @@ class Series:
     def own_rate(self) -> Fraction:
         """Queries a second of its share."""
         return self.rate / self.share.of
+
+    @property
+    def slots(self) -> range:
+        """Of a closed loop, which of the queries that may be outstanding at once are its share's: with a pause they are
+        dealt as rows are, without one everybody has `window` of them.
+        """
+        shape, share = self.shape, self.share
+        return range(share.index, shape.window, share.of) if shape.pause_ns else range(shape.window)
 
     @property
     def channel(self) -> tuple[str, str]:

@@ -105,19 +105,25 @@ def series(
 
 
 def probe(
-    *wanted: Series, options: EngineOptions | None = None, meanwhile: Callable[[Engine], None] | None = None
+    *wanted: Series,
+    options: EngineOptions | None = None,
+    meanwhile: Callable[[Engine], None] | None = None,
+    namespaces: Sequence[str] = ("",),
 ) -> Recorded:
     """Run the engine on these series until every row has its outcome."""
-    return asyncio.run(_probe(wanted, options or EngineOptions(max_series=64), meanwhile))
+    return asyncio.run(_probe(wanted, options or EngineOptions(max_series=64), meanwhile, namespaces))
 
 
 async def _probe(
-    wanted: Sequence[Series], options: EngineOptions, meanwhile: Callable[[Engine], None] | None
+    wanted: Sequence[Series],
+    options: EngineOptions,
+    meanwhile: Callable[[Engine], None] | None,
+    namespaces: Sequence[str],
 ) -> Recorded:
     engine = Engine(options)
     recorded = Recorded(list(wanted))
     try:
-        await engine.start(wanted)
+        await engine.start(wanted, namespaces=namespaces)
         engine.begin()
         longest = max(s.stop_ns + s.timeout_ns for s in wanted) / NS
         if meanwhile:

@@ -118,8 +118,12 @@ def named(path: Path) -> Run:
         series_of(3, "pods", "coredns-7d9f-bbbbb", POD, rate=10, seconds=20, address="127.53.1.2"),
     ]
     shares = zip("abcdef", (510, 400, 40, 30, 5, 5), strict=True)
-    servers = {f"coredns-7d9f-{letter * 5}": (n, n, 0, 0) for letter, n in shares}
-    servers["dns\x1b[31m\n"] = (0, 0, 150, 0)
+    nobody, each = (0, 0, 0), 20 * MS
+    servers = {
+        f"coredns-7d9f-{letter * 5}": ((n, k * each, (400 + n) * each), (n, k * each + 7 * MS, 19 * NS), nobody, nobody)
+        for k, (letter, n) in enumerate(shares)
+    }
+    servers["dns\x1b[31m\n"] = (nobody, nobody, (150, 0, 149 * 100 * MS), nobody)
     return written(path, series, lambda *_: _GOOD, name="baseline", facts=FACTS, servers=servers)
 
 

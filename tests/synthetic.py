@@ -12,7 +12,7 @@ import numpy as np
 from probe.histogram import BINS, bins_of
 from probe.model import BUCKET_NS, NS, Failure, Interval, Mark, Ports, Question, Series, Target, TargetKind
 from probe.outcome import REPLIED, Counter, Outcome, UnsentCause
-from probe.recorder import BUCKETS, Columns, Duration, Flush
+from probe.recorder import BUCKETS, Answered, Columns, Duration, Flush
 from probe.runfile import Head, Run, RunWriter, open_run
 from probe.schedule import pacer_of
 
@@ -137,13 +137,14 @@ def written(
     facts: dict[str, str] | None = None,
     latency: Latency = MS,
     counters: Mapping[tuple[int, Counter], int] | None = None,
-    servers: Mapping[str, Sequence[int]] | None = None,
+    servers: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
     finish: bool = True,
     cut: str = "",
 ) -> Run:
     """Writes the run to `path` and reads it again; without finish, as kill -9 leaves it: the .db alone.
 
-    counters: what was counted beside the rows, by series and counter; servers: rows of each series by who answered.
+    counters: what was counted beside the rows, by series and counter; servers: of each series, by who
+    answered, how many rows and when (ns) the first and the last were due.
     """
     columns = columns_of(series, fate, latency)
     end_ns = max(s.stop_ns for s in series)
@@ -159,7 +160,7 @@ def written(
         for (index, counter), n in (counters or {}).items():
             total.counters[index, counter] = n
         new = columns[at : at + MINUTE]
-        named = {nsid: np.array(n) for nsid, n in (servers or {}).items()}
+        named = {nsid: Answered(*np.array(told).T) for nsid, told in (servers or {}).items()}
         writer.flush(replace(total, columns=new, servers=named), (at + len(new)) * NS)
     if finish:
         writer.finish(end_ns, cut)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from probe.book import BookWriter
+from probe.engine import EngineOptions
 from probe.model import Edns, Question, Series
 from probe.wire import encode
 from tests.conftest import Start
@@ -100,12 +101,15 @@ def test_a_book_is_asked_in_turn_beside_other_questions(transport: str, ports: s
 # -- EDNS
 
 
-def test_a_real_server_says_who_it_is(knot: Knot) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_real_server_says_who_it_is(workers: int, knot: Knot) -> None:
     question = Question.of("a.example.test", "A", edns=Edns(nsid=True))
-    recorded = probe(asking(knot.port, question, rate=100))
+    options = EngineOptions(max_series=4, workers=workers)
+    recorded = probe(asking(knot.port, question, rate=100), options=options)
     assert recorded.outcomes() == {"answer": 100}
     assert recorded.last
-    assert {name: counts.tolist() for name, counts in recorded.last.servers.items()} == {"knot-of-the-tests": [100]}
+    ((name, by),) = recorded.last.servers.items()
+    assert (name, *by.n, *by.first_ns, *by.last_ns) == ("knot-of-the-tests", 100, 0, 990_000_000)
 
 
 @pytest.mark.parametrize(("edns", "outcome"), [(None, "truncated"), (Edns(1232), "truncated"), (Edns(4096), "answer")])

@@ -104,6 +104,7 @@ def test_planned_is_rate_x_time() -> None:
         (Shape(), "2,000"),
         (Shape(legs=(Leg(10 * NS, Fraction(0), Fraction(1)),)), "1,000"),
         (Shape("max", window=100), "as fast as replies allow"),
+        (Shape("max", window=4, pause_ns=NS // 10), "up to 400"),
     ],
 )
 def test_what_is_planned_is_told(shape: Shape, text: str) -> None:
@@ -195,6 +196,15 @@ def test_as_fast_as_replies_allow_is_for_loopback_unless_a_person_says_otherwise
     check_ceiling(far, None)
     with pytest.raises(UsageError, match=r"lane lane: as fast as replies allow, towards far .* --max-qps max"):
         check_ceiling(far, Fraction(1_000_000))
+
+
+def test_a_closed_loop_with_a_pause_counts_with_what_it_comes_to_at_the_most() -> None:
+    slow = replace(lane("A", "AAAA"), shape=Shape("max", window=5, pause_ns=NS // 100))
+    far = expected_series(Plan("p", NS, (slow, lane("A", rate=Fraction(600), name="other")), servers=(FAR,)))
+    assert [(s.shape.window, s.rate) for s in far] == [(2, 200), (2, 200), (0, 600)]
+    check_ceiling(far, Fraction(1000))
+    with pytest.raises(UsageError, match=r"1,000 q/s in all .* raise it with --max-qps 1000"):
+        check_ceiling(far, Fraction(999))
 
 
 def test_a_ceiling_and_the_limits_go_by_the_highest_rate() -> None:

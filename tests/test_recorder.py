@@ -31,7 +31,7 @@ from probe.recorder import (
     places_for,
 )
 from probe.recorder import reader as reader_module
-from probe.recorder.room import FAILURE_ROOM
+from probe.recorder.room import FAILURE_ROOM, NO_ROW
 from probe.recorder.writer import FAILURES_A_SECOND
 
 MS = NS // 1000
@@ -232,6 +232,28 @@ def test_what_two_workers_recorded_is_added(pair: Make) -> None:
     (column,) = reader.flush(1, 0).columns
     assert column.sealed
     assert column.maxima[0, Duration.LATENCY] == 9 * MS
+
+
+def test_who_answered_is_told_with_its_first_and_last_row_however_workers_number_them(pair: Make) -> None:
+    """Names longer than what is kept of them are one server: its rows are put together, too."""
+    one, two = pair(series=3), pair(series=3)
+    reader = Reader([one.room, two.room], str)
+    long = "x" * 64
+    one.writer.answered_by(at(0, 2, 0), at(50, 9, 30), at(1, 1, 2), ["", "pod-a", "pod-b"])
+    two.writer.answered_by(at(0, 0), at(0, 70), at(1, 2), ["", "pod-b", "pod-a"])
+    two.writer.answered_by(
+        at(0, 2, 1, 1), at(40, 8, 6, 5), at(2, 2, 3, 4), ["", "pod-b", "pod-a", long + "1", long + "2"]
+    )
+    told = {
+        name: list(zip(by.n.tolist(), by.first_ns.tolist(), by.last_ns.tolist(), strict=True))
+        for name, by in reader.flush(3, 0).servers.items()
+    }
+    none = (0, NO_ROW, -1)
+    assert told == {
+        "pod-a": [(3, 40, 70), none, (2, 8, 9)],
+        "pod-b": [(2, 0, 30), none, none],
+        long: [none, (2, 5, 6), none],
+    }
 
 
 # -- the ring

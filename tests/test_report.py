@@ -32,7 +32,7 @@ KEYS = {
     "objectives": "text verdict met measure operator limit actual actual_at_best lane target why",
     "totals": "planned good in_flight lost lost_at_least outcomes unsent_by_cause counters",
     "series": "lane target target_kind transport ports qtype planned good in_flight lost lost_at_least outcomes"
-    " load latency_seconds rtt_seconds answered_by",
+    " load latency_seconds rtt_seconds answered_by first_answer_by last_answer_by",
     "windows": "from to seconds resolution_seconds lane target class planned lost lost_at_least inferred still_open"
     " others",
     "marks": "at seconds kind text source subject",
@@ -219,8 +219,9 @@ def test_who_answered_by_the_name_that_a_real_server_gives(knot: RealServer, tmp
     )
     assert "\n      answered by: knot-of-the-tests 100 %\n" in done.stdout
     run = open_run(tmp_path / "run.db")
-    assert {nsid: n.tolist() for nsid, n in run.servers.items()} == {"knot-of-the-tests": [50]}
-    assert json.loads(json_report(run))["series"][0]["answered_by"] == {"knot-of-the-tests": 50}
+    (told,) = json.loads(json_report(run))["series"]
+    who = "knot-of-the-tests"
+    assert (told["answered_by"], told["first_answer_by"], told["last_answer_by"]) == ({who: 50}, {who: 0}, {who: 0.98})
 
 
 UP = (Leg(5 * NS, Fraction(1, 10), Fraction(1)), Leg(NS // 2, Fraction(1), Fraction(1)))
@@ -238,6 +239,10 @@ UP = (Leg(5 * NS, Fraction(1, 10), Fraction(1)), Leg(NS // 2, Fraction(1), Fract
             {"shape": Shape("max", window=1000)},
             "as fast as replies allow, at most 1,000 outstanding: a closed loop, its latency is rtt",
         ),
+        (
+            {"shape": Shape("max", window=20, pause_ns=NS // 5)},
+            "at most 20 outstanding, the next 200 ms after the outcome of each, so up to 100 q/s: a closed loop",
+        ),
         ({"pair": True}, "100 q/s, A and AAAA in pairs"),
         ({"gso": 16}, "100 q/s, bursts of up to 16 that are routed, refused and lost as one"),
     ],
@@ -250,7 +255,8 @@ def test_what_the_load_was(tmp_path: Path, changes: dict[str, Any], said: str) -
     told = json.loads(json_report(run))["series"][0]["load"]
     shape = changes.get("shape", CONSTANT)
     assert told["arrivals"] == shape.arrivals
-    assert told["qps"] == (None if shape.arrivals == "max" else 25 if "share" in changes else 100)
+    assert told["qps"] == (None if shape.unbounded else 25 if "share" in changes else 100)
+    assert told["pause_seconds"] == (shape.pause_ns / NS or None)
     assert told["outstanding"] == (shape.window or None)
     assert [leg["from_qps"] for leg in told["legs"]] == [100 * leg.from_share for leg in shape.legs]
     assert (told["pair"], told["gso"]) == (changes.get("pair", False), changes.get("gso", 1))

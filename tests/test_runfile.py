@@ -18,8 +18,8 @@ from probe.errors import UsageError
 from probe.histogram import BINS
 from probe.model import NS, Edns, Failure, Interval, Leg, Mark, Question, Shape, Slice
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.recorder import Columns, Duration, Flush
-from probe.runfile import FAILURES_KEPT, Head, RunFileProblem, RunWriter, merge, open_run
+from probe.recorder import Answered, Columns, Duration, Flush
+from probe.runfile import FAILURES_KEPT, Head, Run, RunFileProblem, RunWriter, merge, open_run
 from tests.synthetic import MS, STARTED, columns_of, drawn, flush_of, series_of, written
 
 HEAD = Head("a run", STARTED, 10 * NS, "dnsprobe run x", "name: x\n", ("loss <= 0.1%",), {"tick": "200 us"})
@@ -45,6 +45,13 @@ def random_columns(second: int, series: int, rng: np.random.Generator, bad: floa
     )
 
 
+def rows_by(run: Run, nsid: str) -> list[tuple[int, int, int] | None]:
+    """Of each series how many rows a server answered, and when the first and the last were due; None if none."""
+    by = run.servers[nsid]
+    told = zip(by.n.tolist(), by.first_ns.tolist(), by.last_ns.tolist(), strict=True)
+    return [each if each[0] else None for each in told]
+
+
 def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
     """Counts by outcome, good and bucket, in flight, exact instants, histograms, maxima: all as they were."""
     rng = np.random.default_rng(53)
@@ -60,7 +67,9 @@ def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
     writer.interval(life)
     lag = rng.integers(0, 3, BINS)
     for c in columns:
-        servers = {"pod-1": np.arange(7) * c.second, "pod 2\n": np.arange(7) == 3}
+        answered = np.arange(7) * c.second, np.arange(7), np.arange(7) + c.second * NS
+        once = np.arange(7) == 3
+        servers = {"pod-1": Answered(*answered), "pod 2\n": Answered(once * 1, once * 5, once * 5)}
         failures = [failure] if c.second == 0 else []
         writer.flush(Flush([c], unsent, counters, lag, 77, failures, servers), c.second * NS)
     writer.end_series(2, 5 * NS)
@@ -75,9 +84,9 @@ def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
     assert run.failures == (failure,)
     assert (run.unsent == unsent).all()
     assert (run.counters == counters).all()
-    assert {nsid: n.tolist() for nsid, n in run.servers.items()} == {
-        "pod-1": [0, 22, 44, 66, 88, 110, 132], "pod 2\n": [0, 0, 0, 1, 0, 0, 0],
-    }  # fmt: skip
+    assert run.servers.keys() == {"pod-1", "pod 2\n"}
+    assert rows_by(run, "pod-1") == [None, *((22 * k, k, k + 22 * NS) for k in range(1, 7))]
+    assert rows_by(run, "pod 2\n") == [None, None, None, (1, 5, 5), None, None, None]
     assert (run.lag == lag).all()
     assert run.lag_max_ns == 77
     rows = run.counts
@@ -116,20 +125,20 @@ def test_series_of_any_load_come_back(tmp_path: Path) -> None:
     edns = Edns(4096, do=True)
     names = tuple(Question.of(f"n{i}.example", "A", "pinned", edns if i % 2 else None) for i in range(1_500))
     legs = (Leg(3 * NS, Fraction(0), Fraction(1)), Leg(NS, Fraction(1, 3), Fraction(1, 3)))
-    shapes = [Shape(), Shape("poisson", legs, seed=2**62), Shape("max", window=80)]
+    shapes = [Shape(), Shape("poisson", legs, seed=2**62), Shape("max", window=80), Shape("max", window=1, pause_ns=5)]
     series = [
         replace(series_of(i), shape=shape, pair=i == 1, gso=i + 1, share=Slice(i, 7)) for i, shape in enumerate(shapes)
     ]
-    series.append(replace(series_of(3), questions=names, weights=tuple(range(1, 1_501))))
+    series.append(replace(series_of(4), questions=names, weights=tuple(range(1, 1_501))))
     writer = RunWriter.create(tmp_path / "run.db", HEAD)
     writer.add_series(series)
     writer.finish(NS)
     run = open_run(tmp_path / "run.db")
-    assert run.series[:3] == tuple(series[:3])
-    assert run.series[3].questions == names[:1_000]
-    assert run.series[3].weights == tuple(range(1, 1_001))
+    assert run.series[:4] == tuple(series[:4])
+    assert run.series[4].questions == names[:1_000]
+    assert run.series[4].weights == tuple(range(1, 1_001))
     with closing(sqlite3.connect(tmp_path / "run.db")) as db:
-        assert db.execute("SELECT question_count FROM series").fetchall() == [(1,), (1,), (1,), (1_500,)]
+        assert db.execute("SELECT question_count FROM series").fetchall() == [(1,), (1,), (1,), (1,), (1_500,)]
 
 
 def _not_touched(columns: list[Columns]) -> np.ndarray:
@@ -161,14 +170,16 @@ def test_unsealed_seconds_are_rewritten(tmp_path: Path) -> None:
     assert run.histograms.total([0], Duration.LATENCY)[0].sum() == 20
 
 
-def test_of_shards_who_answered_adds(tmp_path: Path) -> None:
+def test_of_shards_who_answered_adds_up_from_the_first_to_the_last(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.db" for index in range(2)]
     for index, path in enumerate(paths):
         series = [replace(series_of(rate=10, seconds=3), share=Slice(index, 2))]
-        written(path, series, drawn(""), servers={"pod-1": [7 + index], f"pod-{index + 2}": [8 - index]})
+        servers = {"pod-1": [(7 + index, 3 - index, 40 + index)], f"pod-{index + 2}": [(8 - index, 5, 50)]}
+        written(path, series, drawn(""), servers=servers)
     merge(paths, tmp_path / "all.db", "dnsprobe merge", lambda _: [])
-    servers = open_run(tmp_path / "all.db").servers
-    assert {nsid: n.tolist() for nsid, n in servers.items()} == {"pod-1": [15], "pod-2": [8], "pod-3": [7]}
+    run = open_run(tmp_path / "all.db")
+    told = {"pod-1": [(15, 2, 41)], "pod-2": [(8, 5, 50)], "pod-3": [(7, 5, 50)]}
+    assert {nsid: rows_by(run, nsid) for nsid in run.servers} == told
 
 
 def test_nothing_is_left_beside_a_finished_file(tmp_path: Path) -> None:

@@ -230,6 +230,8 @@ LOADS = [
     ("rate: 7", 7, Shape()),
     ("rate: max", MAX_RATE, Shape("max", window=200)),
     ("rate: Max\n    max_inflight: 50", MAX_RATE, Shape("max", window=50)),
+    ("rate: max\n    max_inflight: 3\n    pause: 100ms", 30, Shape("max", window=3, pause_ns=NS // 10)),
+    ("rate: max\n    pause: 2s", Fraction(1, 2), Shape("max", window=1, pause_ns=2 * NS)),
     ("rate: 7\n    arrivals: poisson", 7, Shape("poisson")),
     ("ramp: {from: 10, to: 500, over: 30s}", 500, Shape(legs=(Leg(30 * NS, Fraction(1, 50), Fraction(1)),))),
     (
@@ -248,10 +250,18 @@ LOADS = [
 
 
 @pytest.mark.parametrize(("load", "rate", "shape"), LOADS)
-def test_loads_of_any_shape(load: str, rate: int, shape: Shape) -> None:
+def test_loads_of_any_shape(load: str, rate: int | Fraction, shape: Shape) -> None:
     alone = WHOLE[: WHOLE.index("  - name: vip")] + WHOLE[WHOLE.index("  - name: up\n") : WHOLE.index("objectives:")]
     (lane,) = read(alone.replace("rate: 1\n", f"{load}\n")).lanes
-    assert (int(lane.rate), lane.shape, lane.pair, lane.gso) == (rate, shape, False, 1)
+    assert (lane.rate, lane.shape, lane.pair, lane.gso) == (rate, shape, False, 1)
+
+
+def test_a_closed_loop_with_a_pause_is_one_lane_among_others_and_each_type_has_its_own() -> None:
+    """A socket for each query, too: what may be outstanding bounds them."""
+    vip, _ = read(
+        WHOLE.replace("ports: pool:4", "ports: fresh").replace("rate: 10.5", "rate: max\n    pause: 50ms")
+    ).lanes
+    assert (str(vip.ports), vip.rate, vip.shape) == ("fresh", 60, Shape("max", window=3, pause_ns=NS // 20))
 
 
 def test_pairs_and_bursts() -> None:
@@ -297,6 +307,19 @@ WRONG_LOADS = [
     ),
     ("rate: 5\n    arrivals: bursty", "x.yaml:17: lanes[0].arrivals: 'bursty': say even or poisson"),
     ("rate: max\n    arrivals: poisson", "x.yaml:17: lanes[0].arrivals: 'poisson': goes with a rate: under max"),
+    (
+        "rate: 5\n    pause: 1s",
+        "x.yaml:17: lanes[0].pause: '1 s': a pause follows an outcome, and a schedule waits for",
+    ),
+    ("rate: max\n    pause: 0s", "x.yaml:17: lanes[0].pause: '0s': a duration from 0.001 s to 1000 s is allowed here"),
+    (
+        "rate: max\n    max_inflight: 2000\n    pause: 1ms",
+        "x.yaml:18: lanes[0].pause: '0.001 s': with 2000 outstanding up to 2,000,000 q/s: 1,000,000 is the most",
+    ),
+    (
+        "rate: max\n    max_inflight: 2\n    pause: 1s",
+        "x.yaml:17: lanes[0].max_inflight: '2': with a pause A, AAAA, TXT have loops of their own: say 3,",
+    ),
     ("rate: 5\n    max_inflight: 9", "x.yaml:17: lanes[0].max_inflight: '9': there is no limit on outstanding queries"),
     (
         "rate: max\n    max_inflight: many",

@@ -139,6 +139,20 @@ def test_lane_on_the_refusing_side_that_hears_nothing_is_inferred(path: Path) ->
         assert (answered.outcome, answered.inferred) == (Outcome.TIMEOUT, False)
 
 
+@pytest.mark.parametrize(("sides", "inferred"), [(("node-1", "node-2"), False), (("node-1", "node-1"), True)])
+def test_one_address_asked_from_two_nodes_has_two_refusing_sides(
+    path: Path, sides: tuple[str, str], inferred: bool
+) -> None:
+    series, fate = lanes("." * 10 + "r" * 20 + "." * 20, "." * 10 + "t" * 20 + "." * 20, rate=10)
+    series = [
+        replace(s, target=replace(s.target, address="10.96.0.10", side=side))
+        for s, side in zip(series, sides, strict=True)
+    ]
+    refused, silent = Timeline.of(written(path, series, fate)).windows
+    assert (refused.outcome, refused.inferred) == (Outcome.CONNECTION_REFUSED, False)
+    assert (silent.outcome is Outcome.CONNECTION_REFUSED, silent.inferred) == (inferred, inferred)
+
+
 @pytest.mark.parametrize(
     ("transport", "drawing", "outcome"),
     [
@@ -330,15 +344,25 @@ def test_poisson_arrivals_are_counted_one_by_one(path: Path) -> None:
     assert t.channels[0].loss().planned == len(dues)
 
 
-def closed(path: Path, *rates: tuple[int, float], fate: Fate) -> Timeline:
+def closed(path: Path, *rates: tuple[int, float], fate: Fate, pause_ns: int = 0) -> Timeline:
     """A closed loop that happened to ask as often as that."""
     most = max(rate for rate, _ in rates)
     asked = replace(series_of(rate=most, seconds=sum(s for _, s in rates)), shape=paces(*rates, most=most))
     writer = RunWriter.create(path, Head("closed", STARTED, asked.stop_ns))
-    writer.add_series([replace(asked, rate=Fraction(1_000_000), shape=Shape("max", window=100))])
+    shape = Shape("max", window=100, pause_ns=pause_ns)
+    writer.add_series([replace(asked, rate=Fraction(1_000_000), shape=shape)])
     writer.flush(flush_of(columns_of([asked], fate), 1), asked.stop_ns)
     writer.finish(asked.stop_ns)
     return Timeline.of(open_run(path))
+
+
+def test_of_a_closed_loop_with_a_pause_every_row_is_known_by_100_ms(path: Path) -> None:
+    """Also where a second has good rows alone, but none until its middle: there is no schedule to go by."""
+    fate = lost_at(2, 3, 4, 5, 6)
+    t = closed(path, (10, 2), (1, 4.9), (0, 0.6), (10, 4.5), fate=fate, pause_ns=100 * MS)
+    (window,) = t.windows
+    assert (window.from_ns, window.to_ns, window.lost, window.planned) == (2 * NS, 7_500 * MS, 5, 5)
+    assert t.channels[0].loss() == Loss(70, 65, 5, 0, 0)
 
 
 def test_a_closed_loop_s_window_lasts_until_the_next_good_row(path: Path) -> None:

@@ -20,7 +20,7 @@ from probe.book import BookWriter
 from probe.doubts import doubts_of
 from probe.engine import Engine, EngineOptions, check_limits
 from probe.engine.plan import Deal
-from probe.errors import UsageError
+from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Ports, Question, Series, Shape, Slice
 from probe.outcome import Outcome
 from probe.recorder import Reader
@@ -44,6 +44,10 @@ TWO = EngineOptions(max_series=64, workers=2)
 def ask(ports: str = "fresh", index: int = 0, transport: str = "udp", share: Slice = WHOLE) -> Series:
     one = series("127.0.0.1", 53, "a.test", ports=ports, transport=transport, index=index, seconds=3)
     return replace(one, lane=f"lane-{index}", share=share)
+
+
+def asked_from(vantage: str, one: Series) -> Series:
+    return replace(one, target=replace(one.target, vantage=vantage))
 
 
 @pytest.mark.parametrize("share", [Slice(), Slice(0, 3), Slice(2, 3)])
@@ -74,6 +78,40 @@ def test_what_is_one_port_goes_round_and_stays_where_it_is() -> None:
     ended = replace(lanes[0], stop_ns=NS)
     assert len(pacer_of(deal.part(ended, 0)).take(10 * NS)) == 100
     assert len(pacer_of(deal.part(ended, 1)).take(10 * NS)) == 0
+
+
+def test_each_namespace_has_workers_of_its_own() -> None:
+    """Those of the others have the series, so that all count alike, but no row of it."""
+    deal = Deal(2, ("a", "b", "c"))
+    assert [deal.namespace(w) for w in range(deal.workers)] == ["a", "a", "b", "b", "c", "c"]
+    for vantage, first in (("", 0), ("a", 0), ("b", 2), ("c", 4)):
+        for ports in ("fresh", "pool:5", "fixed"):
+            whole = asked_from(vantage, ask(ports))
+            rows = [pacer_of(deal.part(whole, w)).take(10 * NS) for w in range(deal.workers)]
+            assert not np.concatenate([*rows[:first], *rows[first + 2 :]]).size
+            both = np.concatenate(rows[first : first + 2])
+            assert sorted(both.tolist()) == pacer_of(whole).take(10 * NS).tolist()
+            ended = replace(whole, stop_ns=NS)
+            assert sum(len(pacer_of(deal.part(ended, w)).take(10 * NS)) for w in range(deal.workers)) == 100
+    with pytest.raises(ValueError, match=r"server .* is asked from 'd', which is none of \['a', 'b', 'c'\]"):
+        deal.part(asked_from("d", ask()), 0)
+
+
+def test_single_ports_go_round_in_each_namespace() -> None:
+    deal = Deal(2, ("a", "b"))
+    lanes = [asked_from(vantage, ask("fixed", k)) for k, vantage in enumerate("aabbba")]
+    owners = [[w for w in range(4) if deal.part(lane, w) == lane] for lane in lanes]
+    assert owners == [[0], [1], [2], [3], [2], [0]]
+
+
+def test_each_namespace_has_source_ports_and_its_workers_files_of_their_own() -> None:
+    """14,000 ports are pods' in each: two namespaces carry what is too much for one."""
+    fresh = [replace(ask("fresh", k), rate=Fraction(10_000), timeout_ns=NS) for k in (0, 1)]
+    with pytest.raises(EnvironmentProblem, match=r"up to 21,\d{3} source ports"):
+        check_limits(fresh, 4)
+    check_limits([asked_from("b", fresh[0]), fresh[1]], 4, ("a", "b"))
+    with pytest.raises(EnvironmentProblem, match=r"up to 21,\d{3} source ports"):
+        check_limits([asked_from("a", fresh[0]), fresh[1]], 4, ("a", "b"))
 
 
 def test_limits_are_those_of_a_port_however_many_workers() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.book import Book
-from probe.engine.plan import Catalogue, Deal, EngineOptions, Orders, check_limits
+from probe.engine.plan import Catalogue, Deal, EngineOptions, Orders, check_limits, has_rows
 from probe.engine.process import WorkerProcess
 from probe.errors import EnvironmentProblem
 from probe.model import BUCKET_NS, NS, Series
@@ -49,6 +49,7 @@ class Engine:
 
     def __init__(self, options: EngineOptions | None = None) -> None:
         self._options = options or EngineOptions()
+        self._namespaces: tuple[str, ...] = ("",)
         self._deal = Deal(self._options.workers)
         self._series: list[Series] = []
         self._catalogue = Catalogue()
@@ -68,16 +69,19 @@ class Engine:
     ) -> None:
         """Spawn the workers, open their sockets, warm them up. DnsprobeError with the message for the person.
 
-        longest_timeout_ns: of any series that may be added later. namespaces: where targets are asked from, see Target.
+        longest_timeout_ns: of any series that may be added later. namespaces: where targets are asked from, paths (see
+        Target.vantage); each has workers of its own. ValueError for a target that is asked from none of them.
         """
-        self._options = replace(self._options, namespace=namespaces[0] or self._options.namespace)
-        check_limits(series, self._deal.workers)
+        self._namespaces = tuple(namespaces)
+        self._deal = Deal(self._options.workers, self._namespaces)
+        check_limits(series, self._options.workers, self._namespaces)
         self._note(series)
         longest = max([longest_timeout_ns, *(s.timeout_ns for s in series)])
         books = {s.questions.fd for s in series if isinstance(s.questions, Book)}
         for worker in range(self._deal.workers):
             parts = [self._deal.part(s, worker) for s in series]
-            self._workers.append(WorkerProcess.spawn(self._options, parts, longest, sorted(books)))
+            namespace = self._deal.namespace(worker)
+            self._workers.append(WorkerProcess.spawn(self._options, namespace, parts, longest, sorted(books)))
         self._reader = Reader([w.room for w in self._workers], self._question_text)
         for each in self._workers:
             for name, value in (await each.ready()).items():
@@ -120,7 +124,7 @@ class Engine:
         if len(self._series) + len(added) > self._options.max_series:
             raise EnvironmentProblem(f"more than {self._options.max_series} series in one run")
         asked = [s for s in self._series if s.stop_ns + s.timeout_ns > soonest]
-        check_limits([*asked, *added], self._deal.workers)
+        check_limits([*asked, *added], self._options.workers, self._namespaces)
         self._note(added)
         for number, worker in enumerate(self._workers):
             worker.send(Orders(add=tuple(self._deal.part(s, number) for s in added)))
@@ -160,7 +164,7 @@ class Engine:
         for number, worker in enumerate(self._workers):
             if worker.pid in gone and number + 1 not in known:
                 mine = [self._deal.part(s, number) for s in self._series]
-                lanes = tuple(dict.fromkeys(s.lane for s in mine if s.start_ns < s.stop_ns))
+                lanes = tuple(dict.fromkeys(s.lane for s in mine if has_rows(s)))
                 reached = max(0, int(worker.room.scalars[Scalar.REACHED]))
                 self.deaths.append(Death(number + 1, reached, gone[worker.pid], lanes))
                 self._reader.bury(number, partial(self._due, number))
@@ -203,7 +207,7 @@ class Engine:
 
     def facts(self) -> dict[str, str]:
         """What was granted and chosen: workers, tick, receive_buffer, gso."""
-        return {"workers": str(self._deal.workers), **self._facts}
+        return {"workers": str(self._deal), **self._facts}
 
     async def close(self) -> None:
         """End the workers that have not ended themselves."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 from probe.book import Book
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import SUPPORTED, port_range
-from probe.model import CONSTANT, Ports, Question, Series, Slice, TargetKind
+from probe.model import CONSTANT, Ports, Question, Series, Slice, Target, TargetKind
 from probe.transport.ports import address_of
 from probe.transport.rows import Channel
 
@@ -25,8 +25,7 @@ class EngineOptions:
     """tick_ns: how often due rows are sent above 2,000 q/s. receive_buffer: asked of the kernel, bytes a socket.
 
     seed: makes ids predictable, for tests only. max_series: room for series that are added while the run goes.
-    workers: how many processes share the queries. namespace: the network namespace their sockets belong to, a path; ''
-    for this process's own.
+    workers: how many processes share the queries, in each network namespace they are asked from.
     """
 
     tick_ns: int = 200_000
@@ -34,7 +33,6 @@ class EngineOptions:
     seed: int | None = None
     max_series: int = 1024
     workers: int = 1
-    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +45,56 @@ class Orders:
 
 
 class Deal:
-    """What of each series which worker gets: a share of its rows, ports and window; what is one port, one worker."""
+    """What of each series which worker gets: a share of its rows, ports and window; what is one port, one worker.
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._owners: dict[tuple[str, str], int] = {}
+    Each worker lives in one network namespace and asks what is asked from there. There are `each` in the first, then as
+    many in the next: `workers` in all.
+    """
+
+    def __init__(self, each: int, namespaces: Sequence[str] = ("",)) -> None:
+        self._each, self._namespaces = each, namespaces
+        self.workers = each * len(namespaces)
+        self._owners: list[dict[tuple[str, str], int]] = [{} for _ in namespaces]
+
+    def __str__(self) -> str:
+        n = len(self._namespaces)
+        return f"{self.workers}, {self._each} in each of {n} network namespaces" if n > 1 else str(self.workers)
+
+    def namespace(self, worker: int) -> str:
+        """Where a worker lives: a path, or '' for this process's own."""
+        return self._namespaces[worker // self._each]
+
+    def _home(self, target: Target) -> int:
+        """Which of the namespaces a target is asked from; ValueError if it is none of them."""
+        if target.vantage and target.vantage not in self._namespaces:
+            raise ValueError(f"{target} is asked from {target.vantage!r}, which is none of {list(self._namespaces)}")
+        return self._namespaces.index(target.vantage) if target.vantage else 0
 
     def part(self, series: Series, worker: int) -> Series:
-        """Of another worker's port no row, but the index, so that all count alike.
+        """Of another worker's port, or another namespace's target, no row, but the index, so that all count alike.
 
         A part's rows are rows of the series' own share: those of all workers together are exactly these.
         """
+        home, nth = divmod(worker, self._each)
+        nothing = replace(series, start_ns=series.stop_ns, rate=Fraction(1, 1000), shape=CONSTANT)
+        if self._home(series.target) != home:
+            return nothing
         if is_one_port(series.ports):
-            owner = self._owners.setdefault(series.channel, len(self._owners) % self.workers)
-            nothing = replace(series, start_ns=series.stop_ns, rate=Fraction(1, 1000), shape=CONSTANT)
-            return series if worker == owner else nothing
-        share, n = series.share, self.workers
+            owners = self._owners[home]
+            owner = owners.setdefault(series.channel, len(owners) % self._each)
+            return series if nth == owner else nothing
+        share, n, shape = series.share, self._each, series.shape
         return replace(
             series,
-            share=Slice(share.index + share.of * worker, share.of * n),
+            share=Slice(share.index + share.of * nth, share.of * n),
             ports=replace(series.ports, count=-(-series.ports.count // n)),
-            shape=replace(series.shape, window=-(-series.shape.window // n)),
+            shape=shape if shape.pause_ns else replace(shape, window=-(-shape.window // n)),
         )
+
+
+def has_rows(part: Series) -> bool:
+    """Whether any row of a part can be due: a worker has no use for a socket otherwise."""
+    return part.start_ns < part.stop_ns and (len(part.slots) > 0 or not part.shape.window)
 
 
 def is_one_port(ports: Ports) -> bool:
@@ -92,8 +118,9 @@ class Channels:
             index, self._count = self._count, self._count + 1
             rate = float(sum(s.own_rate for s in mine))
             timeout = max(s.timeout_ns for s in mine)
-            first, window = mine[0], sum(s.shape.window for s in mine)
-            channel = Channel(index, first.target, first.ports, rate, timeout, first.pair, first.gso, window)
+            first = mine[0]
+            window, paused = sum(len(s.slots) for s in mine), first.shape.pause_ns > 0
+            channel = Channel(index, first.target, first.ports, rate, timeout, first.pair, first.gso, window, paused)
             found.append((channel, mine))
         return found
 
@@ -142,34 +169,37 @@ class Catalogue:
         return self._parts[k][number - self._firsts[k]]
 
 
-def check_limits(series: Sequence[Series], workers: int = 1) -> None:
+def check_limits(series: Sequence[Series], workers: int = 1, namespaces: Sequence[str] = ("",)) -> None:
     """Refuse what ids, ports or the hard limit of file descriptors cannot carry (a worker raises its soft limit).
 
-    UsageError or EnvironmentProblem with the number needed and the way out.
+    workers: in each of the network namespaces, each of which has source ports of its own. UsageError or
+    EnvironmentProblem with the number needed and the way out.
     """
     if not SUPPORTED:
         raise EnvironmentProblem("queries are sent from Linux only: run dnsprobe in a container; reports work anywhere")
     for channel, mine in Channels().of(series):
         address_of(channel.target)
         _check_ids(channel, mine[0])
-    deal = Deal(workers)
+    deal = Deal(workers, namespaces)
     sockets: list[int] = []
-    ports = {"pods": 0, "other targets": 0}
-    for worker in range(workers):
-        needs = [(c.target.kind, _sockets(c)) for c, _ in Channels().of([deal.part(s, worker) for s in series])]
+    ports: dict[tuple[str, str], int] = {}
+    for worker in range(deal.workers):
+        parts = [part for s in series if has_rows(part := deal.part(s, worker))]
+        needs = [(c.target.kind, _sockets(c)) for c, _ in Channels().of(parts)]
         sockets.append(sum(need for _, need in needs))
         for kind, need in needs:
-            ports["pods" if kind is TargetKind.POD else "other targets"] += need
+            side = deal.namespace(worker), "pods" if kind is TargetKind.POD else "other targets"
+            ports[side] = ports.get(side, 0) + need
     low, high = port_range()
     half = (high - low + 1) // 2
-    for side, count in ports.items():
+    for (_, whom), count in ports.items():
         if count > half:
             raise EnvironmentProblem(
-                f"rate x timeout needs up to {count:,} source ports towards {side}, and {half:,} are theirs "
+                f"rate x timeout needs up to {count:,} source ports towards {whom}, and {half:,} are theirs "
                 f"(half of net.ipv4.ip_local_port_range {low}-{high}): lower the rate or the timeout, "
                 "or use --ports pool:64"
             )
-    _check_descriptors(max(sockets), workers)
+    _check_descriptors(max(sockets), deal.workers)
 
 
 def _check_descriptors(sockets: int, workers: int) -> None:
@@ -196,7 +226,7 @@ def raise_soft_limit() -> None:
 def _sockets(channel: Channel) -> int:
     """How many sockets a channel can need at once."""
     if channel.ports.policy == "fresh":
-        return int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
+        return channel.most_at_once + 16
     return channel.ports.count
 
 

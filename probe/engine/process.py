@@ -29,9 +29,17 @@ class WorkerProcess:
 
     @classmethod
     def spawn(
-        cls, options: EngineOptions, series: Sequence[Series], longest_timeout_ns: int, descriptors: Sequence[int]
+        cls,
+        options: EngineOptions,
+        namespace: str,
+        series: Sequence[Series],
+        longest_timeout_ns: int,
+        descriptors: Sequence[int],
     ) -> WorkerProcess:
-        """A process that opens the sockets of `series`; it inherits `descriptors` under the same numbers."""
+        """A process that opens the sockets of `series`; it inherits `descriptors` under the same numbers.
+
+        namespace: the network namespace it lives in, a path; '' for this process's own.
+        """
         room, memory = Room.create(options.max_series, longest_timeout_ns)
         ours, theirs = Pipe()
         try:
@@ -45,7 +53,7 @@ class WorkerProcess:
             theirs.close()
             os.close(memory)
         worker = cls(room, process, ours)
-        worker.send((options, room.places, tuple(series)))
+        worker.send((options, namespace, room.places, tuple(series)))
         return worker
 
     async def ready(self) -> dict[str, str]:
@@ -63,7 +71,7 @@ class WorkerProcess:
             raise answer
         return answer
 
-    def send(self, order: Orders | tuple[EngineOptions, int, tuple[Series, ...]] | int) -> None:
+    def send(self, order: Orders | tuple[EngineOptions, str, int, tuple[Series, ...]] | int) -> None:
         """An order, or t0; one who is dead gets none."""
         with contextlib.suppress(OSError):
             self._orders.send(order)

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.book import Book, pattern
-from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, raise_soft_limit
-from probe.errors import DnsprobeError
+from probe.engine.pauses import Pauses
+from probe.engine.plan import Catalogue, Channels, EngineOptions, Orders, has_rows, raise_soft_limit
+from probe.errors import DnsprobeError, EnvironmentProblem
 from probe.linux import die_with_parent, enter_network, fine_timers
 from probe.model import Series
 from probe.outcome import Counter
@@ -42,6 +43,8 @@ CLOSED_ROWS = 1024
 """A closed loop prepares, and judges, so many rows at a time: where no core is idle, more fit no cache."""
 CLOSED_NS = 20_000
 """How often a closed loop looks for replies: it blocks in between, so that it takes no core from the server."""
+PAUSED_NS = 2_000_000
+"""How often a closed loop with pauses looks for replies: errors have no stamp, and count from when they are read."""
 SLOW_START = 32
 """What a closed loop sends before the first reply."""
 CATCH_UP_ROWS, CATCH_UP_SPEED = 100, 3
@@ -87,6 +90,8 @@ class _Path:
     """How many rows are done, as far as a closed loop asks."""
     opened: bool = False
     """Whether any channel uses it."""
+    pauses: Pauses | None = None
+    """Of closed loops with a pause, which have a path of their own: their rows are known one by one, not ahead."""
 
     @property
     def credit(self) -> int:
@@ -95,6 +100,12 @@ class _Path:
         At first few, then one more for each reply, so that no server's receive buffer is overrun by the start.
         """
         return min(self.window, SLOW_START + self.answered) - (self.transport.in_flight - self.transport.pending)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether outcomes came that a closed loop with a pause should know of."""
+        transport, pauses = self.transport, self.pauses
+        return pauses is not None and (transport.pending > 0 or transport.in_flight < pauses.waiting)
 
 
 class Worker:
@@ -112,6 +123,7 @@ class Worker:
             for name, transport in TRANSPORTS.items()
         }
         self._exact, self._chunk, self._judge_rows, self._least_credit = True, CHUNK_LEAST, JUDGE_LEAST, 1
+        self._judge_ns = JUDGE_NS
         # what series s asks in turn: count questions from first on, by _asked, or, of a book, one after the other
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._is_book = np.zeros(0, np.bool_)
@@ -128,7 +140,7 @@ class Worker:
 
     def add(self, series: tuple[Series, ...]) -> None:
         """Open the channels of new series and put them on the agenda. DnsprobeError if that cannot be done."""
-        grown = np.zeros(series[-1].index + 1, np.int64)
+        grown = np.full(series[-1].index + 1, -1)
         grown[: len(self._channel_of)] = self._channel_of
         self._channel_of = grown
         for each in series:
@@ -145,24 +157,26 @@ class Worker:
                 np.append(self._count_asked, count),
             )
             self._is_book = np.append(self._is_book, isinstance(each.questions, Book))
-        for channel, mine in self._channels.of(series):
+        for channel, mine in self._channels.of([each for each in series if has_rows(each)]):
             self._first_of_channel[channel.index] = mine[0].index
             self._open[channel.index] = {s.index: s for s in mine}
             self._channel_of[[s.index for s in mine]] = channel.index
-            path = self._paths[mine[0].transport]
+            path = self._path_of(mine[0])
             path.transport.open(channel)
             path.opened = True
             if channel.gso > 1:
                 self._bursts[channel.index] = (channel.gso, channel.rate)
             for each in mine:
                 path.agenda.add(each)
-                if each.shape.window:
+                if path.pauses:
+                    path.pauses.add(each)
+                elif each.shape.window:
                     path.closed[each.index] = _Closed(each)
                     path.window += each.shape.window
         self._until = max([self._until, *(s.stop_ns for s in series)])
         self._recorder.series = len(self._count_asked)
         rate = max(sum(p.agenda.rate for p in self._paths.values()), 1.0)
-        self._used = [path for path in self._paths.values() if path.opened]
+        self._used = [path for path in self._paths.values() if path.opened] or list(self._paths.values())
         window = sum(path.window for path in self._used)
         self._exact = rate < EXACT_BELOW and window <= CREDIT_ROWS
         self._chunk = int(min(max(rate * CHUNK_NS / 1e9, CHUNK_LEAST), CHUNK_MOST))
@@ -171,8 +185,19 @@ class Worker:
         if window:
             self._judge_rows = CLOSED_ROWS if window > CREDIT_ROWS else 1
         self._catch_up_ns = int(CATCH_UP_ROWS / CATCH_UP_SPEED / rate * 1e9)
+        self._judge_ns = min([JUDGE_NS, *(path.pauses.beat_ns for path in self._used if path.pauses)])
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
+
+    def _path_of(self, series: Series) -> _Path:
+        """The path that a series' rows take."""
+        plain = self._paths[series.transport]
+        if not series.shape.pause_ns:
+            return plain
+        name = f"{series.transport} with pauses"
+        if name not in self._paths:
+            self._paths[name] = _Path(plain.transport.another(), Agenda(), pauses=Pauses())
+        return self._paths[name]
 
     def facts(self) -> dict[str, str]:
         """What was granted and chosen, for the report."""
@@ -180,7 +205,8 @@ class Worker:
         tick = "exact" if self._exact else f"{self._options.tick_ns // 1000} us"
         facts = {"tick": tick, "gso": str(gso) if gso > 1 else "off"}
         for path in self._paths.values():
-            facts.update(path.transport.facts())
+            for name, granted in path.transport.facts().items():
+                facts[name] = min(facts.get(name, granted), granted, key=int)
         return facts
 
     def warm_up(self) -> None:
@@ -219,13 +245,15 @@ class Worker:
                 self._read(paths, now)
                 read_at = now + min(self._read_every(path) for path in paths)
             self._end_closed(paths, now)
+            for _ in self._judge([path for path in paths if path.has_news]):
+                self._send(paths)
             reached = self._reached(paths, now)
             behind = reached < now - self._t0 - BEHIND_NS
             if behind or now >= judge_at or sum(p.transport.pending for p in paths) >= self._judge_rows:
                 for _ in self._judge(paths):
                     self._read([path for path in paths if path.closed], time.monotonic_ns())
                     self._send(paths)
-                judge_at = now + JUDGE_NS
+                judge_at = now + self._judge_ns
                 done = self._is_done(paths)
                 self._recorder.reached(reached, done=done)
                 if done:
@@ -240,15 +268,21 @@ class Worker:
         for path in paths:
             path.transport.read(now)
 
-    @staticmethod
-    def _next_due(paths: list[_Path]) -> int:
+    def _next_due(self, paths: list[_Path]) -> int:
         """When there is something to send; of a closed loop that is known when replies are read."""
-        return min(NEVER if path.closed else max(path.transport.next_due, path.hold_until) for path in paths)
+        return min(
+            NEVER if p.closed
+            else p.pauses.next_ns + self._t0 if p.pauses
+            else max(p.transport.next_due, p.hold_until)
+            for p in paths
+        )  # fmt: skip
 
     def _read_every(self, path: _Path) -> int:
         """How long replies may wait. Above EXACT_BELOW waking up for each would cost more than the rest."""
         if path.closed:
             return CLOSED_NS
+        if path.pauses:
+            return PAUSED_NS
         if path.transport.readable() is not None and not self._exact:
             return self._options.tick_ns
         return path.transport.read_every_ns
@@ -270,12 +304,23 @@ class Worker:
             if path.closed:
                 if (credit := path.credit) >= self._least_credit:
                     transport.send(NEVER, credit)
+            elif path.pauses:
+                self._send_paused(path, path.pauses)
+                continue
             elif path.hold_until <= (now := time.monotonic_ns()):
                 sent = transport.send(now, CATCH_UP_ROWS)
                 if sent >= CATCH_UP_ROWS and transport.next_due <= now:
                     path.hold_until = now + self._catch_up_ns
             if transport.next_due == NEVER:
                 self._load(path)
+
+    def _send_paused(self, path: _Path, pauses: Pauses) -> None:
+        """Send for the slots whose pause is over."""
+        if rows := pauses.take(time.monotonic_ns() - self._t0):
+            series, nth = np.array(rows, np.int64).T
+            at = np.full(len(rows), NEVER - 1)
+            self._hand_over(path, at, series, nth, at)
+            path.transport.send(NEVER)
 
     def _judge(self, paths: list[_Path]) -> Iterator[None]:
         """Harvest and record, in steps between which rows can be sent."""
@@ -286,6 +331,8 @@ class Worker:
             yield
             self._record(harvest, path.transport)
             path.answered += len(harvest.finished.due)
+            if path.pauses:
+                path.pauses.done(harvest.finished, self._t0, time.monotonic_ns())
             yield
 
     def _wait(self, paths: list[_Path], nanoseconds: int) -> None:
@@ -361,7 +408,8 @@ class Worker:
             self._recorder.record(started.series, started.due - self._t0, rows, transport.source_port)
             if finished.server.any():
                 named = finished.server > 0
-                self._recorder.answered_by(finished.series[named], finished.server[named], self._questions.servers)
+                columns = finished.series[named], finished.due[named] - self._t0, finished.server[named]
+                self._recorder.answered_by(*columns, self._questions.servers)
             lag = started.sent - started.due
             self._recorder.lag(lag if started.sent.all() else lag[started.sent > 0])
         if not harvest.counters.any():
@@ -396,7 +444,8 @@ class Worker:
     def _reached(self, paths: list[_Path], now: int) -> int:
         """Rows due before this instant (ns since t0) have started: the next harvest has them all."""
         return min(
-            now - self._t0 if p.closed else min(p.agenda.reached, p.transport.next_due - self._t0) for p in paths
+            now - self._t0 if p.closed or p.pauses else min(p.agenda.reached, p.transport.next_due - self._t0)
+            for p in paths
         )
 
     def _is_done(self, paths: list[_Path]) -> bool:
@@ -415,11 +464,15 @@ class Worker:
                 if order.add:
                     self.add(order.add)
                 for series in order.end:
-                    path = self._paths[series.transport]
+                    path = self._path_of(series)
                     path.agenda.end(series)
+                    if path.pauses:
+                        path.pauses.end(series)
                     if series.index in path.closed:
                         path.closed[series.index].series = series
-                    self._open[int(self._channel_of[series.index])][series.index] = series
+                    mine = self._open.get(int(self._channel_of[series.index]), {})
+                    if series.index in mine:
+                        mine[series.index] = series
                 if order.stop:
                     self._stop()
         except EOFError:
@@ -430,6 +483,8 @@ class Worker:
         for path in self._paths.values():
             path.agenda.clear()
             path.closed.clear()
+            if path.pauses:
+                path.pauses.clear()
             path.window = 0
             path.transport.drop()
 
@@ -447,13 +502,23 @@ class Worker:
         for channel, series in list(self._open.items()):
             over = max(s.stop_ns + s.timeout_ns for s in series.values()) + RETIRE_NS
             if over < now - self._t0:
-                self._paths[next(iter(series.values())).transport].transport.retire(channel)
+                self._path_of(next(iter(series.values()))).transport.retire(channel)
                 del self._open[channel]
 
     def close(self) -> None:
         """Close all sockets."""
         for path in self._paths.values():
             path.transport.close()
+
+
+def _enter(namespace: str) -> None:
+    """Live in a network namespace from now on. EnvironmentProblem if that cannot be done."""
+    try:
+        if namespace:
+            enter_network(namespace)
+    except OSError as error:
+        why = f"network namespace {namespace}: cannot be entered: {error.strerror}"
+        raise EnvironmentProblem(f"{why}; it must be there, and root may enter it") from None
 
 
 def main(orders_fd: int, memory_fd: int, parent: int) -> None:
@@ -465,11 +530,10 @@ def main(orders_fd: int, memory_fd: int, parent: int) -> None:
     raise_soft_limit()
     orders = Connection(orders_fd)
     try:
-        options, places, series = orders.recv()
-        if options.namespace:
-            enter_network(options.namespace)
-        worker = Worker(Room(memory_fd, options.max_series, places), options)
+        options, namespace, places, series = orders.recv()
         try:
+            _enter(namespace)
+            worker = Worker(Room(memory_fd, options.max_series, places), options)
             worker.add(series)
             worker.warm_up()
         except DnsprobeError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from probe.recorder.reader import Reader
-from probe.recorder.room import BUCKETS, MOST_SERVERS, Columns, Duration, Flush, Room, Scalar, places_for
+from probe.recorder.room import BUCKETS, MOST_SERVERS, Answered, Columns, Duration, Flush, Room, Scalar, places_for
 from probe.recorder.writer import Recorder, Rows
 
 __all__ = [
     "BUCKETS",
     "MOST_SERVERS",
+    "Answered",
     "Columns",
     "Duration",
     "Flush",

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probe.histogram import BINS
 from probe.model import NS, Failure, Phase
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.recorder.room import BUCKETS, FAILURE_ROOM, NO_ROW, Columns, Duration, Flush, Ints, Room, Scalar
+from probe.recorder.room import BUCKETS, FAILURE_ROOM, NO_ROW, Answered, Columns, Duration, Flush, Ints, Room, Scalar
 
 
 class _Side:
@@ -114,12 +113,14 @@ class Reader:
             servers=self._servers(series),
         )
 
-    def _servers(self, series: int) -> dict[str, NDArray[np.int64]]:
-        found: dict[str, NDArray[np.int64]] = {}
+    def _servers(self, series: int) -> dict[str, Answered]:
+        found: dict[str, Answered] = {}
         for room in self._rooms:
+            tables = room.servers, room.first_answer, room.last_answer
             for i in np.flatnonzero(room.servers[:series].any(axis=0)).tolist():
                 name = bytes(room.server_names[i]).decode("utf-8", "replace")
-                found[name] = found.get(name, 0) + room.servers[:series, i]
+                told = Answered(*(table[:series, i] for table in tables))
+                found.setdefault(name, Answered.none(series)).add(told, np.arange(series))
         return found
 
     def _new_failures(self) -> list[Failure]:

@@ -59,6 +59,31 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Rows that one server answered: how many of each series, and when (ns since t0) their first and last were due.
+
+    int64[S] each. Where n is 0, first_ns is NO_ROW and last_ns -1.
+    """
+
+    n: NDArray[np.int64]
+    first_ns: NDArray[np.int64]
+    last_ns: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, series: int) -> Answered:
+        """No row of so many series."""
+        return cls(np.zeros(series, np.int64), np.full(series, NO_ROW), np.full(series, -1))
+
+    def add(self, more: Answered, home: NDArray[np.int64]) -> None:
+        """Take in what else it answered; series s of that is home[s] here."""
+        np.add.at(
+            self.n, home, more.n
+        )  # first: a worker that counts meanwhile has noted the instants of what it counts
+        np.minimum.at(self.first_ns, home, more.first_ns)
+        np.maximum.at(self.last_ns, home, more.last_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """What the parent hands to the run file each second.
 
@@ -73,8 +98,8 @@ class Flush:
     lag: NDArray[np.int64]
     lag_max_ns: int
     failures: list[Failure]
-    servers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    """Rows by the NSID of the server that answered them, cumulative: int64[S] each."""
+    servers: dict[str, Answered] = field(default_factory=dict)
+    """By the NSID of the server that answered, cumulative."""
 
 
 SLACK_SECONDS = 10
@@ -132,6 +157,8 @@ def _layout(series: int, places: int) -> dict[str, tuple[tuple[int, ...], np.dty
         "lag": ((BINS,), np.int64),
         "failures": ((FAILURE_ROOM,), _FAILURE),
         "servers": ((series, MOST_SERVERS + 1), np.int64),
+        "first_answer": ((series, MOST_SERVERS + 1), np.int64),
+        "last_answer": ((series, MOST_SERVERS + 1), np.int64),
         "server_names": ((MOST_SERVERS + 1,), f"S{NSID_OCTETS}"),
         "scalars": ((len(Scalar),), np.int64),
     }
@@ -162,6 +189,7 @@ class Room:
         self.unsent, self.counters = views["unsent"], views["counters"]
         self.lag, self.failures, self.scalars = views["lag"], views["failures"], views["scalars"]
         self.servers, self.server_names = views["servers"], views["server_names"]
+        self.first_answer, self.last_answer = views["first_answer"], views["last_answer"]
 
     @classmethod
     def create(cls, series: int, longest_timeout_ns: int) -> tuple[Room, int]:
@@ -171,6 +199,6 @@ class Room:
         os.ftruncate(fd, sum(_sizes(series, places).values()))
         room = cls(fd, series, places)
         room.second[:] = -1
-        room.first_bad[:] = NO_ROW
-        room.last_bad[:] = -1
+        room.first_bad[:] = room.first_answer[:] = NO_ROW
+        room.last_bad[:] = room.last_answer[:] = -1
         return room, fd

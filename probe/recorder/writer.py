@@ -176,12 +176,18 @@ class Recorder:
         """Add to a series' counters: int64[len(Counter)]."""
         self._room.counters[series] += counters
 
-    def answered_by(self, series: Ints, servers: Ints, names: Sequence[str]) -> None:
-        """Count rows by the server that answered them; names: of all servers so far, as the numbers count them."""
+    def answered_by(self, series: Ints, due: Ints, servers: Ints, names: Sequence[str]) -> None:
+        """Count rows by the server that answered them, and note when its first and last were due (ns since t0).
+
+        names: of all servers so far, as the numbers count them.
+        """
         room = self._room
         for i in range(1, len(names)):
             room.server_names[i] = names[i].encode("utf-8", "replace")[:NSID_OCTETS]
-        np.add.at(room.servers.reshape(-1), series * (MOST_SERVERS + 1) + servers, np.int64(1))
+        cells = series * (MOST_SERVERS + 1) + servers
+        np.minimum.at(room.first_answer.reshape(-1), cells, due)
+        np.maximum.at(room.last_answer.reshape(-1), cells, due)
+        np.add.at(room.servers.reshape(-1), cells, np.int64(1))
 
     def reached(self, instant_ns: int, *, done: bool = False) -> None:
         """Every row due before instant_ns (since t0) is recorded."""

@@ -12,11 +12,14 @@
                     was seen beside the outcomes
     series[]        what one lane asked one target for one type: lane, target, target_kind, transport, ports, qtype,
                     planned, good, in_flight, lost, lost_at_least, outcomes{}; load{}: qps, at its highest; arrivals:
-                    even, poisson, or max, the closed loop: as fast as replies allow, with so many outstanding; legs[]:
+                    even, poisson, or max, the closed loop: as fast as replies allow, with so many outstanding, or, if
+                    pause_seconds is not null, each so long after the outcome of the one before it; legs[]:
                     seconds, from_qps, to_qps; pair; gso; latency_seconds{}: from due to a good reply, every other row
                     that was sent as infinite, however fast its reply; rtt_seconds{}: from send to reply, of all
                     replies; both p50, p90, p99, p999, max;
-                    answered_by{}: rows by the NSID of the server that answered them, empty if it was not asked for
+                    answered_by{}: rows by the NSID of the server that answered them, empty if it was not asked for;
+                    first_answer_by{}, last_answer_by{}: when (seconds since the start) the first and the last of these
+                    rows were due
     windows[]       disruptions of a lane and target: from, to, seconds, resolution_seconds (one query interval), lane,
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
@@ -116,6 +119,7 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) 
     latency = run.histograms.total([s.index], Duration.LATENCY)
     rtt = run.histograms.total([s.index], Duration.RTT)
     fate = (int(table[:, 1].sum()), int(table[:, 0].sum() - table[Outcome.UNSENT, 0]))
+    answered = {nsid: by for nsid, by in run.servers.items() if by.n[s.index]}
     return {
         "lane": s.lane,
         "target": s.target.name,
@@ -127,7 +131,9 @@ def _series(run: Run, s: Series, table: Ints, in_flight: int, channel: Channel) 
         "load": _load(s),
         "latency_seconds": {name: _seconds(ranked_ns(*latency, q, *fate)) for name, q in QUANTILES.items()},
         "rtt_seconds": {name: _seconds(ranked_ns(*rtt, q)) for name, q in QUANTILES.items()},
-        "answered_by": {nsid: int(n[s.index]) for nsid, n in run.servers.items() if n[s.index]},
+        "answered_by": {nsid: int(by.n[s.index]) for nsid, by in answered.items()},
+        "first_answer_by": {nsid: int(by.first_ns[s.index]) / NS for nsid, by in answered.items()},
+        "last_answer_by": {nsid: int(by.last_ns[s.index]) / NS for nsid, by in answered.items()},
     }
 
 
@@ -135,10 +141,11 @@ def _load(s: Series) -> dict[str, Json]:
     rate, shape = s.own_rate, s.shape
     legs = [(leg.duration_ns / NS, float(rate * leg.from_share), float(rate * leg.to_share)) for leg in shape.legs]
     return {
-        "qps": float(rate) if shape.scheduled else None,
+        "qps": None if shape.unbounded else float(rate),
         "arrivals": shape.arrivals,
         "legs": [{"seconds": lasts, "from_qps": first, "to_qps": last} for lasts, first, last in legs],
         "outstanding": shape.window or None,
+        "pause_seconds": shape.pause_ns / NS if shape.pause_ns else None,
         "pair": s.pair,
         "gso": s.gso,
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from probe.model import NS, Leg, Series
-from probe.report.units import count, plain
+from probe.report.units import count, duration, plain
 
 LEGS_NAMED = 4
 """Of more legs than this the first ones are told, and how many there are."""
@@ -24,7 +24,12 @@ def load_text(series: Sequence[Series]) -> str:
 
 def _load(s: Series, rate: Fraction) -> str:
     shape = s.shape
-    if not shape.scheduled:
+    if shape.pause_ns:
+        text = (
+            f"at most {count(shape.window)} outstanding, the next {duration(shape.pause_ns)} after the outcome of each"
+        )
+        text += f", so up to {_number(rate)} q/s: a closed loop, its latency is rtt"
+    elif not shape.scheduled:
         text = f"as fast as replies allow, at most {count(shape.window)} outstanding: a closed loop, its latency is rtt"
     elif shape.legs:
         text = ", ".join(_leg(leg, rate) for leg in shape.legs[:LEGS_NAMED])

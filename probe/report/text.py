@@ -153,7 +153,7 @@ def _lanes(timeline: Timeline) -> list[str]:
 def _answered_by(run: Run, channel: Channel) -> str:
     """Who named itself in how many of all replies, '' if nobody did."""
     mine = [s.index for s in run.series if s.channel == channel.name]
-    named = {nsid: int(n[mine].sum()) for nsid, n in run.servers.items() if n[mine].any()}
+    named = {nsid: int(by.n[mine].sum()) for nsid, by in run.servers.items() if by.n[mine].any()}
     if not named:
         return ""
     rows = run.counts

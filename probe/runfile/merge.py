@@ -15,7 +15,7 @@ import numpy as np
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, Doubt, Failure, Interval, Mark, Series
 from probe.outcome import Counter, UnsentCause
-from probe.recorder import BUCKETS, Flush
+from probe.recorder import BUCKETS, Answered, Flush
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, Sparse
 from probe.runfile.reader import Run
@@ -162,13 +162,13 @@ def _totals(runs: Sequence[Run], homes: Sequence[Ints], series: int) -> Flush:
     """What a run file has once: causes of unsent rows, counters, who answered, lag, exact failures."""
     unsent = np.zeros((series, len(UnsentCause)), np.int64)
     counters = np.zeros((series, len(Counter)), np.int64)
-    servers: dict[str, Ints] = {}
+    servers: dict[str, Answered] = {}
     failures: list[Failure] = []
     for run, home in zip(runs, homes, strict=True):
         np.add.at(unsent, home, run.unsent)
         np.add.at(counters, home, run.counters)
-        for nsid, n in run.servers.items():
-            np.add.at(servers.setdefault(nsid, np.zeros(series, np.int64)), home, n)
+        for nsid, by in run.servers.items():
+            servers.setdefault(nsid, Answered.none(series)).add(by, home)
         failures += [replace(failure, series=int(home[failure.series])) for failure in run.failures]
     failures.sort(key=lambda failure: failure.due_ns)
     lag = np.sum([run.lag for run in runs], axis=0)

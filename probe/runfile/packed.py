@@ -113,15 +113,17 @@ class PackedSecond:
     lossy: Ints
 
     @classmethod
-    def of(cls, columns: Columns) -> PackedSecond:
-        """Nothing of `columns` is kept: its arrays may be written again."""
+    def of(cls, columns: Columns, paused: Ints) -> PackedSecond:
+        """Nothing of `columns` is kept: its arrays may be written again. paused: series known by 100 ms at any time."""
         counts, second = columns.counts, columns.second
         not_good = counts[..., 0].sum(axis=(1, 2)) > 0
+        in_tenths = not_good.copy()
+        in_tenths[paused[paused < len(in_tenths)]] = True
         whole = counts.sum(axis=1)
-        whole[not_good] = 0
+        whole[in_tenths] = 0
         series, outcome, good = np.nonzero(whole)
         seconds = _rows(second, series, outcome, good, whole[series, outcome, good])
-        fine = np.where(not_good[:, None, None, None], counts, 0)
+        fine = np.where(in_tenths[:, None, None, None], counts, 0)
         series, bucket, outcome, good = np.nonzero(fine)
         tenths = _rows(second * BUCKETS + bucket, series, outcome, good, fine[series, bucket, outcome, good])
         series, bucket = np.nonzero(columns.first_bad >= 0)

@@ -32,7 +32,7 @@ from probe.model import (
     TargetKind,
 )
 from probe.outcome import Counter, Outcome, UnsentCause
-from probe.recorder import Duration
+from probe.recorder import Answered, Duration
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
@@ -113,7 +113,7 @@ class Run:
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
-    servers: rows by the NSID of the server that answered them, int64[S] each.
+    servers: by the NSID of the server that answered.
     doubts: of a merged run, those of its shards.
     """
 
@@ -137,7 +137,7 @@ class Run:
     finished: bool
     cut: str
     doubts: tuple[Doubt, ...] = ()
-    servers: Mapping[str, Ints] = field(default_factory=dict)
+    servers: Mapping[str, Answered] = field(default_factory=dict)
 
 
 def open_run(path: Path | str) -> Run:
@@ -283,10 +283,13 @@ def _cells(db: sqlite3.Connection, sql: str, series: int, names: dict[str, Unsen
     return table
 
 
-def _servers(db: sqlite3.Connection, series: int) -> dict[str, Ints]:
-    found: dict[str, Ints] = {}
-    for index, nsid, n in db.execute("SELECT series, nsid, n FROM servers ORDER BY series, nsid"):
-        found.setdefault(nsid, np.zeros(series, np.int64))[index] = n
+def _servers(db: sqlite3.Connection, series: int) -> dict[str, Answered]:
+    found: dict[str, Answered] = {}
+    for s, nsid, n, first, last in db.execute(
+        "SELECT series, nsid, n, first_ns, last_ns FROM servers ORDER BY series, nsid"
+    ):
+        by = found.setdefault(nsid, Answered.none(series))
+        by.n[s], by.first_ns[s], by.last_ns[s] = n, first, last
     return found
 
 
@@ -320,8 +323,8 @@ def _question(name: str, qtype: str, expect: str, edns: tuple[int, bool, bool] |
     return Question.of(name, qtype, expect, edns and Edns(*edns))
 
 
-def _shape(arrivals: str, legs: list[tuple[int, str, str]], seed: int, window: int) -> Shape:
-    return Shape(arrivals, tuple(Leg(ns, Fraction(a), Fraction(b)) for ns, a, b in legs), seed, window)
+def _shape(arrivals: str, legs: list[tuple[int, str, str]], seed: int, window: int, pause: int) -> Shape:
+    return Shape(arrivals, tuple(Leg(ns, Fraction(a), Fraction(b)) for ns, a, b in legs), seed, window, pause)
 
 
 def _failure(row: tuple[int, int, int, str, int, int, str, int, int]) -> Failure:

@@ -39,7 +39,8 @@ CREATE TABLE series (       -- what one lane asks one target for one type
   weights TEXT NOT NULL,    -- JSON array: how often each is asked among the others; empty: all alike
   rate TEXT NOT NULL,       -- queries a second at the most, a fraction: 100/3
   shape TEXT NOT NULL,      -- JSON: arrivals even, poisson (drawn from seed) or max (no schedule; so many outstanding
-                            -- as window); legs: [[ns, share of rate at its beginning, at its end], ...] from t0 on
+                            -- as window, each asked pause ns after the outcome of the one before it, 0: at once);
+                            -- legs: [[ns, share of rate at its beginning, at its end], ...] from t0 on
   pair INTEGER NOT NULL,    -- 1: rows of one number leave one socket as A and AAAA, back to back
   gso INTEGER NOT NULL,     -- up to so many rows leave as one burst
   share TEXT NOT NULL,      -- which of its rows this run asked: 1/4: those whose number modulo 4 is 1
@@ -51,7 +52,8 @@ CREATE TABLE seconds (      -- rows due in a second in which this series had not
   second INTEGER, series INTEGER, outcome INTEGER, good INTEGER, n INTEGER NOT NULL,
   PRIMARY KEY (second, series, outcome, good)
 ) WITHOUT ROWID;
-CREATE TABLE tenths (       -- rows due in 100 ms: only for seconds in which this series had a row that was not good;
+CREATE TABLE tenths (       -- rows due in 100 ms: only for seconds in which this series had a row that was not good,
+                            -- and all of a closed loop with a pause, whose gaps nobody can calculate;
                             -- in a merged run that is decided for each shard, so a second may be in both tables
   bucket INTEGER, series INTEGER, outcome INTEGER, good INTEGER, n INTEGER NOT NULL,
   PRIMARY KEY (bucket, series, outcome, good)
@@ -85,7 +87,9 @@ CREATE TABLE counters (     -- what was counted beside the outcomes, whole run
   series INTEGER, counter TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, counter)
 ) WITHOUT ROWID;
 CREATE TABLE servers (      -- rows by the server that answered them, as it named itself (NSID, RFC 5001), whole run
-  series INTEGER, nsid TEXT, n INTEGER NOT NULL, PRIMARY KEY (series, nsid)
+  series INTEGER, nsid TEXT, n INTEGER NOT NULL,
+  first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,  -- when the first and the last of these n rows were due
+  PRIMARY KEY (series, nsid)
 ) WITHOUT ROWID;
 CREATE TABLE lag (          -- send minus due of every row that was sent; bins as in histograms
   bin INTEGER PRIMARY KEY, n INTEGER NOT NULL

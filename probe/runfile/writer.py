@@ -48,6 +48,7 @@ class RunWriter:
         self._latest: dict[str, list[tuple[object, ...]]] = {}
         self._kept: dict[int, PackedSecond] = {}
         self._dirty: set[int] = set()
+        self._paused = np.empty(0, np.int64)
         self._failures = 0
 
     @classmethod
@@ -93,6 +94,8 @@ class RunWriter:
 
     def add_series(self, series: Sequence[Series]) -> None:
         """Series join the run, at its start or later."""
+        paused = [s.index for s in series if s.shape.pause_ns]
+        self._paused = np.concatenate([self._paused, np.array(paused, np.int64)])
         self._later(_INSERT_SERIES, [_series_row(s) for s in series])
 
     def end_series(self, index: int, stop_ns: int) -> None:
@@ -120,7 +123,7 @@ class RunWriter:
         RunFileProblem if it cannot be written (disk full, locked, read-only): go on; the next flush writes it too.
         """
         for columns in flush.columns:
-            self._kept[columns.second] = PackedSecond.of(columns)
+            self._kept[columns.second] = PackedSecond.of(columns, self._paused)
             self._dirty.add(columns.second)
         room = max(0, FAILURES_KEPT - self._failures)
         self._failures += len(flush.failures)
@@ -130,8 +133,10 @@ class RunWriter:
         self._latest = {
             "INSERT OR REPLACE INTO unsent VALUES (?, ?, ?)": _cells(flush.unsent, UnsentCause),
             "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)": _cells(flush.counters, Counter),
-            "INSERT OR REPLACE INTO servers VALUES (?, ?, ?)": [
-                (s, nsid, int(n[s])) for nsid, n in flush.servers.items() for s in np.flatnonzero(n).tolist()
+            "INSERT OR REPLACE INTO servers (nsid, series, n, first_ns, last_ns) VALUES (?, ?, ?, ?, ?)": [
+                (nsid, s, int(by.n[s]), int(by.first_ns[s]), int(by.last_ns[s]))
+                for nsid, by in flush.servers.items()
+                for s in np.flatnonzero(by.n).tolist()
             ],
             "INSERT OR REPLACE INTO lag VALUES (?, ?)": list(zip(bins.tolist(), flush.lag[bins].tolist(), strict=True)),
             "UPDATE run SET flushed_ns = ?, lag_max_ns = ?, failures_left_out = ?": [
@@ -233,6 +238,7 @@ def _series_row(s: Series) -> tuple[object, ...]:
     ]
     legs = [(leg.duration_ns, str(leg.from_share), str(leg.to_share)) for leg in s.shape.legs]
     shape = {"arrivals": s.shape.arrivals, "seed": s.shape.seed, "window": s.shape.window, "legs": legs}
+    shape["pause"] = s.shape.pause_ns
     return (
         *(s.index, s.lane, t.name, t.kind.value, t.address, t.port, t.side),
         *(s.transport, str(s.ports), s.qtype),

@@ -245,7 +245,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
     around = Around(allowed, scenario.duration, bool(scenario.steps))
     lanes = tuple(lane_of(lane, i, around, document) for i, lane in enumerate(scenario.lanes))
     for i, lane in enumerate(lanes):
-        if not lane.shape.scheduled and len(lanes) > 1:
+        if lane.shape.unbounded and len(lanes) > 1:
             raise document.error(("lanes", i, "rate"), "max takes all there is: give it a scenario without other lanes")
     steps = tuple(scenario.steps)
     if waited_ns(steps) >= scenario.duration:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -23,7 +23,10 @@ from probe.scenario.load import (
     check_length,
     check_pair,
     check_ports,
+    check_slots,
     load_of,
+    pause_of,
+    pausing,
     pausing_rate_of,
     ramp,
     staged,
@@ -86,6 +89,7 @@ class LaneKeys(Part):
     rates: Annotated[list[PaceKeys], Field(min_length=1)] | None = None
     arrivals: Text = "even"
     max_inflight: Annotated[int, field_of(window_of)] | None = None
+    pause: Annotated[int, field_of(pause_of)] | None = None
     pair: Truth = False
     gso: Annotated[int, field_of(burst_of)] = 1
     timeout: Annotated[int, field_of(timeout_of)] = TIMEOUT_NS
@@ -110,7 +114,7 @@ def lane_of(lane: LaneKeys, i: int, around: Around, document: Document) -> Lane:
     for k, qtype in enumerate(lane.types):
         document.at((*here, "types", k), partial(qtype_number, qtype))
     questions, weights = _questions(lane, here, document)
-    load = _load(lane, here, around, document)
+    load = _load(lane, here, around, list(by_type(questions)), document)
     document.at((*here, "ports"), partial(check_ports, lane.transport, ports, load.shape))
     if lane.pair:
         document.at((*here, "pair"), partial(check_pair, lane.transport, load.shape, questions, weights))
@@ -122,7 +126,7 @@ def lane_of(lane: LaneKeys, i: int, around: Around, document: Document) -> Lane:
     )
 
 
-def _load(lane: LaneKeys, here: Place, around: Around, document: Document) -> Load:
+def _load(lane: LaneKeys, here: Place, around: Around, types: Sequence[str], document: Document) -> Load:
     """How much a lane asks: exactly one of rate, ramp and rates says it."""
     given: dict[str, Callable[[], Load]] = {}
     if lane.rate:
@@ -139,9 +143,15 @@ def _load(lane: LaneKeys, here: Place, around: Around, document: Document) -> Lo
     load = document.at((*here, key), given[key])
     document.at((*here, key), partial(check_length, load, around.run_ns))
     load = document.at((*here, "arrivals"), partial(arriving, load, lane.arrivals))
-    if lane.max_inflight is None:
+    if lane.max_inflight is not None:
+        load = document.at((*here, "max_inflight"), partial(within, load, lane.max_inflight))
+    if lane.pause is None:
         return load
-    return document.at((*here, "max_inflight"), partial(within, load, lane.max_inflight))
+    if lane.max_inflight is None and not load.shape.scheduled:
+        load = within(load, len(types))
+    load = document.at((*here, "pause"), partial(pausing, load, lane.pause))
+    document.at((*here, "max_inflight"), partial(check_slots, load.shape, types))
+    return load
 
 
 def _questions(lane: LaneKeys, here: Place, document: Document) -> tuple[tuple[Question, ...], tuple[int, ...]]:

@@ -53,6 +53,11 @@ def window_of(text: str) -> int:
     return whole(text, 1, 65_536, "the number of queries outstanding")
 
 
+def pause_of(text: str) -> int:
+    """How long after an outcome the next query follows, in ns: 1 ms to 1000 s."""
+    return duration_ns(text, NS // 1000, 1000 * NS)
+
+
 def burst_of(text: str) -> int:
     """How many queries leave as one burst: as many as the kernel's UDP_SEGMENT takes."""
     return whole(text, 2, 64, "the number of queries in a burst")
@@ -103,9 +108,31 @@ def within(load: Load, window: int) -> Load:
     return replace(load, shape=replace(load.shape, window=window))
 
 
+def pausing(load: Load, pause_ns: int) -> Load:
+    """The load with a pause between an outcome and the next query. UsageError if it has a schedule, or comes to more
+    than a lane may.
+    """
+    told = f"'{seconds_text(pause_ns)}'"
+    if load.shape.scheduled:
+        raise UsageError(f"{told}: a pause follows an outcome, and a schedule waits for none: say rate: max")
+    rate = Fraction(load.shape.window * NS, pause_ns)
+    if rate > MAX_RATE:
+        raise UsageError(
+            f"{told}: with {load.shape.window} outstanding up to {rate_text(rate)}: {MAX_RATE:,} is the most"
+        )
+    return Load(rate, replace(load.shape, pause_ns=pause_ns))
+
+
+def check_slots(shape: Shape, types: Sequence[str]) -> None:
+    """UsageError where a pause leaves a type without a query outstanding: each has closed loops of its own."""
+    if shape.pause_ns and shape.window < len(types):
+        which = f"{', '.join(types)} have loops of their own"
+        raise UsageError(f"'{shape.window}': with a pause {which}: say {len(types)}, or fewer types")
+
+
 def check_ports(transport: str, ports: Ports, shape: Shape) -> None:
     """UsageError for a socket each query where nothing bounds their number."""
-    if not shape.scheduled and ports.policy == "fresh":
+    if shape.unbounded and ports.policy == "fresh":
         reused = "pool:64" if transport == "udp" else "reused"
         raise UsageError(f"ports fresh: under a rate of max nothing bounds how many a second are opened: say {reused}")
 
@@ -123,6 +150,8 @@ def check_burst(transport: str, ports: Ports, shape: Shape, changes: bool) -> No
         raise UsageError("bursts are for udp: tcp joins queries by itself")
     if changes:
         raise UsageError(f"not in a scenario with steps: {why}, so disruptions would look other than they are")
+    if shape.pause_ns:
+        raise UsageError("not with a pause: each query waits for an outcome of its own")
     if ports.policy != "pool" and shape.scheduled:
         raise UsageError(f"only with ports pool:K or a rate of max: {why}")
 
@@ -156,9 +185,9 @@ def _unpaired(one: Sequence[Question], other: Sequence[Question]) -> str:
 
 
 def load_text(rate: Fraction, shape: Shape) -> str:
-    """`100`, `10 to 500`, `100, 500`, `max`: queries a second, for a table."""
+    """`100`, `10 to 500`, `100, 500`, `max`, `up to 10`: queries a second, for a table."""
     if not shape.scheduled:
-        return "max"
+        return "max" if shape.unbounded else f"up to {rate_text(rate).removesuffix(' q/s')}"
     rates = [rate_text(rate * leg.from_share).removesuffix(" q/s") for leg in shape.legs]
     if shape.legs and shape.legs[0].from_share != shape.legs[-1].to_share and len(shape.legs) == 1:
         rates = [f"{rates[0]} to {rate_text(rate * shape.legs[0].to_share).removesuffix(' q/s')}"]

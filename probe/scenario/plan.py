@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,8 +65,8 @@ class Plan:
 
     @property
     def unplanned(self) -> str:
-        """That some lanes have no schedule; '' if all have."""
-        return UNPLANNED if any(not lane.shape.scheduled for lane in self.lanes) else ""
+        """That some lanes are bound by nothing but replies; '' if none is."""
+        return UNPLANNED if any(lane.shape.unbounded for lane in self.lanes) else ""
 
     @property
     def longest_timeout_ns(self) -> int:
@@ -90,6 +91,9 @@ def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: in
         part = Fraction(sum(weights) or len(questions), whole)
         rate = max((lane.rate * part).limit_denominator(1000), Fraction(1, 1000))
         beat = index if lane.pair else k  # of a pair, A and AAAA are due together
+        shape = _part(lane.shape, part, beat)
+        if shape.pause_ns:
+            rate = Fraction(shape.window * NS, shape.pause_ns)
         made.append(
             Series(
                 index=k,
@@ -105,7 +109,7 @@ def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: in
                 stop_ns=stop_ns,
                 timeout_ns=lane.timeout_ns,
                 weights=weights,
-                shape=_part(lane.shape, part, beat),
+                shape=shape,
                 pair=lane.pair,
                 gso=lane.gso,
             )
@@ -150,16 +154,21 @@ def expected_series(plan: Plan) -> list[Series]:
 
 
 def planned(series: Sequence[Series]) -> int:
-    """How many queries these series have from start to stop."""
-    return sum(pacer_of(s).count(s.start_ns, s.stop_ns) for s in series)
+    """How many queries these series have from start to stop; of a closed loop with a pause, how many at the most."""
+    return sum(
+        math.ceil(s.own_rate * (s.stop_ns - s.start_ns) / NS)
+        if s.shape.pause_ns
+        else pacer_of(s).count(s.start_ns, s.stop_ns)
+        for s in series
+    )
 
 
 def planned_text(series: Sequence[Series]) -> str:
-    """`1,200`, and of what has no schedule that it has none."""
+    """`1,200`, `up to 1,200`, and of what nothing but replies bounds that nothing else does."""
     n = planned(series)
-    if all(s.shape.scheduled for s in series):
-        return f"{n:,}"
-    return f"{n:,} and, {UNPLANNED}, more" if n else UNPLANNED
+    if any(s.shape.unbounded for s in series):
+        return f"{n:,} and, {UNPLANNED}, more" if n else UNPLANNED
+    return f"{n:,}" if all(s.shape.scheduled for s in series) else f"up to {n:,}"
 
 
 def checked_objective(text: str, lanes: Sequence[str]) -> Objective:
@@ -194,7 +203,7 @@ def check_ceiling(series: Sequence[Series], ceiling: Fraction | None) -> None:
         return
     leaving = [s for s in series if not ipaddress.ip_address(s.target.address).is_loopback]
     for one in leaving:
-        if not one.shape.scheduled:
+        if one.shape.unbounded:
             raise UsageError(
                 f"lane {one.lane}: {UNPLANNED}, towards {one.target}: no ceiling protects another machine from that:"
                 " say a rate, or allow it with --max-qps max"

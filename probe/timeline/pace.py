@@ -7,11 +7,14 @@ from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probe.model import BUCKET_NS, NS, Series
 from probe.runfile import Run
 from probe.schedule import Course, pacer_of
 from probe.timeline.spans import Ints, Spans
+
+Floats = NDArray[np.float64]
 
 
 class Pace(Protocol):
@@ -22,6 +25,9 @@ class Pace(Protocol):
 
     def interval_ns(self, at_ns: Ints | int, queries: Ints | int = 1) -> Ints:
         """How long so many queries take, from each of the instants on."""
+
+    def gap_ns(self, at_ns: int) -> int:
+        """How long from an instant until a query was due, whatever became of it."""
 
     def planned(self, spans: Spans) -> int:
         """Rows due in the given stretches."""
@@ -45,6 +51,9 @@ class Scheduled:
         if self._course is None:
             return np.asarray(np.add(np.multiply(self._constant_ns, queries), np.multiply(0, at_ns)))
         return self._course.lasts(queries, at_ns)
+
+    def gap_ns(self, at_ns: int) -> int:
+        return int(self.interval_ns(at_ns))
 
     def planned(self, spans: Spans) -> int:
         return sum(pacer.count(from_ns, to_ns) for pacer in self._pacers for from_ns, to_ns in spans)
@@ -76,8 +85,15 @@ class Recorded:
         self._good = np.concatenate([[0], good.cumsum()])
 
     def interval_ns(self, at_ns: Ints | int, queries: Ints | int = 1) -> Ints:
+        return self._until(self._good, at_ns, queries)
+
+    def gap_ns(self, at_ns: int) -> int:
+        return int(self._until(self._planned, at_ns, 1))
+
+    def _until(self, rows: Floats, at_ns: Ints | int, queries: Ints | int) -> Ints:
+        """How long it is from the instants until so many of the rows, which are counted up by 100 ms."""
         here = np.minimum(np.floor_divide(at_ns, BUCKET_NS), len(self._edges) - 2)
-        there = np.searchsorted(self._good[1:], self._good[here] + queries - 1e-6)
+        there = np.searchsorted(rows[1:], rows[here] + queries - 1e-6)
         until = self._edges[np.where(there == here, here + 1, np.minimum(there, len(self._edges) - 1))]
         return np.asarray(np.where(np.equal(queries, 0), 0, np.maximum(until - at_ns, 0)))
 

@@ -34,7 +34,7 @@ class Elsewheres:
     def __init__(self, channels: Sequence[Channel]) -> None:
         self._lanes = list(dict.fromkeys(c.lane for c in channels))
         self._lane = np.array([self._lanes.index(c.lane) for c in channels], np.int64)
-        self._interval = np.array([int(c.interval_ns(0)) for c in channels], np.int64)
+        self._interval = np.array([c.pace.gap_ns(0) for c in channels], np.int64)
         self._changing = [(k, c) for k, c in enumerate(channels) if not c.pace.steady]
         spans = [(k, *span) for k, c in enumerate(channels) for span in asked_spans(c)]
         self._asked = np.array(spans, np.int64).reshape(-1, 3).T
@@ -51,7 +51,7 @@ class Elsewheres:
         """Every lane with other channels that had a query due in [from_ns, to_ns)."""
         who, begin, end = self._asked
         for k, changing in self._changing:
-            self._interval[k] = int(changing.interval_ns(from_ns))
+            self._interval[k] = changing.pace.gap_ns(from_ns)
         asked = np.zeros(len(self._lane), bool)
         asked[who[np.minimum(end, to_ns) - np.maximum(begin, from_ns) >= self._interval[who]]] = True
         near = slice(*np.searchsorted(self._first, [from_ns - BUCKET_NS, to_ns]))

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from probe.outcome import Counter, Outcome
 from probe.questions import Questions
-from probe.transport.rows import EMPTY, Due, Finished, no_rows
+from probe.transport.rows import EMPTY, IDS, Due, Finished, no_rows
 
-IDS = 65_536
 QUARANTINE = 2
 """An id, and a slot, rests for this many timeouts before the same socket uses it again, from due to due."""
 ROUNDING_NS = 1000

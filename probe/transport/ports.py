@@ -176,7 +176,7 @@ class FreshPorts:
         self._crowded = channel.rate * CONNTRACK_NS / 1e9 > _CROWD * len(ledger)
         self._reused = self._drawn = 0
         self._unused = len(ledger)
-        self._most = int(channel.rate * channel.timeout_ns / 1e9 * 1.05) + 16
+        self._most = channel.most_at_once + 16
         self._ahead = min(self._most, 1 + int(channel.rate * _AHEAD_SECONDS))
         self._least_idle = self._too_many = self._look_at = 0
         self._sockets: dict[int, socket.socket] = {}

@@ -12,6 +12,8 @@ from probe.model import Ports, Target
 
 READ_NS = 5_000_000
 """How often replies are read at the least."""
+IDS = 65_536
+"""A query's id has 16 bits (RFC 1035, 4.1.1)."""
 NEVER = 1 << 62
 """An instant that does not come."""
 
@@ -21,7 +23,8 @@ class Channel:
     """One lane towards one target: the unit that owns sockets. Rates in queries a second, all its series together.
 
     pair: rows of one number leave from one socket. gso: rows of one tick leave as bursts of so many. window: how many
-    rows of a closed loop may be outstanding; 0 where rows have a schedule.
+    rows of a closed loop may be outstanding; 0 where rows have a schedule. paused: it is one with pauses: its rate is
+    what it comes to at the most.
     """
 
     index: int
@@ -32,6 +35,18 @@ class Channel:
     pair: bool = False
     gso: int = 1
     window: int = 0
+    paused: bool = False
+
+    @property
+    def most_at_once(self) -> int:
+        """About how many of its rows are outstanding at the most."""
+        return self.window or int(self.rate * self.timeout_ns / 1e9 * 1.05)
+
+    def rows_each(self, sockets: int) -> int:
+        """How many rows each of its sockets must have room for. Those of a closed loop may all be on one."""
+        if self.window and not self.paused:
+            return IDS
+        return int(self.rate * self.timeout_ns / 1e9 * 2.2 / sockets) + 64 + self.window
 
 
 class Due(NamedTuple):
@@ -152,6 +167,9 @@ class Transport(Protocol):
 
     def facts(self) -> dict[str, str]:
         """What was granted: receive buffers, port ranges."""
+
+    def another(self) -> Transport:
+        """One of its kind with rows of its own; which ports were used lately both know."""
 
     def close(self) -> None:
         """Close every socket."""

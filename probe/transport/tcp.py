@@ -25,7 +25,7 @@ from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
-from probe.transport.flight import IDS, Ints, Replies, State, count
+from probe.transport.flight import Ints, Replies, State, count
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Unsent, address_of, bind_in_half, half_of_ports
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
@@ -74,10 +74,10 @@ class _Connection:
 class Tcp:
     """The transport `tcp`: one flight table and one epoll set for all its connections."""
 
-    def __init__(self, questions: Questions, random: np.random.Generator, _buffer: int) -> None:
+    def __init__(self, questions: Questions, random: np.random.Generator, buffer: int) -> None:
         self.stall_ns = 50_000_000
         self.read_every_ns = READ_NS
-        self._questions = questions
+        self._questions, self._random, self._asked_buffer = questions, random, buffer
         self._ledger = Ledger(questions, random, connections=True)
         self._channels: dict[int, Channel] = {}
         self._families: dict[int, int] = {}
@@ -119,8 +119,8 @@ class Tcp:
             self._turns.admit(channel, 0, 0)
             return
         count = channel.ports.count
-        rows = IDS if channel.window else int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
-        self._turns.admit(channel, self._ledger.flight.add_sockets(count, channel.index, rows), count)
+        first = self._ledger.flight.add_sockets(count, channel.index, channel.rows_each(count))
+        self._turns.admit(channel, first, count)
 
     def _connect(self, channel: Channel, place: int) -> _Connection:
         """Begin to connect. OSError or Unsent if there is no socket or port to be had."""
@@ -181,6 +181,9 @@ class Tcp:
             return {}
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
             return {"tcp_receive_buffer": str(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))}
+
+    def another(self) -> Tcp:
+        return Tcp(self._questions, self._random, self._asked_buffer)
 
     def close(self) -> None:
         self._epoll.close()

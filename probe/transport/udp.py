@@ -22,7 +22,7 @@ from probe.linux import Receiver, Sender, error_queue, own_drops, receive_buffer
 from probe.model import TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
-from probe.transport.flight import IDS, Ints, Replies, State, count
+from probe.transport.flight import Ints, Replies, State, count
 from probe.transport.ledger import Ledger
 from probe.transport.ports import FRESH_PLACES, FRESH_RING, OURS, Door, FreshPorts, PortLedger, Unsent
 from probe.transport.rows import NEVER, READ_NS, Channel, Due, Finished, Harvest, no_rows
@@ -43,7 +43,7 @@ class Udp:
         self.stall_ns = 50_000_000
         self.read_every_ns = READ_NS
         self._granted: list[int] = []
-        self._questions = questions
+        self._questions, self._random = questions, random
         self._ledger = Ledger(questions, random)
         self._asked_buffer = buffer
         self._turns = Turns()
@@ -85,10 +85,8 @@ class Udp:
             return
         self._doors[channel.index] = door
         count = channel.ports.count
-        rows_each = int(channel.rate * channel.timeout_ns / 1e9 * 2.2 / count) + 64
-        if channel.window:
-            rows_each = IDS
-        self._turns.admit(channel, self._ledger.flight.add_sockets(count, channel.index, rows_each), count)
+        first = self._ledger.flight.add_sockets(count, channel.index, channel.rows_each(count))
+        self._turns.admit(channel, first, count)
         if channel.gso > 1:
             self._bursting.update(self._turns.sockets(channel.index))
         for _ in range(count):
@@ -162,6 +160,11 @@ class Udp:
 
     def facts(self) -> dict[str, str]:
         return {"receive_buffer": str(min(self._granted))} if self._granted else {}
+
+    def another(self) -> Udp:
+        other = Udp(self._questions, self._random, self._asked_buffer)
+        other._ports = self._ports
+        return other
 
     def close(self) -> None:
         self._epoll.close()
