@@ -13,7 +13,7 @@ from probe.runfile import Run
 from probe.schedule import pacer_of
 
 DELETED = "pod_deleted"
-ENDS = ("sigkill", "pod_exited")
+ENDS = ("sigkill", "pod_exited", "clock_closed")
 """Marks of the moment from which a pod cannot answer any more."""
 
 SILENT_FOR = 10
