@@ -34,6 +34,11 @@ class Platform:
     fixed: Mapping[str, float | str] = field(default_factory=dict)
     settable: bool = True
 
+    @property
+    def usual_settings(self) -> list[str]:
+        """`usual` as settings: lab.lameduck=10s."""
+        return [f"lab.{name}={value}" for name, value in self.usual.items()]
+
     def seen(self, shutdown: Shutdown) -> Shutdown:
         """The same with what the platform decides."""
         return replace(shutdown, **self.fixed)  # type: ignore[arg-type]

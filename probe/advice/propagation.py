@@ -12,6 +12,7 @@ from probe.model import NS, Mark, Series, TargetKind
 from probe.runfile import Run
 from probe.schedule import pacer_of
 
+COUNTER = "its counter of requests"
 DELETED = "pod_deleted"
 ENDS = ("sigkill", "pod_exited", "clock_closed")
 """Marks of the moment from which a pod cannot answer any more."""
@@ -46,10 +47,10 @@ class Departure:
 
 def by_nsid(run: Run) -> list[Departure]:
     """Every pod that was deleted, as every node's view of the Service saw it; none for pods without an NSID."""
-    services = {s.target.name: s.target.name for s in run.series if s.target.kind is TargetKind.SERVICE}
+    nodes = dict.fromkeys(s.target.name for s in run.series if s.target.kind is TargetKind.SERVICE)
     found = []
     for mark in _deletions(run):
-        for node in services:
+        for node in nodes:
             heard = answers(run, mark.subject, node)
             if heard is None or heard.first_ns >= mark.at_ns:
                 continue
@@ -95,7 +96,8 @@ def _end_ns(run: Run, deletion: Mark) -> int:
 def by_counter(run: Run, pod: str, readings: Sequence[Reading]) -> Departure | None:
     """The pod's end as all nodes together saw it: when its counter stood still but for what was asked past the Service.
 
-    It counts everybody's queries. None if the pod was not deleted, or its counter not read from then on.
+    It counts everybody's queries, those from fixed ports too, which may come for longer. None if the pod was not
+    deleted, or its counter not read from then on.
     """
     deletion = next((mark for mark in _deletions(run) if mark.subject == pod), None)
     readings = [(at_ns, n) for at_ns, n in readings if deletion and at_ns >= deletion.at_ns]
@@ -107,7 +109,7 @@ def by_counter(run: Run, pod: str, readings: Sequence[Reading]) -> Departure | N
     every_ns = (readings[-1][0] - readings[0][0]) / (len(readings) - 1)
     at_least = len(readings) - 1 - still < COUNTED_FOR
     seconds = (readings[still][0] - deletion.at_ns) / NS
-    return Departure(pod, "all nodes", seconds, at_least, every_ns / NS, "its counter of requests")
+    return Departure(pod, "all nodes", seconds, at_least, every_ns / NS, COUNTER)
 
 
 def _asked(series: Sequence[Series], from_ns: int, to_ns: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from probe.advice.rule import (
@@ -112,9 +113,9 @@ def _best(propagation: float, shutdown: Shutdown) -> float:
     most, now = most_lameduck(shutdown), shutdown.lameduck
     fresh, fixed = (safe_lameduck(clients, propagation, shutdown) for clients in (Clients.FRESH, Clients.FIXED))
     best = max(fresh, fixed)
-    if best > most:  # no room for all: what is safe for fresh ports, and more only if that helps the fixed ones
+    if math.isinf(best) or best > most:  # not for all: what is safe for fresh ports, and more only where it helps fixed
         best = min(fresh, most)
-        if lost_for(Clients.FIXED, propagation, shutdown, most) < lost_for(Clients.FIXED, propagation, shutdown, best):
-            best = most
+        lost = [lost_for(Clients.FIXED, propagation, shutdown, lameduck) for lameduck in (best, most)]
+        best = most if lost[1] < lost[0] and math.isfinite(most) else best
     fits = grace_for(shutdown, now) <= shutdown.grace_period
     return now if best <= now and fits else best

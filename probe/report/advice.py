@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from probe.advice import Clients, Departure, Need, Platform, Recommendation, keeps_flows, margin_of
+from probe.advice.propagation import COUNTER
 from probe.advice.recommendation import QUICK
 from probe.advice.rule import DNS_STOP, GRACE_MARGIN
 from probe.report.units import plain
@@ -61,6 +62,11 @@ def _propagation(advice: Recommendation, found: Sequence[Departure]) -> list[str
     elif len(found) > 1:
         least, most = (f(one.seconds for one in found) for f in (min, max))
         lines.append(f"  D = {_s(advice.propagation)}, the longest ({least:.2f} to {most:.2f} s)")
+    if any(one.by == COUNTER for one in found):
+        lines += _wrapped(
+            "The counter has the queries of all clients, and those from fixed ports may come for longer: D may be"
+            " shorter. With `nsid` in the Corefile it is known exactly, and for each node."
+        )
     shutdown = advice.shutdown
     if math.isinf(shutdown.unready_after):
         readiness = {"health": "asks /health, which answers until lameduck is over", "none": "is not there"}
@@ -80,7 +86,8 @@ def _propagation(advice: Recommendation, found: Sequence[Departure]) -> list[str
 def _needs(advice: Recommendation) -> list[str]:
     rows = [("", "needed", "now", "")]
     for need in advice.needs:
-        needed = "none is" if math.isinf(need.safe) else f"{'> ' if advice.at_least else ''}{_s(need.safe)}"
+        needed = f"> {_s(need.least)}" if advice.at_least else _s(need.safe)
+        needed = "none is" if math.isinf(need.safe) else needed
         rows.append((WHO[need.clients], needed, _s(advice.lameduck_now), _verdict(need, advice)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"  {a:{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
@@ -135,7 +142,7 @@ def _setting(advice: Recommendation) -> list[str]:
     sums = f"preStop {_s(shutdown.pre_stop)} + lameduck {_s(advice.lameduck)} + {_s(DNS_STOP)} in which CoreDNS stops"
     grace = f"at least {advice.grace} s = {sums} + {_s(GRACE_MARGIN)}; it is {_s(shutdown.grace_period)}"
     lines = [
-        f"  lameduck      {_s(advice.lameduck)}{'' if advice.changes_lameduck else ', as it is'}",
+        f"  lameduck      {_s(advice.lameduck)}{_as_what(advice)}",
         f"  grace period  {grace}",
     ]
     if shutdown.grace_fixed:
@@ -148,6 +155,12 @@ def _setting(advice: Recommendation) -> list[str]:
                 " when a pod goes."
             )
     return lines + _remedy(advice)
+
+
+def _as_what(advice: Recommendation) -> str:
+    if not advice.changes_lameduck:
+        return ", as it is"
+    return ", to measure again" if advice.at_least else ""
 
 
 def _remedy(advice: Recommendation) -> list[str]:

@@ -161,8 +161,7 @@ class Careful:
         return name
 
     async def _all_is_quiet(self) -> None:
-        """Until the pod before has ended, and as many as there should be are Ready; for QUIET, if they had to be
-        waited for."""
+        """Until the pod before has ended and as many are Ready as there should be: for QUIET, if one was not yet."""
         shutdown = self.shutdown()
         free_from = self._deleted + _watched(shutdown)
         given_up = max(free_from, time.monotonic()) + REFILLS
@@ -207,10 +206,10 @@ async def _requests(pod: Target, namespace: str) -> int:
 
 
 async def measure(
-    plan: Plan, cluster: Careful, path: Path, view: View, command: str = ""
+    plan: Plan, cluster: Careful, path: Path, view: View, command: str = "", *, idle: bool = True
 ) -> tuple[Ending, dict[str, list[Reading]]]:
-    """Run it: how that ended, and each deleted pod's readings, in ns since t0."""
+    """Run it, see probe.scenario.run: how that ended, and each deleted pod's readings, in ns since t0."""
     engine = Engine()
-    ending = await run_plan(plan, path, view, engine, cluster, command)
+    ending = await run_plan(plan, path, view, engine, cluster, command, idle=idle)
     since = engine.t0_ns
     return ending, {pod: [(at - since, n) for at, n in mine] for pod, mine in cluster.readings.items()}
