@@ -15,7 +15,10 @@ from probe.cluster import Shutdown
 from probe.errors import UsageError
 
 _KUBECTL = "kubectl -n kube-system"
-_WAIT = "# wait two minutes: the pods load it by themselves, if the Corefile has `reload`"
+_WAIT = (
+    "# wait two minutes: the pods load it by themselves, if the Corefile has `reload`",
+    "# (CoreDNS before 1.9.4 is not Ready for a whole lameduck at each reload: upgrade it first)",
+)
 _BLOCK = "health {{\n    lameduck {}\n}}\n"
 
 
@@ -77,7 +80,7 @@ def _kubeadm(advice: Recommendation) -> str:
             f"{_KUBECTL} get configmap coredns -o yaml > coredns-before.yaml",
             f"{_KUBECTL} edit configmap coredns   # in the Corefile:",
             *_indented(_BLOCK.format(_go(advice.lameduck))),
-            _WAIT,
+            *_WAIT,
         ]
     return "\n".join([*lines, *_grace_of_deployment(advice)])
 
@@ -125,7 +128,7 @@ def _override(advice: Recommendation) -> str:
             f"{_KUBECTL} get configmap coredns -o yaml | grep 'import .*\\.override'   # must be there",
             f"{_KUBECTL} create configmap coredns-custom   # unless it is there",
             f"{_KUBECTL} patch configmap coredns-custom --type merge --patch '{_compact(data)}'",
-            _WAIT,
+            *_WAIT,
             "# a pod that ends must log `Going into lameduck mode for " + _go(advice.lameduck) + "`",
         ]
     return "\n".join([*lines, *_grace_of_deployment(advice)])
@@ -171,9 +174,10 @@ PLATFORMS: dict[str, Platform] = {
         fixed={"grace_fixed": "AKS takes back edits of the Deployment"},
     ),
     "gke": Platform(
-        keeps="GKE's own DNS is kube-dns, which has no lameduck: it goes on for its whole grace period of 30 s",
+        keeps="GKE's own DNS is kube-dns, which has no lameduck: it goes on for its whole grace period of 30 s"
+        " (kubernetes/kubernetes#45976)",
         patch=_nothing,
-        fixed={"lameduck": 30.0, "grace_period": 30.0, "grace_fixed": "GKE sets 30 s", "readiness": "none"},
+        fixed={"lameduck": 30.0, "grace_period": 30.0, "readiness": "kube-dns"},
         settable=False,
     ),
 }

@@ -21,11 +21,18 @@ WHO = {
 }
 
 
+READINESS = {
+    "health": "never while it serves: the readiness probe asks /health, which answers until lameduck is over",
+    "none": "never while it serves: there is no readiness probe",
+}
+READINESS_UNKNOWN = "not known: the readiness probe is not CoreDNS's"
+
+
 def advice_text(advice: Recommendation, found: Sequence[Departure], name: str, platform: Platform) -> str:
     """About 110 columns of printable characters, ends with a newline. `found` is empty if nothing was measured."""
     parts = [
         [headline(advice)],
-        ["HOW LATE NODES LEARN OF IT", *_propagation(advice, found)],
+        ["HOW LATE NODES LEARN THAT A POD GOES", *_propagation(advice, found)],
         ["LAMEDUCK THAT IS SAFE", *_needs(advice)],
         ["WHAT TO SET", *_setting(advice)],
     ]
@@ -56,12 +63,15 @@ def _propagation(advice: Recommendation, found: Sequence[Departure]) -> list[str
     lines = []
     for one in found:
         value = f"{'>= ' if one.at_least else ''}{one.seconds:.2f} s"
-        lines.append(f"  {plain(one.node)}: {value:>9}  {plain(one.pod)}, by {one.by}, seen every {_ms(one.every)}")
+        lines.append(f"  {value:>9} at {plain(one.node)}: {plain(one.pod)}, by {one.by}, seen every {_ms(one.every)}")
     if not found:
-        lines.append(f"  D = {_s(advice.propagation)}, as given")
-    elif len(found) > 1:
-        least, most = (f(one.seconds for one in found) for f in (min, max))
-        lines.append(f"  D = {_s(advice.propagation)}, the longest ({least:.2f} to {most:.2f} s)")
+        lines.append(f"  D = {_s(advice.propagation)}, as given, from its deletion to the last query that it is sent")
+    else:
+        least, equal = min(one.seconds for one in found), ">=" if advice.at_least else "="
+        spread = f", the longest of {len(found)} (from {_s(least)} on)" if len(found) > 1 else ""
+        lines.append(
+            f"  D {equal} {_s(advice.propagation)}{spread}, from its deletion to the last query that it was sent"
+        )
     if any(one.by == COUNTER for one in found):
         lines += _wrapped(
             "The counter has the queries of all clients, and those from fixed ports may come for longer: D may be"
@@ -69,8 +79,7 @@ def _propagation(advice: Recommendation, found: Sequence[Departure]) -> list[str
         )
     shutdown = advice.shutdown
     if math.isinf(shutdown.unready_after):
-        readiness = {"health": "asks /health, which answers until lameduck is over", "none": "is not there"}
-        lines.append(f"  R: never while it serves: the readiness probe {readiness[shutdown.readiness]}")
+        lines.append(f"  R: {READINESS.get(shutdown.readiness, READINESS_UNKNOWN)}")
     else:
         probe = f"/ready, {_s(shutdown.readiness_period)} x {shutdown.readiness_failures}"
         lines.append(f"  R = {_s(shutdown.unready_after)} at most, from SIGTERM until readiness fails ({probe})")
@@ -87,7 +96,7 @@ def _needs(advice: Recommendation) -> list[str]:
     rows = [("", "needed", "now", "")]
     for need in advice.needs:
         needed = f"> {_s(need.least)}" if advice.at_least else _s(need.safe)
-        needed = "none is" if math.isinf(need.safe) else needed
+        needed = "no lameduck is" if math.isinf(need.safe) else needed
         rows.append((WHO[need.clients], needed, _s(advice.lameduck_now), _verdict(need, advice)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"  {a:{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
@@ -128,7 +137,7 @@ def _verdict(need: Need, advice: Recommendation) -> str:
         return "safe"
     if not need.lost_now:
         return f"enough by {now - need.least:.2f} s, which is less than the margin"
-    lost = f"{_share(need, advice)} for {_s(need.lost_now)} when a pod goes"
+    lost = f"{_share(need, advice)} for up to {_s(need.lost_now)} when a pod goes"
     return lost if math.isinf(need.safe) else f"SHORT by {_s(need.safe - now)}: {lost}"
 
 
@@ -145,13 +154,15 @@ def _setting(advice: Recommendation) -> list[str]:
         f"  lameduck      {_s(advice.lameduck)}{_as_what(advice)}",
         f"  grace period  {grace}",
     ]
-    if shutdown.grace_fixed:
+    if not advice.settable:
+        lines = [f"  nothing can be set: lameduck is {_s(advice.lameduck)} here"]
+    elif shutdown.grace_fixed:
         room = f"there is room for a lameduck of {_s(advice.most)}"
         lines += _wrapped(f"The grace period cannot be changed ({plain(shutdown.grace_fixed)}): {room}.")
     for need in advice.needs:
         if need.lost_then and not advice.at_least:
             lines += _wrapped(
-                f"Still lost with it, {need.clients.value} ports: {_share(need, advice)} for {_s(need.lost_then)}"
+                f"Still lost with it, {need.clients.value} ports: {_share(need, advice)} for up to {_s(need.lost_then)}"
                 " when a pod goes."
             )
     return lines + _remedy(advice)
@@ -164,15 +175,22 @@ def _as_what(advice: Recommendation) -> str:
 
 
 def _remedy(advice: Recommendation) -> list[str]:
-    """What else helps fixed ports: to be seen sooner as not serving."""
+    """What else helps fixed ports: to be seen sooner as not serving; or what clients can do."""
     fixed = next(need for need in advice.needs if need.clients is Clients.FIXED)
-    if advice.at_least or fixed.safe <= advice.lameduck_now or not advice.quicker < fixed.safe - 5:
+    if advice.at_least or fixed.safe <= advice.lameduck_now:
+        return []
+    if advice.shutdown.grace_fixed or not advice.settable:
+        return _wrapped(
+            "What helps fixed ports here is on the clients' side: fewer queries to a port (c-ares: udp_max_queries), or"
+            " NodeLocal DNSCache, which asks by TCP."
+        )
+    if not advice.quicker < fixed.safe - QUICK[0]:
         return []
     period, failures = QUICK
     return _wrapped(
-        f"Better, where it can be set: a readiness probe on /ready (port 8181) with periodSeconds {period:g} and"
-        f" failureThreshold {failures}; then lameduck {_s(advice.quicker)} is safe for all. A pod in lameduck"
-        " answers from the records it had at SIGTERM: the shorter, the fresher."
+        f"Better: a readiness probe on /ready (port 8181), periodSeconds {period:g}, failureThreshold {failures}; then"
+        f" lameduck {_s(advice.quicker)} is safe for all. A pod in lameduck answers from the records it had at SIGTERM:"
+        " the shorter, the fresher."
     )
 
 
