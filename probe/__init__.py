@@ -20,6 +20,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     4 timeline     columns + marks -> windows of disruption
     4 doubts       what the prober did wrong itself, and which lanes that could hide
     5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers
+    5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
     6 live         the run while it goes: a table on a terminal, else a line every 5 s

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from probe.advice import PLATFORMS
 from probe.errors import UsageError
 from probe.report import REPORTS
 from probe.scenario.adhoc import DEFAULT_NAME
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 RATES = "Rates"
 AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
+PROPAGATION = "How late nodes learn of a pod's end"
 MANY = "Many processes, many machines"
 EXPECT_HELP = (
     "What is good: answer, nodata, nxdomain, servfail, refused, truncated, or some of them joined by |; any; pinned,"
@@ -69,6 +71,10 @@ STEP_HELP = "How long each rate is asked (default 5s)."
 PRECISION_HELP = "How near the rates that met and missed are in the end (default 5%)."
 FOLDER_HELP = "The folder of the run files, one for each rate (default dnsprobe-capacity-TIME in this folder)."
 FOUND_HELP = "Write what was found as JSON, too; - is stdout."
+PLATFORM_HELP = f"Who keeps CoreDNS's settings: {', '.join(PLATFORMS)} (default kubeadm)."
+REPEATS_HELP = "Delete so many pods, one after the other; the longest counts (default 1)."
+KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
+ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
 
 LETTERS = {
@@ -126,6 +132,10 @@ Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
 InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
+PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]
+Repeats = Annotated[str, option(PROPAGATION, "", "--repeats", "N", REPEATS_HELP)]
+Known = Annotated[str, option(PROPAGATION, "", "--propagation", "TIME", KNOWN_HELP)]
+
 Lowest = Annotated[OneText, option(RATES, "", "--from", "RATE", "The first rate (default 1000).")]
 Highest = Annotated[OneText, option(RATES, "", "--to", "RATE", "The last one (default 1M).")]
 StepLength = Annotated[OneText, option(RATES, "", "--step-length", "TIME", STEP_HELP)]
@@ -143,6 +153,7 @@ Folder = Annotated[str, option(RESULT, "-o", "--out", "FOLDER", FOLDER_HELP)]
 Partial = Annotated[bool, flag(RESULT, "", "--partial", PARTIAL_HELP)]
 Format = Annotated[str, option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)]
 JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
+AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]

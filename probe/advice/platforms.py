@@ -1,0 +1,184 @@
+"""A Recommendation -> the change in the form that a platform keeps, and what the platform itself decides.
+
+Facts: reference, 1.3 and 5.2. That `health` may stand twice in a server block, the last lameduck counting, is CoreDNS's
+plugin/health/setup.go (the same in 1.9.3 and 1.15.0; tried with 1.15.0); that imports are reloaded too, plugin/reload.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from probe.advice.recommendation import Recommendation
+from probe.cluster import Shutdown
+from probe.errors import UsageError
+
+_KUBECTL = "kubectl -n kube-system"
+_WAIT = (
+    "# wait two minutes: the pods load it by themselves, if the Corefile has `reload`",
+    "# (CoreDNS before 1.9.4 is not Ready for a whole lameduck at each reload: upgrade it first)",
+)
+_BLOCK = "health {{\n    lameduck {}\n}}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Who keeps CoreDNS's objects.
+
+    keeps: a sentence on what survives the platform's upgrades; patch: commands and files, to be pasted, with comments.
+    usual: how its pods end unless somebody changed it, where that is not as with kubeadm, as values of the lab; fixed:
+    what of Shutdown cannot be changed; settable: whether lameduck can be.
+    """
+
+    keeps: str
+    patch: Callable[[Recommendation], str]
+    usual: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, float | str] = field(default_factory=dict)
+    settable: bool = True
+
+    @property
+    def usual_settings(self) -> list[str]:
+        """`usual` as settings: lab.lameduck=10s."""
+        return [f"lab.{name}={value}" for name, value in self.usual.items()]
+
+    def seen(self, shutdown: Shutdown) -> Shutdown:
+        """The same with what the platform decides."""
+        return replace(shutdown, **self.fixed)  # type: ignore[arg-type]
+
+
+def platform_of(name: str) -> Platform:
+    """UsageError names those there are."""
+    if name not in PLATFORMS:
+        raise UsageError(f"{name!r}: say {', '.join(PLATFORMS)}")
+    return PLATFORMS[name]
+
+
+def _go(lameduck: float) -> str:
+    """Go's time.ParseDuration: 12s, 4.6s."""
+    return f"{lameduck:g}s"
+
+
+def _compact(tree: object) -> str:
+    return json.dumps(tree, separators=(",", ":"))
+
+
+def _grace_of_deployment(advice: Recommendation) -> list[str]:
+    if not advice.raises_grace:
+        return []
+    spec = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": advice.grace}}}}
+    return [
+        "# this replaces all pods, and those that go still have the old grace period",
+        f"{_KUBECTL} patch deployment coredns --patch '{_compact(spec)}'",
+    ]
+
+
+def _kubeadm(advice: Recommendation) -> str:
+    lines: list[str] = []
+    if advice.changes_lameduck:
+        lines += [
+            f"{_KUBECTL} get configmap coredns -o yaml > coredns-before.yaml",
+            f"{_KUBECTL} edit configmap coredns   # in the Corefile:",
+            *_indented(_BLOCK.format(_go(advice.lameduck))),
+            *_WAIT,
+        ]
+    return "\n".join([*lines, *_grace_of_deployment(advice)])
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in text.splitlines()]
+
+
+def _helm(advice: Recommendation) -> str:
+    lines = ["# in the values of the chart coredns/coredns:"]
+    if advice.raises_grace:
+        lines.append(f"terminationGracePeriodSeconds: {advice.grace}")
+    if advice.changes_lameduck:
+        lines += [
+            "servers:            # a list is replaced as a whole: keep all the rest of it",
+            "- plugins:",
+            "  - name: health",
+            "    configBlock: |-",
+            f"      lameduck {_go(advice.lameduck)}",
+        ]
+    return "\n".join([*lines, "# then: helm -n kube-system upgrade RELEASE coredns/coredns -f values.yaml"])
+
+
+def _eks(advice: Recommendation) -> str:
+    block = _BLOCK.format(_go(advice.lameduck))
+    return "\n".join(
+        [
+            f"{_KUBECTL} get configmap coredns -o jsonpath='{{.data.Corefile}}' > Corefile",
+            "# in Corefile:",
+            *_indented(block),
+            "aws eks describe-addon --cluster-name CLUSTER --addon-name coredns \\",
+            "    --query addon.configurationValues --output text > values.json   # if it is None: write {} into it",
+            "aws eks update-addon --cluster-name CLUSTER --addon-name coredns --resolve-conflicts PRESERVE \\",
+            "    --configuration-values \"$(jq --rawfile corefile Corefile '.corefile = $corefile' values.json)\"",
+        ]
+    )
+
+
+def _override(advice: Recommendation) -> str:
+    """The ConfigMap that k3s and AKS leave to people; its files are imported into CoreDNS's first server block."""
+    lines: list[str] = []
+    if advice.changes_lameduck:
+        data = {"data": {"lameduck.override": _BLOCK.format(_go(advice.lameduck))}}
+        lines += [
+            f"{_KUBECTL} get configmap coredns -o yaml | grep 'import .*\\.override'   # must be there",
+            f"{_KUBECTL} create configmap coredns-custom   # unless it is there",
+            f"{_KUBECTL} patch configmap coredns-custom --type merge --patch '{_compact(data)}'",
+            *_WAIT,
+            "# a pod that ends must log `Going into lameduck mode for " + _go(advice.lameduck) + "`",
+        ]
+    return "\n".join([*lines, *_grace_of_deployment(advice)])
+
+
+def _nothing(_: Recommendation) -> str:
+    return ""
+
+
+PLATFORMS: dict[str, Platform] = {
+    "kubeadm": Platform(
+        keeps="`kubeadm upgrade` keeps or migrates the Corefile, but may apply its own template to the Deployment:"
+        " look at terminationGracePeriodSeconds after it",
+        patch=_kubeadm,
+    ),
+    "helm": Platform(
+        keeps="the release's values are kept; what is edited in the cluster is overwritten by the next upgrade",
+        patch=_helm,
+        usual={"lameduck": "10s", "readiness_period": "5s", "readiness_failures": "1"},
+    ),
+    "eks": Platform(
+        keeps="the add-on keeps its configuration values; `aws eks describe-addon-configuration` says what they may be"
+        " (the Corefile can be among them, the grace period cannot: aws/containers-roadmap#2595)",
+        patch=_eks,
+        fixed={"grace_period": 30.0, "grace_fixed": "the EKS add-on sets 30 s"},
+    ),
+    "k3s": Platform(
+        keeps="the ConfigMap coredns is written anew at each start of a server, coredns-custom is not"
+        " (k3s-io/k3s#4397); look whether a change of the Deployment survives such a start",
+        patch=_override,
+        usual={"lameduck": "0s", "readiness_period": "2s", "readiness_failures": "3"},
+    ),
+    "openshift": Platform(
+        keeps="the DNS operator sets lameduck to 20 s, a constant: it cannot be changed",
+        patch=_nothing,
+        usual={"readiness_period": "3s", "readiness_failures": "3"},
+        fixed={"lameduck": 20.0, "grace_period": 30.0},
+        settable=False,
+    ),
+    "aks": Platform(
+        keeps="AKS takes back every edit but those of coredns-custom (coredns/coredns#4851)",
+        patch=_override,
+        fixed={"grace_fixed": "AKS takes back edits of the Deployment"},
+    ),
+    "gke": Platform(
+        keeps="GKE's own DNS is kube-dns, which has no lameduck: it goes on for its whole grace period of 30 s"
+        " (kubernetes/kubernetes#45976)",
+        patch=_nothing,
+        fixed={"lameduck": 30.0, "grace_period": 30.0, "readiness": "kube-dns"},
+        settable=False,
+    ),
+}
+"""By --platform; a new one: what it decides, the form of its change, a line here."""

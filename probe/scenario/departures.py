@@ -1,0 +1,215 @@
+"""A cluster, how often -> pods deleted in turn while the Service is asked: a run file, and what these pods counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+from probe.advice import serves_for
+from probe.advice.propagation import Reading
+from probe.cluster import Cluster, Happened, Shutdown
+from probe.cluster.zone import METRICS_PORT
+from probe.engine import Engine
+from probe.errors import EnvironmentProblem, UsageError
+from probe.linux import in_network
+from probe.model import NS, Target
+from probe.scenario.file import read_scenario_text
+from probe.scenario.plan import Plan
+from probe.scenario.run import Ending, View
+from probe.scenario.run import run as run_plan
+from probe.scenario.steps import OLDEST, Step
+
+SCENARIO = """\
+# Measures how long nodes go on sending queries to a pod that was deleted.
+# Changes: the oldest CoreDNS pod is deleted.
+# Undone: none needed: the Deployment replaces it.
+name: recommend
+duration: 10s
+lanes:
+  - name: vip-udp-fresh
+    target: service
+    ports: fresh
+    rate: 150 # 50 for each replica, up to 500
+    nsid: true
+    timeout: 1s
+    questions: &names [kubernetes.default.svc.cluster.local]
+  - name: pods # past the Service: until when a pod answers at all
+    target: pods
+    ports: fresh
+    rate: 20
+    nsid: true
+    timeout: 1s
+    questions: *names
+"""
+PER_POD = Fraction(50)
+"""Queries a second through the Service for each replica: a pod is heard every 20 ms."""
+MOST = Fraction(500)
+"""Queries a second through one Service, however many replicas there are."""
+
+QUIET = 3.0
+"""Seconds before a deletion in which every replica was Ready."""
+AFTER = 2.0
+"""Seconds for which a pod is watched after it should have stopped answering."""
+STARTS = 10.0
+"""Seconds in a plan for the replacement to become Ready."""
+REFILLS = 120.0
+"""Seconds after which a pod that is not replaced is a fault of the cluster."""
+
+LEAST_SERVED = 10.0
+"""Seconds for which a deleted pod must answer on a cluster that somebody uses."""
+
+EVERY = 0.2
+"""Seconds between two readings of a pod's counter."""
+_COUNTER = b"coredns_dns_requests_total{"
+MOST_REPEATS = 20
+
+
+def plan_of(shutdown: Shutdown, base: Plan, repeats: int) -> Plan:
+    """As many deletions as asked for, each pod watched beyond its end."""
+    delete, watch = Step("delete_pod", text=OLDEST), Step("wait", number=round(_watched(shutdown) * NS))
+    steps = (Step("wait", number=round(QUIET * NS)), delete, *(watch, delete) * (repeats - 1))
+    lasts = QUIET + _watched(shutdown) * repeats + (STARTS + QUIET) * (repeats - 1)
+    rate = min(PER_POD * shutdown.replicas, MOST)
+    lanes = tuple(replace(lane, rate=rate) if lane.target == "service" else lane for lane in base.lanes)
+    return replace(base, steps=steps, duration_ns=round(lasts * NS), lanes=lanes)
+
+
+def _watched(shutdown: Shutdown) -> float:
+    """Seconds from a deletion until that pod need not be watched any more."""
+    return serves_for(shutdown, shutdown.lameduck) + AFTER
+
+
+def base_plan(settings: list[str]) -> Plan:
+    """The scenario with `lab.NAME=VALUE` put in; ScenarioError or UsageError for what is none."""
+    for setting in settings:
+        if not setting.startswith("lab."):
+            raise UsageError(f"--set {setting!r}: here the lab alone can be set: lab.lameduck=15s")
+    return read_scenario_text("recommend", SCENARIO, settings)
+
+
+def check(shutdown: Shutdown, harmless: bool) -> None:
+    """EnvironmentProblem where deleting a pod could be an outage."""
+    if shutdown.replicas < 2:
+        raise EnvironmentProblem(
+            "there is one replica: with none beside it nodes go on sending to a pod that ends, and then nobody answers:"
+            " scale to 2 first"
+        )
+    served = serves_for(shutdown, shutdown.lameduck)
+    if served < LEAST_SERVED and not harmless:
+        raise EnvironmentProblem(
+            f"a deleted pod answers for {served:g} s only (lameduck {shutdown.lameduck:g} s, preStop"
+            f" {shutdown.pre_stop:g} s, grace period {shutdown.grace_period:g} s): deleting one could lose queries:"
+            " set lameduck to 15s first and grace to 21 s at least, or say --propagation"
+        )
+
+
+@dataclass(slots=True)
+class Careful:
+    """A cluster that deletes a pod only while all replicas are Ready, and from then on reads that pod's counter."""
+
+    inner: Cluster
+    harmless: bool = False
+    """Nobody depends on this cluster's DNS."""
+    readings: dict[str, list[Reading]] = field(default_factory=dict)
+    namespaces: tuple[str, ...] = ("",)
+    _polls: list[asyncio.Task[None]] = field(default_factory=list)
+    _deleted: float = -math.inf
+
+    async def start(self) -> None:
+        await self.inner.start()
+        self.namespaces = self.inner.namespaces
+        check(self.shutdown(), self.harmless)
+
+    async def stop(self) -> None:
+        for poll in self._polls:
+            poll.cancel()
+        await asyncio.gather(*self._polls, return_exceptions=True)
+        await self.inner.stop()
+
+    def targets(self, selector: str) -> list[Target]:
+        return self.inner.targets(selector)
+
+    def happened(self) -> AsyncIterator[Happened]:
+        return self.inner.happened()
+
+    def facts(self) -> dict[str, str]:
+        return self.inner.facts()
+
+    def shutdown(self) -> Shutdown:
+        return self.inner.shutdown()
+
+    async def scale(self, replicas: int) -> None:
+        await self.inner.scale(replicas)
+
+    async def restart(self) -> None:
+        await self.inner.restart()
+
+    async def delete_pod(self, pod: str = "") -> str:
+        await self._all_is_quiet()
+        pods = {target.name: target for target in self.targets("pods")}
+        name = await self.inner.delete_pod(pod)
+        self._deleted = time.monotonic()
+        if name in pods:
+            self._polls.append(asyncio.create_task(self._count(pods[name])))
+        return name
+
+    async def _all_is_quiet(self) -> None:
+        """Until the pod before has ended and as many are Ready as there should be: for QUIET, if one was not yet."""
+        shutdown = self.shutdown()
+        free_from = self._deleted + _watched(shutdown)
+        given_up = max(free_from, time.monotonic()) + REFILLS
+        while (ready := len(self.targets("pods"))) < shutdown.replicas or time.monotonic() < free_from:
+            if ready < shutdown.replicas:
+                free_from = max(free_from, time.monotonic() + QUIET)
+            if time.monotonic() > given_up:
+                raise EnvironmentProblem(
+                    f"{REFILLS:g} s after a pod should have been replaced {ready} of {shutdown.replicas} replicas are"
+                    " Ready: look why the new one is not"
+                )
+            await asyncio.sleep(0.1)
+
+    async def _count(self, pod: Target) -> None:
+        """Read its counter until it is closed. Instants are CLOCK_MONOTONIC."""
+        mine = self.readings.setdefault(pod.name, [])
+        due = time.monotonic()
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            while True:
+                mine.append((time.monotonic_ns(), await _requests(pod, pod.vantage or self.namespaces[0])))
+                due += EVERY
+                await asyncio.sleep(due - time.monotonic())
+
+
+async def _requests(pod: Target, namespace: str) -> int:
+    """How many queries a pod has had so far, by its own count; OSError once it does not say."""
+    with in_network(namespace) if namespace else contextlib.nullcontext():
+        sock = socket.socket(socket.AF_INET6 if ":" in pod.address else socket.AF_INET, socket.SOCK_STREAM)
+    with sock:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(1):
+            await loop.sock_connect(sock, (pod.address, METRICS_PORT))
+            request = f"GET /metrics HTTP/1.0\r\nHost: {pod.address}\r\nConnection: close\r\n\r\n"
+            await loop.sock_sendall(sock, request.encode())
+            page = bytearray()
+            while part := await loop.sock_recv(sock, 65536):
+                page += part
+    if b"\r\n\r\n" not in page:
+        raise OSError("no answer")
+    return sum(int(float(line.split()[-1])) for line in page.splitlines() if line.startswith(_COUNTER))
+
+
+async def measure(
+    plan: Plan, cluster: Careful, path: Path, view: View, command: str = "", *, idle: bool = True
+) -> tuple[Ending, dict[str, list[Reading]]]:
+    """Run it, see probe.scenario.run: how that ended, and each deleted pod's readings, in ns since t0."""
+    engine = Engine()
+    ending = await run_plan(plan, path, view, engine, cluster, command, idle=idle)
+    since = engine.t0_ns
+    return ending, {pod: [(at - since, n) for at, n in mine] for pod, mine in cluster.readings.items()}
