@@ -17,6 +17,7 @@ from probe.model import NS, Target, TargetKind
 from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.fields import Name, Part, Port, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
+from probe.scenario.matrix import MatrixKeys
 from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, seconds_text, whole
 from probe.scenario.steps import Step, read_step, waited_ns
@@ -102,6 +103,7 @@ class _Scenario(Part):
     lanes: Annotated[list[LaneKeys], Field(min_length=1, max_length=100)]
     steps: list[Annotated[Step, BeforeValidator(_step)]] = Field([])
     objectives: list[Text] = Field([])
+    matrix: MatrixKeys | None = None
 
 
 def read_scenario(path: str, settings: list[str] | None = None) -> Plan:
@@ -113,7 +115,11 @@ def read_scenario(path: str, settings: list[str] | None = None) -> Plan:
 
 def read_scenario_text(name: str, text: str, settings: list[str]) -> Plan:
     """read_scenario() from text; `name` stands for the file in errors."""
-    document = override(parse_document(name, text), settings)
+    return read_document(override(parse_document(name, text), settings), text, settings)
+
+
+def read_document(document: Document, text: str, settings: list[str]) -> Plan:
+    """The plan of a document; its text and the settings that were put into it are kept."""
     try:
         scenario = _Scenario.model_validate(document.tree)
     except ValidationError as problems:
@@ -185,6 +191,7 @@ def _keys_at(place: Place) -> list[str]:
         "questions": QuestionKeys,
         "ramp": RampKeys,
         "rates": PaceKeys,
+        "matrix": MatrixKeys,
     }
     words = [step for step in place if isinstance(step, str)]
     part = parts[words[-1]] if words else _Scenario
