@@ -22,6 +22,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
+    6 sweep/       a scenario's matrix -> every cell a run, in one file -> which setting is right
     6 live         the run while it goes: a table on a terminal, else a line every 5 s
     7 cli          the commands
 

@@ -53,6 +53,9 @@ GSO_HELP = "Let 2 to 64 queries leave as one burst (UDP_SEGMENT): less work for 
 LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine (lab.backend)."
 DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+REPEATS_HELP = "Of a matrix: how often each cell is run (default its own); more continue a sweep."
+JOBS_HELP = "Of a matrix: how many cells run at a time (default what this machine bears)."
+CELL_HELP = "Of a sweep: that run, CELL or CELL.REPEAT, instead of the table."
 WORKERS_HELP = f"Worker processes, 1 to {MOST_WORKERS} (default 1)."
 SHARD_HELP = (
     "Ask this slice of the rows alone, counted from 0: 0/4 to 3/4 on four machines"
@@ -125,6 +128,10 @@ Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
 
 InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
+
+Repeats = Annotated[OneText, option(SCENARIO, "", "--repeats", "N", REPEATS_HELP)]
+Jobs = Annotated[OneText, option(SCENARIO, "", "--jobs", "N", JOBS_HELP)]
+OneCell = Annotated[str, option(RESULT, "", "--cell", "CELL", CELL_HELP)]
 
 Lowest = Annotated[OneText, option(RATES, "", "--from", "RATE", "The first rate (default 1000).")]
 Highest = Annotated[OneText, option(RATES, "", "--to", "RATE", "The last one (default 1M).")]
