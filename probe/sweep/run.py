@@ -151,7 +151,7 @@ class _Going:
             self.file.record(made)
             self._tell(made)
             if self.failures == HOPELESS and not self.successes:
-                raise EnvironmentProblem(f"{HOPELESS} runs in a row could not be made: {made.why}")
+                raise EnvironmentProblem(f"{HOPELESS} runs could not be made, and none could: {made.why}")
 
     async def _make(self, turn: Turn) -> Made | None:
         """One run; None if it was interrupted."""
