@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from probe.cluster import Happened
-from probe.cluster.lab import Lab
 from probe.cluster.images import find_coredns
-from probe.cluster.settings import LabSettings
+from probe.cluster.lab import Lab
+from probe.cluster.settings import Delay, LabSettings
 from probe.cluster.zone import HEALTH_PORT, READY_PORT, wire_name
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, Target
@@ -34,7 +34,7 @@ def settings(**given: object) -> LabSettings:
         "coredns": "stand-in",
         "lameduck": 0.0,
         "readiness_period": 0.2,
-        "propagation": 0.2,
+        "propagation": (Delay(0.2),),
         "teardown": 0.2,
     }
     return LabSettings(**(quick | given))  # type: ignore[arg-type]
@@ -243,7 +243,7 @@ def test_one_of_three_pods_removed_without_lameduck_loses_a_third_until_the_prox
         assert 15 < len(failures) < 52
         assert all(deleted.at - 0.02 * NS < due < programmed.at + 0.02 * NS for due in failures)
 
-    play_each(story, propagation=1.0)
+    play_each(story, propagation=(Delay(1.0),))
 
 
 def test_a_lameduck_above_the_propagation_delay_loses_nothing() -> None:
@@ -254,7 +254,7 @@ def test_a_lameduck_above_the_propagation_delay_loses_nothing() -> None:
         await lab.at("pod_exited")
         assert lost(await drawing) == []
 
-    play_each(story, propagation=0.5, lameduck=1.2)
+    play_each(story, propagation=(Delay(0.5),), lameduck=1.2)
 
 
 def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> None:
@@ -534,7 +534,7 @@ def test_a_program_that_is_killed_takes_its_lab_with_it() -> None:
     script = (
         "import asyncio, sys\n"
         "from probe.cluster.lab import Lab\n"
-        "from probe.cluster.settings import LabSettings\n"
+        "from probe.cluster.settings import Delay, LabSettings\n"
         "async def main():\n"
         "    await Lab(LabSettings(coredns='stand-in', replicas=2)).start()\n"
         "    print('built', flush=True)\n"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from probe.advice import by_counter
+from probe.cluster.images import find_coredns
 from probe.cluster.lab import Lab
-from probe.cluster.pods import find_coredns
 from probe.errors import EnvironmentProblem
 from probe.live import Lines
 from probe.runfile import open_run

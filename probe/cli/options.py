@@ -55,6 +55,9 @@ GSO_HELP = "Let 2 to 64 queries leave as one burst (UDP_SEGMENT): less work for 
 LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine (lab.backend)."
 DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+REPEATS_HELP = "Of a matrix: how often each cell is run (default its own); more continue a sweep."
+JOBS_HELP = "Of a matrix: how many cells run at a time (default what this machine bears)."
+CELL_HELP = "Of a sweep: that run, CELL or CELL.REPEAT, instead of the table."
 WORKERS_HELP = f"Worker processes, 1 to {MOST_WORKERS} (default 1)."
 SHARD_HELP = (
     "Ask this slice of the rows alone, counted from 0: 0/4 to 3/4 on four machines"
@@ -72,7 +75,7 @@ PRECISION_HELP = "How near the rates that met and missed are in the end (default
 FOLDER_HELP = "The folder of the run files, one for each rate (default dnsprobe-capacity-TIME in this folder)."
 FOUND_HELP = "Write what was found as JSON, too; - is stdout."
 PLATFORM_HELP = f"Who keeps CoreDNS's settings: {', '.join(PLATFORMS)} (default kubeadm)."
-REPEATS_HELP = "Delete so many pods, one after the other; the longest counts (default 1)."
+DELETIONS_HELP = "Delete so many pods, one after the other; the longest counts (default 1)."
 KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
@@ -133,8 +136,12 @@ InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
 PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]
-Repeats = Annotated[str, option(PROPAGATION, "", "--repeats", "N", REPEATS_HELP)]
+Deletions = Annotated[str, option(PROPAGATION, "", "--repeats", "N", DELETIONS_HELP)]
 Known = Annotated[str, option(PROPAGATION, "", "--propagation", "TIME", KNOWN_HELP)]
+
+Repeats = Annotated[OneText, option(SCENARIO, "", "--repeats", "N", REPEATS_HELP)]
+Jobs = Annotated[OneText, option(SCENARIO, "", "--jobs", "N", JOBS_HELP)]
+OneCell = Annotated[str, option(RESULT, "", "--cell", "CELL", CELL_HELP)]
 
 Lowest = Annotated[OneText, option(RATES, "", "--from", "RATE", "The first rate (default 1000).")]
 Highest = Annotated[OneText, option(RATES, "", "--to", "RATE", "The last one (default 1M).")]

@@ -40,7 +40,7 @@ def recommend(
     lab: options.InLab = False,
     setting: options.Settings = None,
     platform: options.PlatformName = "kubeadm",
-    repeats: options.Repeats = "1",
+    repeats: options.Deletions = "1",
     propagation: options.Known = "",
     out: options.RunFile = "",
     json_file: options.AdviceFile = "",

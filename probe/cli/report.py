@@ -9,15 +9,20 @@ import typer
 
 from probe.cli import options
 from probe.cli.output import check_format, check_json, print_report
+from probe.cli.sweep import check_sweep_format, print_sweep
 from probe.doubts import doubts_of
+from probe.errors import UsageError
 from probe.runfile import merge as merge_shards
 from probe.runfile import open_run
 from probe.scenario.run import check_path
+from probe.sweep.reader import is_sweep, open_sweep, run_in
 
 EXAMPLES = options.examples(
     "dnsprobe report run.db",
     "dnsprobe report run.db --format json | jq .totals",
     "dnsprobe report run.db --format dnsperf",
+    "dnsprobe report sweep.db",
+    "dnsprobe report sweep.db --cell 17.2",
 )
 
 
@@ -25,13 +30,25 @@ def report(
     file: Annotated[
         str, typer.Argument(help="What `dnsprobe run` wrote, even if it was cut short.", show_default=False)
     ],
+    cell: options.OneCell = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
 ) -> None:
-    """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive."""
+    """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive.
+
+    Of a sweep the table, and 0; 3 if a run of it is inconclusive or not made yet, 4 if one could not be made.
+    """
+    path = Path(file)
+    swept = is_sweep(path)
+    if swept and not cell:
+        check_sweep_format(form)
+        check_json(json_file, path)
+        raise typer.Exit(print_sweep(open_sweep(path), form, json_file))
+    if cell and not swept:
+        raise UsageError(f"--cell {cell}: {file} is no sweep: leave it out")
     check_format(form)
-    check_json(json_file, Path(file))
-    raise typer.Exit(print_report(open_run(file), form, json_file))
+    check_json(json_file, path)
+    raise typer.Exit(print_report(run_in(path, cell) if swept else open_run(file), form, json_file))
 
 
 MERGE_EXAMPLES = options.examples("dnsprobe merge -o all.db shard0.db shard1.db", "dnsprobe merge -o all.db shard*.db")

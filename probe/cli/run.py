@@ -18,6 +18,7 @@ from rich.text import Text
 from probe.book import by_type
 from probe.cli import options
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
+from probe.cli.sweep import Asked, sweep
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EnvironmentProblem, UsageError
@@ -25,8 +26,10 @@ from probe.live import fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.adhoc import Options, plan_of
+from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
 from probe.scenario.load import ceiling_of, load_text
+from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
     CEILING,
     Plan,
@@ -47,6 +50,7 @@ EXAMPLES = options.examples(
     "dnsprobe run scale-down --lab",
     "dnsprobe run scale-down --lab --set lab.lameduck=0s --set lab.proxy_mode=ipvs",
     "dnsprobe run my.yaml --lab --dry-run",
+    "dnsprobe run my-matrix.yaml --lab --repeats 5 -o sweep.db",
     "dnsprobe run -s 127.0.0.1 -p 5353 -d names.txt -Q 1000 -l 30 -o run.db",
     "dnsprobe run -s 10.96.0.10 -n example.com --type A --type AAAA -m tcp --ports reused --json -",
     "dnsprobe run -s 10.96.0.10 -n nothing.example.com --expect nxdomain --fail 'p99 > 50ms'",
@@ -83,6 +87,8 @@ def run(
     lab: options.InLab = False,
     setting: options.Settings = None,
     dry_run: options.DryRun = False,
+    repeats: options.Repeats = None,
+    jobs: options.Jobs = None,
     workers: options.Workers = "1",
     shard: options.Shard = "",
     start_at: options.StartAt = "",
@@ -96,18 +102,30 @@ def run(
 
     A scenario, or a server with dnsperf's letters. There is no limit on outstanding queries, but under -Q max.
     """
-    check_format(form)
     asked = options.given(
         servers=server, port=port, datafile=data, names=name, types=qtype, expect=expect,
         rate=rate, length=length, timeout=timeout, transport=transport, ports=ports,
         search=search, ndots=ndots, edns=edns, dnssec=dnssec, nsid=nsid, external=external,
         ramp=ramp, arrivals=arrivals, max_inflight=max_inflight, pair=pair, gso=gso,
     )  # fmt: skip
+    ceiling, processes = options.typed("--max-qps", max_qps, ceiling_of), options.typed("-T", workers, workers_of)
+    swept = options.given(
+        repeats=repeats and options.typed("--repeats", repeats, repeats_of),
+        jobs=jobs and options.typed("--jobs", jobs, jobs_of),
+    )
+    if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
+        if shard or start_at:
+            raise UsageError(f"{'--shard' if shard else '--start-at'}: not with a matrix, which is many runs")
+        objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
+        how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
+        raise typer.Exit(sweep(matrix, how, dry_run))
+    check_format(form)
     plan = _plan(scenario, asked, setting or [], lab, dry_run)
+    for option in swept:
+        raise UsageError(f"--{option}: goes with a scenario that has a matrix")
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
-    check_ceiling(expected_series(plan), options.typed("--max-qps", max_qps, ceiling_of))
-    processes = options.typed("-T", workers, workers_of)
+    check_ceiling(expected_series(plan), ceiling)
     plan = _in_shard(shard, plan)
     at_unix_ns = (
         options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None

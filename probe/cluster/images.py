@@ -17,6 +17,7 @@ from probe.cluster.network import Network
 from probe.cluster.zone import Corefile
 from probe.errors import EnvironmentProblem, UsageError
 
+
 def find_coredns() -> Path | None:
     """The real CoreDNS: DNSPROBE_COREDNS, else `coredns` on PATH, else where `make coredns` puts it; None if missing.
 

@@ -45,25 +45,7 @@ def _check(settings: LabSettings) -> None:
     """UsageError for what no lab can be built from."""
     _checked_replicas(settings.replicas)
     sessions_of(settings)
-    if settings.backend not in NETWORKS:
-        raise UsageError(f"lab setting backend {settings.backend!r}: say {' or '.join(NETWORKS)}")
-    if settings.backend == "netns" and settings.proxy_mode != "iptables":
-        raise UsageError(
-            f"lab setting proxy_mode {settings.proxy_mode}: with backend netns it is iptables alone;"
-            " the loopback backend models IPVS"
-        )
-    if settings.backend != "netns":
-        for name, given in (("ip_family", settings.ip_family != "ipv4"), ("nodelocal", settings.nodelocal)):
-            if given:
-                raise UsageError(f"lab setting {name}: needs lab.backend: netns (root)")
-    if settings.nodelocal and (settings.ip_family != "ipv4" or settings.coredns == "stand-in"):
-        raise UsageError("lab setting nodelocal: needs a real CoreDNS, and ip_family ipv4")
-    proxies = settings.nodes if settings.backend == "netns" else 1
-    if len(settings.propagation) not in (1, proxies):
-        raise UsageError(
-            f"lab setting propagation: {len(settings.propagation)} delays for {proxies} nodes with a proxy: say one for"
-            " all, or one for each (the loopback backend has one proxy)"
-        )
+    _check_backend(settings)
     for name in (field.name for field in dataclasses.fields(settings)):
         value = getattr(settings, name)
         if isinstance(value, int | float) and value < 0:
@@ -76,6 +58,29 @@ def _check(settings: LabSettings) -> None:
         raise UsageError(f"lab setting port {settings.port}: 1 to 65535")
     if not 1 <= settings.nodes <= MAX_NODES:
         raise UsageError(f"lab setting nodes {settings.nodes}: 1 to {MAX_NODES}")
+
+
+def _check_backend(settings: LabSettings) -> None:
+    """UsageError for what its backend does not have."""
+    if settings.backend not in NETWORKS:
+        raise UsageError(f"lab setting backend {settings.backend!r}: say {' or '.join(NETWORKS)}")
+    if settings.backend == "netns" and settings.proxy_mode != "iptables":
+        raise UsageError(
+            f"lab setting proxy_mode {settings.proxy_mode}: with backend netns it is iptables alone;"
+            " the loopback backend models IPVS"
+        )
+    if settings.backend != "netns" and settings.ip_family != "ipv4":
+        raise UsageError(f"lab setting ip_family {settings.ip_family}: needs lab.backend: netns (root)")
+    if settings.nodelocal and (settings.backend, settings.ip_family) != ("netns", "ipv4"):
+        raise UsageError("lab setting nodelocal: needs lab.backend: netns (root), and ip_family ipv4")
+    if settings.nodelocal and choose_coredns(settings.coredns) is None:
+        raise EnvironmentProblem("lab setting nodelocal: needs the real CoreDNS: run `make coredns`")
+    proxies = settings.nodes if settings.backend == "netns" else 1
+    if len(settings.propagation) not in (1, proxies):
+        raise UsageError(
+            f"lab setting propagation: {len(settings.propagation)} delays, but nodes with a proxy: {proxies}; say one"
+            " for all, or one for each (the loopback backend has one proxy)"
+        )
 
 
 _ALWAYS_SAID = ("replicas", "lameduck", "propagation", "proxy_mode", "kubernetes")

@@ -18,7 +18,7 @@ class Loopback:
     """A free block of addresses, the Service at .10 and pods from .20 on, with a Vip in front of them."""
 
     family = socket.AF_INET
-    probers = ("",)
+    probers: tuple[str, ...] = ("",)
 
     def __init__(self, settings: LabSettings) -> None:
         x, self._claim = find_block(settings.dns_port)
@@ -50,6 +50,7 @@ class Loopback:
         return list(words)
 
     def open_local(self, node: int) -> None:
+        del node
         raise EnvironmentProblem("NodeLocal DNSCache needs lab.backend: netns")
 
     def close_local(self, node: int) -> None:

@@ -24,6 +24,8 @@ from probe.linux import in_network
 
 LOCAL = "169.254.20.10"
 """Where NodeLocal DNSCache listens on every node."""
+_BRIDGE = "02:00:00:00:00:01"
+"""The MAC address of every bridge: left to itself it changes as pods go, and the others' neighbour tables are wrong."""
 _PROGRAMS = {"ip": "iproute2", "nft": "nftables", "conntrack": "conntrack"}
 """What the lab calls, and the Debian package that has it."""
 
@@ -95,7 +97,7 @@ class Netns:
         switch = f"{self._lab}-switch"
         if len(self.nodes) > 1:
             _ip(f"netns add {switch}")
-            _ip("link add nodes type bridge", "link set nodes up", namespace=switch)
+            _ip(f"link add nodes address {_BRIDGE} type bridge", "link set nodes up", namespace=switch)
         for node in range(len(self.nodes)):
             self._build_node(node, udp_timeout)
             if len(self.nodes) > 1:
@@ -108,7 +110,7 @@ class Netns:
         _ip(f"netns add {here}", f"netns add {prober}")
         _ip(
             "link set lo up",
-            "link add pods type bridge",
+            f"link add pods address {_BRIDGE} type bridge",
             "link set pods up",
             _address(plan, plan.pods.format(node, 1), "pods"),
             f"link add prober type veth peer name eth0 netns {prober}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Sequence
 from typing import Protocol
@@ -71,7 +72,7 @@ class Addresses:
     def next(self, taken: set[str]) -> str:
         """The next one that is not taken."""
         while True:
-            address = self._form.format(self._FIRST + self._next)
+            address = str(ipaddress.ip_address(self._form.format(self._FIRST + self._next)))
             self._next = (self._next + 1) % self._COUNT
             if address not in taken:
                 return address

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
 
 from probe.cluster.deployment import Emit
 from probe.cluster.images import Image, spawn
@@ -20,7 +19,7 @@ from probe.model import Target, TargetKind
 
 ADDRESS, PORT = "169.254.20.10", 53
 _CACHE = 30
-_START_TIMEOUT = 10.0
+_START_TRIES, _TRY_EVERY = 500, 0.02
 
 
 class NodeLocal:
@@ -49,11 +48,10 @@ class NodeLocal:
         (home / "Corefile").write_text(_corefile(self._service, self._upstream))
         words = [str(self._image.coredns), "-conf", "Corefile"]
         self._processes[node] = await spawn(self._network.node_words(node, words), self._image.folder, name, home)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_START_TIMEOUT):
-                while not await self._listens(node):
-                    await asyncio.sleep(0.02)
+        for _ in range(_START_TRIES):
+            if await self._listens(node):
                 return
+            await asyncio.sleep(_TRY_EVERY)
         last = (self._image.log(name).read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
         raise EnvironmentProblem(f"{name} does not answer on {ADDRESS}: {last}")
 
@@ -86,12 +84,10 @@ def _named(network: Network, node: int) -> str:
 
 def _corefile(service: Target, upstream: str) -> str:
     """As in the kubernetes/dns manifest, without the reverse zones."""
-    blocks: Sequence[tuple[str, str, str]] = [
-        (DOMAIN, at(service.address, service.port), "force_tcp"),
-        *([(".", upstream, "")] if upstream else []),
-    ]
+    blocks = [(DOMAIN, at(service.address, service.port), " {\n        force_tcp\n    }")]
+    if upstream:
+        blocks.append((".", upstream, ""))
     return "".join(
-        f"{zone}:{PORT} {{\n    errors\n    cache {_CACHE}\n    reload\n    bind {ADDRESS}\n"
-        f"    forward . {where}{f' {{\n        {option}\n    }}' if option else ''}\n}}\n"
-        for zone, where, option in blocks
+        f"{zone}:{PORT} {{\n    errors\n    cache {_CACHE}\n    bind {ADDRESS}\n    forward . {where}{options}\n}}\n"
+        for zone, where, options in blocks
     )

@@ -1,4 +1,4 @@
-"""A Build -> all of a lab that its process holds: network, Deployment, proxies, upstream, NodeLocal; and its ACTIONS."""
+"""A Build -> all that a lab's process holds: network, Deployment, proxies, upstream, NodeLocal; and its ACTIONS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STARTS = 2
 """Exits of one pod before its first Ready after which the lab gives up building."""
 _NOTICE = 0.5
 """Seconds from the end of a lost node's own view to its loss: the prober on it stops asking first."""
-_RELOADED = "Reloading complete"
+_RELOADED = b"Reloading complete"
 """What CoreDNS writes when a new Corefile is in force (caddy, Instance.Restart)."""
 _QUERY = b"\xd1\x5c\1\0\0\1\0\0\0\0\0\0" + wire_name("kubernetes.default.svc.cluster.local") + b"\0\1\0\1"
 
@@ -59,9 +59,7 @@ class Site:
         self._tasks = asyncio.TaskGroup()
         self._image = Image(build.coredns, folder, self.network)
         self.proxies = Proxies(self.network, [s.name for s in self.services], self.emit)
-        self.deployment = Deployment(
-            settings, self.network, self._image, self._tasks, self.emit, self.proxies.learn
-        )
+        self.deployment = Deployment(settings, self.network, self._image, self._tasks, self.emit, self.proxies.learn)
         self.upstream: Target | None = None
         self._modes: asyncio.subprocess.Process | None = None
         self.nodelocal: NodeLocal | None = None
@@ -88,7 +86,10 @@ class Site:
                 self.proxies.delays = self.settings.propagation
                 for pod in self.deployment.pods:
                     pod.ready_since = 0.0  # a cluster's pods have been Ready for long when it is upgraded
-                others = (*([self.upstream] if self.upstream else []), *(self.nodelocal.targets if self.nodelocal else []))
+                others = (
+                    *([self.upstream] if self.upstream else []),
+                    *(self.nodelocal.targets if self.nodelocal else []),
+                )
                 built.set_result(Built((*self.services, *others), self.network.probers, self.network.facts()))
 
     async def _build(self) -> None:
@@ -121,8 +122,9 @@ class Site:
             if any(pod.exits >= _STARTS and not pod.times_ready for pod in deployment.pods):
                 raise EnvironmentProblem(f"CoreDNS ends as soon as it is started{self._log()}")
         for node in range(len(self.services)):
-            while not await self._answers(node):
-                await asyncio.sleep(0.02)
+            answered = False
+            while not answered:
+                answered = await self._answers(node)
 
     async def _answers(self, node: int) -> bool:
         """One query to the Service by UDP, as a node sees it, has its answer within 0.2 s."""
@@ -194,15 +196,13 @@ class Site:
         await asyncio.sleep(self.settings.configmap_delay)
         if pod not in self.deployment.pods:
             return
-        before = log.stat().st_size
+        before = await asyncio.to_thread(_said, log, _RELOADED)
         pod.template.corefile().write(log.parent, pod.name, pod.address, self.settings.dns_port)
         deadline = time.monotonic() + RELOAD_EVERY + RELOAD_JITTER + self.deployment.corefile.lameduck + 30
         while pod in self.deployment.pods and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), log.open("rb") as written:
-                written.seek(before)
-                if _RELOADED.encode() in written.read():
-                    self.emit("corefile_reloaded", "CoreDNS says: Reloading complete", pod.name)
-                    return
+            if await asyncio.to_thread(_said, log, _RELOADED) > before:
+                self.emit("corefile_reloaded", "CoreDNS says: Reloading complete", pod.name)
+                return
             await asyncio.sleep(0.05)
 
     async def lose_node(self, name: str) -> str:
@@ -239,6 +239,11 @@ class Site:
             raise UsageError("there is no NodeLocal DNSCache: say lab.nodelocal: true")
         self._tasks.create_task(self.nodelocal.restart(self.settings.start_delay))
         return "node-local-dns"
+
+
+def _said(log: Path, words: bytes) -> int:
+    """How often something stands in a log."""
+    return log.read_bytes().count(words)
 
 
 ACTIONS: dict[str, Callable[[Site, str], Awaitable[str]]] = {

@@ -77,7 +77,9 @@ class Corefile:
             return replace(self, lameduck=float(seconds[1]))
         if word == "cache" and seconds:
             return replace(self, cache=float(seconds[1]))
-        raise UsageError(f"{text[:40]!r}: say `lameduck 10s`, `cache 30s` (0s leaves them out), `ready on` or `ready off`")
+        raise UsageError(
+            f"{text[:40]!r}: say `lameduck 10s`, `cache 30s` (0s leaves them out), `ready on` or `ready off`"
+        )
 
     def write(self, folder: Path, name: str, address: str, port: int) -> Path:
         """It as one pod has it, with its zone files, to be run in `folder`. NSID is the pod's name.

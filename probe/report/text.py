@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
+from probe.report.columns import NO_BREAK, Row
+from probe.report.columns import table as _table
+from probe.report.columns import wrapped as _wrapped
 from probe.report.load import load_text
 from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Elsewhere, Timeline, Window, common, ranked_ns
 from probe.verdict import MEASURES, Judged, Ruling, Verdict, spared, verdict_of
 
-WIDTH = 110
 WINDOWS_SHOWN = 40
 """More windows than this are shown by length; JSON has them all."""
 
@@ -26,10 +27,6 @@ OCTETS = (Counter.SENT_OCTETS, Counter.RECEIVED_OCTETS)
 
 SERVERS_NAMED = 4
 """Of more servers than this that answered a lane, those that answered most; JSON has them all."""
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
-
-Row = Sequence[str]
 
 
 def text_report(run: Run) -> str:
@@ -270,18 +267,3 @@ def _channel(of: Channel | Window) -> str:
 def _fine(of: Elsewhere) -> str:
     lane = plain(of.lane)
     return lane if of.fine == of.asked else f"{lane} ({count(of.fine)} of {count(of.asked)} targets)"
-
-
-def _table(rows: Sequence[Row], aligned: str) -> list[str]:
-    """Columns as wide as their widest cell, two spaces apart; `aligned` has < or > for each."""
-    widths = [max((len(cell) for cell in column), default=0) for column in zip(*rows, strict=True)]
-    cells = [[f"{cell:{a}{w}}" for cell, a, w in zip(row, aligned, widths, strict=True) if w] for row in rows]
-    return ["  " + "  ".join(row).rstrip() for row in cells]
-
-
-def _wrapped(text: str, indent: int = 0, later: int | None = None) -> Iterable[str]:
-    rest = " " * (indent if later is None else later)
-    lines = textwrap.wrap(
-        text, WIDTH, initial_indent=" " * indent, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
-    )
-    return [line.replace(NO_BREAK, " ") for line in lines]

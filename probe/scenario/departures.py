@@ -145,16 +145,34 @@ class Careful:
     def shutdown(self) -> Shutdown:
         return self.inner.shutdown()
 
+    def check(self, word: str, value: str) -> None:
+        self.inner.check(word, value)
+
     async def scale(self, replicas: int) -> None:
         await self.inner.scale(replicas)
 
     async def restart(self) -> None:
         await self.inner.restart()
 
-    async def delete_pod(self, pod: str = "") -> str:
+    async def set_image(self, version: str) -> None:
+        await self.inner.set_image(version)
+
+    async def patch_corefile(self, patch: str) -> None:
+        await self.inner.patch_corefile(patch)
+
+    async def lose_node(self, node: str = "") -> str:
+        return await self.inner.lose_node(node)
+
+    async def set_upstream(self, mode: str) -> None:
+        await self.inner.set_upstream(mode)
+
+    async def restart_nodelocal(self) -> None:
+        await self.inner.restart_nodelocal()
+
+    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
         await self._all_is_quiet()
         pods = {target.name: target for target in self.targets("pods")}
-        name = await self.inner.delete_pod(pod)
+        name = await self.inner.delete_pod(pod, force=force)
         self._deleted = time.monotonic()
         if name in pods:
             self._polls.append(asyncio.create_task(self._count(pods[name])))

@@ -118,30 +118,46 @@ def override(document: Document, settings: list[str]) -> Document:
     """The document with each `lab.lameduck=0s` put in; UsageError if a path leads nowhere or a value is no YAML."""
     for setting in settings:
         path, equals, text = setting.partition("=")
-        steps = re.findall(r"[^.\[\]]+", path)
-        place: Place = tuple(int(step) if re.fullmatch("[0-9]{1,6}", step) else step for step in steps)
-        if not equals or not place or path_text(place) != path:
+        place = place_of(path)
+        if not equals or not place:
             raise UsageError(f"--set {setting}: say PATH=VALUE, e.g. lab.lameduck=0s or lanes[0].rate=50")
-        value = parse_document(f"--set {path}", text) if text.strip() else Document(path, "", {})
-        _put(document.tree, place, value.tree, f"--set {setting}")
-        for end in range(1, len(place)):
-            document.origins.setdefault(place[:end], f"--set {setting}")
-        document.origins.update({(*place, *inner): f"--set {setting}" for inner in value.origins or {(): ""}})
+        value = parse_document(f"--set {path}", text).tree if text.strip() else ""
+        try:
+            put(document, place, value, f"--set {setting}")
+        except UsageError as problem:
+            raise UsageError(f"--set {setting}: {problem}") from None
     return document
 
 
-def _put(tree: Tree, place: Place, value: Tree, said: str) -> None:
+def place_of(path: str) -> Place:
+    """`lanes[0].rate` -> ("lanes", 0, "rate"); () if it is no path."""
+    steps = re.findall(r"[^.\[\]]+", path)
+    place: Place = tuple(int(step) if re.fullmatch("[0-9]{1,6}", step) else step for step in steps)
+    return place if path_text(place) == path else ()
+
+
+def put(document: Document, place: Place, value: Tree, origin: str) -> None:
+    """Put a value there, as if it stood at `origin`; UsageError if the place leads nowhere."""
+    _put(document.tree, place, value)
+    for end in range(1, len(place)):
+        document.origins.setdefault(place[:end], origin)
+    for former in [known for known in document.origins if known[: len(place)] == place]:
+        del document.origins[former]
+    document.origins[place] = origin
+
+
+def _put(tree: Tree, place: Place, value: Tree) -> None:
     step, rest = place[0], place[1:]
     if isinstance(tree, dict) and isinstance(step, str):
         if rest:
-            _put(tree.setdefault(step, {}), rest, value, said)
+            _put(tree.setdefault(step, {}), rest, value)
         else:
             tree[step] = value
     elif isinstance(tree, list) and isinstance(step, int) and step < len(tree):
         if rest:
-            _put(tree[step], rest, value, said)
+            _put(tree[step], rest, value)
         else:
             tree[step] = value
     else:
         length = f"; it has {len(tree)} items, counted from 0" if isinstance(tree, list) else ""
-        raise UsageError(f"{said}: the scenario has no {step!r} there{length}")
+        raise UsageError(f"the scenario has no {step!r} there{length}")

@@ -18,6 +18,7 @@ from probe.model import NS, Target, TargetKind
 from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.fields import Name, Part, Port, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
+from probe.scenario.matrix import MatrixKeys
 from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, seconds_text, whole
 from probe.scenario.steps import Step, read_step, waited_ns
@@ -60,12 +61,12 @@ def _delay(value: object) -> Delay:
     skewed = re.fullmatch(r"p50 (\S+) p99 (\S+)", value.strip())
     both = even or skewed
     try:
-        low, *high = [duration_ns(text, most=3600 * NS) / NS for text in (both.groups() if both else (value,))]
+        ends = [duration_ns(text, most=3600 * NS) / NS for text in (both.groups() if both else (value,))]
     except UsageError:
         raise ValueError(f"{value!r}: {allowed}") from None
-    if high and (high[0] < low or (skewed and not low)):
+    if ends[-1] < ends[0] or (skewed and not ends[0]):
         raise ValueError(f"{value!r}: the first of the two is the lower one, and p50 is above 0")
-    return Delay(low, *high, skewed=bool(skewed))
+    return Delay(ends[0], ends[1], bool(skewed)) if both else Delay(ends[0])
 
 
 def _delays(value: object) -> tuple[Delay, ...]:
@@ -145,6 +146,7 @@ class _Scenario(Part):
     lanes: Annotated[list[LaneKeys], Field(min_length=1, max_length=100)]
     steps: list[Annotated[Step, BeforeValidator(_step)]] = Field([])
     objectives: list[Text] = Field([])
+    matrix: MatrixKeys | None = None
 
 
 def read_scenario(path: str, settings: list[str] | None = None) -> Plan:
@@ -156,7 +158,11 @@ def read_scenario(path: str, settings: list[str] | None = None) -> Plan:
 
 def read_scenario_text(name: str, text: str, settings: list[str]) -> Plan:
     """read_scenario() from text; `name` stands for the file in errors."""
-    document = override(parse_document(name, text), settings)
+    return read_document(override(parse_document(name, text), settings), text, settings)
+
+
+def read_document(document: Document, text: str, settings: list[str]) -> Plan:
+    """The plan of a document; its text and the settings that were put into it are kept."""
     try:
         scenario = _Scenario.model_validate(document.tree)
     except ValidationError as problems:
@@ -228,6 +234,7 @@ def _keys_at(place: Place) -> list[str]:
         "questions": QuestionKeys,
         "ramp": RampKeys,
         "rates": PaceKeys,
+        "matrix": MatrixKeys,
     }
     words = [step for step in place if isinstance(step, str)]
     part = parts[words[-1]] if words else _Scenario
@@ -259,7 +266,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         duration_ns=scenario.duration,
         lanes=lanes,
         servers=servers,
-        lab=LabSettings(**scenario.lab.model_dump()),
+        lab=LabSettings(**dict(scenario.lab)),
         steps=steps,
         objectives=tuple(scenario.objectives),
         places={lane.name: document.said(("lanes", i), "").removesuffix(": ") for i, lane in enumerate(lanes)},

@@ -1,0 +1,142 @@
+"""A scenario with a matrix in; its sweep, made or continued, and the table of it out."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from probe.cli import options
+from probe.cli.output import check_json, complain, drawn, say, write_json
+from probe.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EnvironmentProblem,
+    UsageError,
+)
+from probe.live.sweep import fitting_sweep_view, left
+from probe.report.units import count
+from probe.scenario.cells import Cell, Matrix
+from probe.scenario.plan import check_ceiling, expected_series
+from probe.scenario.quantity import seconds_text
+from probe.sweep.file import check_out, sweep_file
+from probe.sweep.json import sweep_json
+from probe.sweep.reader import Sweep, open_sweep
+from probe.sweep.run import jobs_for, run_turns, seconds_for
+from probe.sweep.table import table_of
+from probe.sweep.text import sweep_text
+
+TABLES = {"text": sweep_text, "json": sweep_json}
+CELLS_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a sweep is to be made. repeats, jobs: None for the matrix's, and for what this machine bears; out: '' too."""
+
+    lab: bool
+    repeats: int | None
+    jobs: int | None
+    workers: int
+    objectives: tuple[str, ...]
+    ceiling: Fraction | None
+    out: str
+    form: str
+    json_file: str
+
+
+def sweep(matrix: Matrix, asked: Asked, dry_run: bool) -> int:
+    """Make every run that is not made yet, print the table; the exit code."""
+    check_sweep_format(asked.form)
+    if not asked.lab and not dry_run and (needs := matrix.cells[0].plan.cluster_needs):
+        raise EnvironmentProblem(
+            f"{matrix.name}: {needs[0]} needs a cluster, and a cluster connection is not in this version:"
+            " add --lab to sweep in the lab"
+        )
+    if not asked.lab and not dry_run:
+        raise UsageError(f"{matrix.name}: a sweep is made in the lab: add --lab")
+    matrix = _with_objectives(matrix, asked.objectives)
+    for cell in matrix.cells:
+        check_ceiling(expected_series(cell.plan), asked.ceiling)
+    for note in dict.fromkeys(note for cell in matrix.cells for note in cell.plan.notes):
+        complain(f"note: {note}")
+    plans = [cell.plan for cell in matrix.cells]
+    repeats, jobs = asked.repeats or matrix.repeats, asked.jobs or jobs_for(plans)
+    if dry_run:
+        _show(matrix, repeats, jobs)
+        return EXIT_PASS
+    path = Path(asked.out or f"dnsprobe-{matrix.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
+    check_out(path, matrix, asked.objectives)
+    check_json(asked.json_file, path)
+    command = options.command_line()
+    again = command if asked.out else f"{command} -o {shlex.quote(str(path))}"
+    try:
+        with sweep_file(path, matrix, asked.objectives, repeats, command, complain) as file:
+            view = fitting_sweep_view()
+            interrupted = asyncio.run(run_turns(file, view, jobs, asked.workers, command))
+    except EnvironmentProblem as problem:
+        raise EnvironmentProblem(f"{problem}; what was made is in {path}; to continue, say: {again}") from None
+    code = print_sweep(open_sweep(path), asked.form, asked.json_file)
+    if interrupted:
+        states = [run.state for run in open_sweep(path).runs]
+        done, of = count(states.count("done")), count(len(states))
+        complain(f"interrupted: {done} of {of} runs are in {path}; to continue, say: {again}")
+        return EXIT_INTERRUPTED
+    return code
+
+
+def check_sweep_format(form: str) -> None:
+    """UsageError for a format that a sweep has not."""
+    if form not in TABLES:
+        raise UsageError(f"--format {form!r}: of a sweep there is {', '.join(TABLES)}; of one run of it: --cell 1")
+
+
+def print_sweep(swept: Sweep, form: str, json_file: str) -> int:
+    """The table, and JSON if asked; 0: every run is evidence, 3: some are not, or were not made, 4: some could not."""
+    told = table_of(swept)
+    say(TABLES[form](told), sys.stderr if json_file == "-" else sys.stdout, "the report")
+    if json_file:
+        write_json(json_file, sweep_json(told), f"the sweep file is whole: {swept.path}")
+    if any(run.state == "failed" for run in swept.runs):
+        return EXIT_ENVIRONMENT
+    return EXIT_INCONCLUSIVE if any(row.doubts for block in told.blocks for row in block.rows) else EXIT_PASS
+
+
+def _with_objectives(matrix: Matrix, objectives: tuple[str, ...]) -> Matrix:
+    if not objectives:
+        return matrix
+    cells = [replace(cell, plan=replace(cell.plan, objectives=objectives)) for cell in matrix.cells]
+    return replace(matrix, cells=tuple(cells))
+
+
+def _show(matrix: Matrix, repeats: int, jobs: int) -> None:
+    """A dry run: the cells, how long each takes, how long all do."""
+    n = len(matrix.cells)
+    takes = left(seconds_for([cell.plan for cell in matrix.cells] * repeats, jobs)).removesuffix(" left")
+    title = f"{matrix.name}: {count(n)} cells x {repeats} repeats = {count(n * repeats)} runs"
+    title += f", {jobs} at a time: about {takes}"
+    axes = (*matrix.under, *matrix.vary)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cell", justify="right")
+    for axis in axes:
+        table.add_column(Text(axis.name))
+    table.add_column("length", justify="right")
+    for cell in matrix.cells[:CELLS_SHOWN]:
+        table.add_row(str(cell.number), *_values(cell), seconds_text(cell.plan.duration_ns))
+    more = [Text(f"and {count(n - CELLS_SHOWN)} more")] if n > CELLS_SHOWN else []
+    steps = [Text(f"  {step}") for step in matrix.cells[0].plan.steps]
+    say(drawn(Text(title), table, *more, *steps))
+
+
+def _values(cell: Cell) -> list[Text]:
+    return [Text(value) for value in (*cell.under, *cell.vary)]

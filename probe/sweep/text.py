@@ -1,0 +1,131 @@
+"""A sweep's Table -> a page of plain text: what each setting lost, and under it the cheapest one that lost nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from probe.report.columns import Row as Cells
+from probe.report.columns import table, wrapped
+from probe.report.units import count, date, plain
+from probe.sweep.rollout import FRESH, REUSED
+from probe.sweep.table import ALIKE_S, Block, Choice, Row, Spread, Table
+
+DOUBTS_SHOWN = 10
+"""Of one block; JSON has them all."""
+PORTS = {"fresh": "fresh ports", "pool": "a pool of ports", "fixed": "fixed ports", "reused": "reused connections"}
+MARGINS = {FRESH: "fresh ports", REUSED: "ports used again"}
+
+
+def sweep_text(told: Table) -> str:
+    """About 110 columns, more if there are many lanes; ends with a newline."""
+    parts = [_head(told), *(_block(told, block) for block in told.blocks), _legend(told)]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _head(told: Table) -> list[str]:
+    sweep = told.sweep
+    states = [run.state for run in sweep.runs]
+    made = states.count("done")
+    missing = f"{count(made)} of them made" if made < len(states) else "all made"
+    failed = f", {count(states.count('failed'))} could not run" if "failed" in states else ""
+    cells = f"{count(len(sweep.cells))} cells x {sweep.repeats} repeats"
+    text = f"{sweep.name}: {cells} = {count(len(states))} runs, {missing}{failed}"
+    return [plain(line) for line in (text, f"from {date(sweep.started_unix_ns)}", sweep.command) if line]
+
+
+def _block(told: Table, block: Block) -> list[str]:
+    named = ", ".join(f"{axis} {value}" for axis, value in zip(told.sweep.under, block.under, strict=True))
+    lines = [plain(f"UNDER {named}")] if named else ["ALL"]
+    chosen = block.choices[0].row
+    rows = [*_headings(told), *(_cells(told, row, row is chosen) for row in block.rows)]
+    lines += table(rows, ">" + "<" * len(told.sweep.vary) + ">>" * len(told.lanes) + "><")
+    doubts = [f"cell {row.cell.number}, {doubt}" for row in block.rows for doubt in row.doubts]
+    for doubt in doubts[:DOUBTS_SHOWN]:
+        lines += wrapped(plain(f"! {doubt}"), 2, 4)
+    if len(doubts) > DOUBTS_SHOWN:
+        lines.append(f"  ! and {count(len(doubts) - DOUBTS_SHOWN)} more: the JSON report has them all")
+    for sentence in sentences(told, block):
+        lines += wrapped(plain(sentence), 2, 4)
+    return lines
+
+
+def _headings(told: Table) -> list[Cells]:
+    first, second = ["", *("" for _ in told.sweep.vary)], ["cell", *map(plain, told.sweep.vary)]
+    for lane in told.lanes:
+        first += [plain(lane.name), ""]
+        second += ["lost", "longest"]
+    return [[*first, "", ""], [*second, "rollout", ""]]
+
+
+def _cells(told: Table, row: Row, chosen: bool) -> Cells:
+    cells = [str(row.cell.number), *map(plain, row.cell.vary)]
+    for lane in told.lanes:
+        cells += [_spread(row.lost[lane.name]), _seconds(row.longest[lane.name].most)]
+    said = ["<- cheapest"] if chosen else []
+    said += ["!"] if row.doubts else []
+    return [*cells, _seconds(row.rollout.mean), " ".join(said)]
+
+
+def _spread(values: Spread) -> str:
+    """`66.3 (63-70)`, `0`, `-`."""
+    if math.isnan(values.mean):
+        return "-"
+    if values.least == values.most:
+        return count(int(values.most))
+    return f"{values.mean:,.1f} ({values.least:,.0f}-{values.most:,.0f})"
+
+
+def _seconds(s: float) -> str:
+    return "-" if math.isnan(s) else f"{s:.2f} s" if s else "0 s"
+
+
+def sentences(told: Table, block: Block) -> list[str]:
+    """What to choose here, or why nothing can be; a sentence for all lanes, and one for each policy if they differ."""
+    return [_sentence(told, choice) for choice in block.choices]
+
+
+def _sentence(told: Table, choice: Choice) -> str:
+    begin = f"for {PORTS.get(choice.ports, choice.ports)}" if choice.ports else "for all lanes"
+    if choice.row is None:
+        if choice.least is None:
+            return f"{begin}: nothing was measured yet"
+        sure = "" if choice.least.lost_on(choice.lanes) else " for certain"
+        least = f"{_setting(told, choice.least)}, which lost least, {_fate(choice.least, choice)}"
+        return f"{begin}: no setting was without loss{sure}; {least}"
+    row = choice.row
+    margins = ", ".join(f"{_seconds(s)} for {MARGINS[kind]}" for kind, s in choice.margins.items())
+    known = [f"rollout {_seconds(row.rollout.mean)}"] if not math.isnan(row.rollout.mean) else []
+    known += [f"margin {margins}"] if margins else []
+    repeats = f"{row.measured} repeats" if row.measured > 1 else "one run alone"
+    text = f"{begin}: {_setting(told, row)} is the cheapest without loss in {repeats}"
+    text += f" ({'; '.join(known)})" if known else ""
+    if choice.cheaper:
+        text += f"; the next cheaper, {_setting(told, choice.cheaper)}, {_fate(choice.cheaper, choice)}"
+    return text
+
+
+def _fate(row: Row, choice: Choice) -> str:
+    lost = row.lost_on(choice.lanes)
+    if lost:
+        lanes = [lane.name for lane in choice.lanes if row.lost[lane.name].most]
+        return f"lost {lost:,.1f} a run ({', '.join(lanes)})"
+    if row.doubts:
+        return "lost nothing, but is no evidence (!)"
+    below = [f"{_seconds(row.margins[kind])} for {MARGINS[kind]}" for kind in row.margins if row.margins[kind] < 0]
+    return f"lost nothing by luck alone: its margin is {', '.join(below)}"
+
+
+def _setting(told: Table, row: Row) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in zip(told.sweep.vary, row.cell.vary, strict=True))
+
+
+def _legend(told: Table) -> Sequence[str]:
+    text = (
+        "lost: attempts a run, the mean of all repeats (the least to the most); longest: the longest disruption of any"
+        " repeat; rollout: from the first step to the last pod gone or Ready, or the rollout's end, the mean; cheapest:"
+        f" the shortest rollout without loss on any lane in any repeat (within {ALIKE_S:g} s the first given);"
+        " margin: how long before it stopped serving nothing was sent any more to a pod, the least of all. One run:"
+        f" dnsprobe report {told.sweep.path} --cell CELL.REPEAT"
+    )
+    return list(wrapped(plain(text)))
