@@ -241,7 +241,10 @@ UP = (Leg(5 * NS, Fraction(1, 10), Fraction(1)), Leg(NS // 2, Fraction(1), Fract
         ),
         (
             {"shape": Shape("max", window=20, pause_ns=NS // 5)},
-            "at most 20 outstanding, the next 200 ms after the outcome of each, so up to 100 q/s: a closed loop",
+            (
+                "at most 20 outstanding, the next 200 ms after the outcome of each, so up to 100 q/s:"
+                " a closed loop, its latency is rtt"
+            ),
         ),
         ({"pair": True}, "100 q/s, A and AAAA in pairs"),
         ({"gso": 16}, "100 q/s, bursts of up to 16 that are routed, refused and lost as one"),

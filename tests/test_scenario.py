@@ -261,7 +261,7 @@ def test_a_closed_loop_with_a_pause_is_one_lane_among_others_and_each_type_has_i
     vip, _ = read(
         WHOLE.replace("ports: pool:4", "ports: fresh").replace("rate: 10.5", "rate: max\n    pause: 50ms")
     ).lanes
-    assert (str(vip.ports), vip.rate, vip.shape) == ("fresh", 60, Shape("max", window=3, pause_ns=NS // 20))
+    assert (str(vip.ports), int(vip.rate), vip.shape) == ("fresh", 60, Shape("max", window=3, pause_ns=NS // 20))
 
 
 def test_pairs_and_bursts() -> None:

@@ -32,6 +32,7 @@ _SOURCE = "lab"
 _START_TIMEOUT = 30.0
 _STARTS = 2
 """Exits of one pod before its first Ready after which the lab gives up building."""
+_ASK_AGAIN = 0.02
 _NOTICE = 0.5
 """Seconds from the end of a lost node's own view to its loss: the prober on it stops asking first."""
 _RELOADED = b"Reloading complete"
@@ -127,13 +128,14 @@ class Site:
                 answered = await self._answers(node)
 
     async def _answers(self, node: int) -> bool:
-        """One query to the Service by UDP, as a node sees it, has its answer within 0.2 s."""
+        """One query to the Service by UDP, as a node sees it, has its answer within 0.2 s; else a moment has passed."""
         sock = self.network.socket(socket.SOCK_DGRAM, node, prober=True)
         with sock, contextlib.suppress(OSError, TimeoutError):
             sock.connect((self.network.service, self.settings.dns_port))
             sock.send(_QUERY)
             async with asyncio.timeout(0.2):
                 return len(await asyncio.get_running_loop().sock_recv(sock, 512)) > 12
+        await asyncio.sleep(_ASK_AGAIN)
         return False
 
     def _log(self) -> str:
