@@ -38,7 +38,10 @@ def _letters(n: int) -> str:
 
 
 class Deployment:
-    """CoreDNS's Deployment with its ReplicaSets. `sliced` gets the EndpointSlice whenever it has changed."""
+    """CoreDNS's Deployment with its ReplicaSets. `sliced` gets the EndpointSlice whenever it has changed.
+
+    `left` gets the address of a pod that has gone.
+    """
 
     def __init__(
         self,
@@ -48,13 +51,14 @@ class Deployment:
         tasks: asyncio.TaskGroup,
         emit: Emit,
         sliced: Callable[[tuple[Endpoint, ...]], None],
+        left: Callable[[str], None],
     ) -> None:
         self.pods: list[Pod] = []
         self.corefile = Corefile(settings.lameduck, settings.cache)
         self.changed = asyncio.Event()
         """Set whenever something has happened to a pod."""
         self._settings, self._network, self._tasks = settings, network, tasks
-        self._emit, self._sliced = emit, sliced
+        self._emit, self._sliced, self._left = emit, sliced, left
         self._replicas = 0
         self._template = self._new_template(image)
         self._rolling = False
@@ -177,6 +181,7 @@ class Deployment:
         elif kind == "pod_gone":
             self._network.detach(pod.name)
             self.pods.remove(pod)
+            self._left(pod.address)
         turns = kind in _COUNTS and (pod.times_ready == 1 if kind == "pod_ready" else pod.times_ready > 0)
         target = Target(pod.name, TargetKind.POD, pod.address, self._settings.dns_port)
         self._emit(kind, text, pod.name, **({_COUNTS[kind]: target} if turns else {}))

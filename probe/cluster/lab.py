@@ -105,7 +105,8 @@ class Lab:
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
     failed), sigkill, pod_exited, pod_gone, corefile_reloaded; of the Deployment: rollout_started, rollout_done,
     image_set, corefile_patched; of the Service: endpoints_changed, endpoints_programmed (the change has reached the
-    proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before); of a node: view_ended,
+    proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before), flows_stale and
+    flows_deleted (what conntrack has of flows to a pod that is gone, netns); of a node: view_ended,
     node_lost, node_not_ready; of other servers: upstream_set, nodelocal_ended, nodelocal_started; lab_died (it ended
     unasked).
     """

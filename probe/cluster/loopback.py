@@ -66,6 +66,10 @@ class Loopback:
         sock.setblocking(False)
         return sock
 
+    def flows(self, node: int, address: str) -> list[str]:
+        del node, address
+        return []
+
     def drops(self) -> int:
         return self._vip.drops()
 

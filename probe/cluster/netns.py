@@ -190,10 +190,20 @@ class Netns:
             self._forget(node, "--reply-src", endpoint.address)
 
     def _forget(self, node: int, *which: str) -> None:
-        """Delete UDP flows to the Service from a node's conntrack; that there are none is no fault."""
+        """Delete UDP flows to the Service from a node's conntrack."""
+        self._conntrack(node, "-D", *which)
+
+    def flows(self, node: int, address: str) -> list[str]:
+        return self._conntrack(node, "-L", "--reply-src", address, "--status", "ASSURED").splitlines()
+
+    def _conntrack(self, node: int, *what: str) -> str:
+        """What conntrack prints of UDP flows to the Service; that there are none is no fault."""
         family = "ipv6" if self.family is socket.AF_INET6 else "ipv4"
-        words = ["conntrack", "-D", "-f", family, "-p", "udp", "--orig-dst", self.service, *which]
-        subprocess.run(self.node_words(node, words), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        words = ["conntrack", *what, "-f", family, "-p", "udp", "--orig-dst", self.service]
+        ended = subprocess.run(
+            self.node_words(node, words), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        return ended.stdout
 
     def cut(self, node: int) -> None:
         _ip("link set eth0 down", namespace=self._node(node))

@@ -53,6 +53,12 @@ class Network(Protocol):
     def socket(self, kind: socket.SocketKind, node: int = 0, *, prober: bool = False) -> socket.socket:
         """A non-blocking socket of a node, from which its kubelet probes; or of its prober."""
 
+    def flows(self, node: int, address: str) -> list[str]:
+        """Established UDP flows to the Service that a node keeps leading to that address, as `conntrack -L` shows them.
+
+        None where flows cannot be listed.
+        """
+
     def drops(self) -> int:
         """Datagrams that the network lost itself so far."""
 

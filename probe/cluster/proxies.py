@@ -19,6 +19,7 @@ class Proxies:
         self.delays: tuple[Delay, ...] = ()
         self._network, self._names, self._emit = network, names, emit
         self._due = [0.0] * len(names)
+        self._stale: dict[tuple[int, str], int] = {}
         self._coming: list[asyncio.Queue[tuple[float, tuple[Endpoint, ...]]]] = [asyncio.Queue() for _ in names]
 
     def learn(self, endpoints: tuple[Endpoint, ...]) -> None:
@@ -28,6 +29,21 @@ class Proxies:
             delay = self.delays[node % len(self.delays)].draw() if self.delays else 0.0
             self._due[node] = max(self._due[node], time.monotonic() + delay)
             coming.put_nowait((self._due[node], endpoints))
+
+    def gone(self, address: str) -> None:
+        """Nothing answers at a pod's address any more: a node that keeps flows to it sends queries nowhere."""
+        for node in range(len(self._names)):
+            self._look(node, address)
+
+    def _look(self, node: int, address: str) -> None:
+        """Tell how many flows lead to an address that is gone, whenever that has changed."""
+        flows = self._network.flows(node, address)
+        if len(flows) != self._stale.get((node, address), 0):
+            self._stale[node, address] = len(flows)
+            kept = f"{len(flows)} flows lead to {address}, which is gone: {' '.join(flows[0].split())}" if flows else ""
+            self._emit(
+                "flows_stale" if flows else "flows_deleted", kept or f"none leads to {address}", self._names[node]
+            )
 
     async def run(self) -> None:
         """Act on what arrives, until cancelled."""
@@ -41,6 +57,8 @@ class Proxies:
             await asyncio.sleep(due - time.monotonic())
             self._network.program(node, endpoints)
             self._emit("endpoints_programmed", _shown(endpoints), self._names[node])
+            for address in [address for other, address in self._stale if other == node]:
+                self._look(node, address)
 
 
 def _shown(endpoints: tuple[Endpoint, ...]) -> str:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from probe.cluster.zone import DOMAIN, SOA_NUMBERS, TTL, wire_name
 
-AUTHORITATIVE, RECURSIVE = 0x0400, 0x0080
-"""The header's AA and RA bits (RFC 1035, 4.1.1)."""
+AUTHORITATIVE, RECURSIVE, _TRUNCATED = 0x0400, 0x0080, 0x0200
+"""The header's AA, RA and TC bits (RFC 1035, 4.1.1)."""
 FORMERR, NOTIMP = 1, 4
 _NSID = 3
 """The EDNS option (RFC 5001)."""
@@ -63,10 +63,11 @@ def is_query(message: bytes) -> bool:
     return len(message) >= 12 and not message[2] & 0x80
 
 
-def reply_to(query: bytes, find: Callable[[str, int], Found], bits: int, identity: str = "") -> Reply:
+def reply_to(query: bytes, proto: str, find: Callable[[str, int], Found], bits: int, identity: str = "") -> Reply:
     """The reply to a query (RFC 1035, 4.1; RFC 6891 for OPT), with these bits in its header.
 
     find: name in lower case, type -> what there is. identity: what is said to those who ask for NSID, '' for nothing.
+    By UDP a reply that is larger than the client takes is truncated (RFC 2181, 9): none of its records is in it.
     """
     flags = 0x8000 | int.from_bytes(query[2:4]) & 0x7900
     question = _read_question(query) if query[4:6] == b"\0\1" else None
@@ -78,7 +79,17 @@ def reply_to(query: bytes, find: Callable[[str, int], Found], bits: int, identit
     found = find(name, qtype)
     opt = _opt(query[end:], identity) if query[10:12] != b"\0\0" else b""
     head = struct.pack("!5H", flags | bits | found.rcode, 1, found.answers, found.authority, 1 if opt else 0)
-    return Reply(head + query[12:end] + found.body + opt, qtype, found.rcode)
+    rest = head + query[12:end] + found.body + opt
+    if proto == "udp" and len(rest) + 2 > _udp_size(query[end:]):
+        head = struct.pack("!5H", flags | bits | _TRUNCATED | found.rcode, 1, 0, 0, 1 if opt else 0)
+        rest = head + query[12:end] + opt
+    return Reply(rest, qtype, found.rcode)
+
+
+def _udp_size(asked: bytes) -> int:
+    """What fits the client's buffer, by the OPT record with which `asked` begins; at most 1,232 here, as by bufsize."""
+    size = int.from_bytes(asked[3:5]) if asked[:3] == b"\0\0\x29" else 512
+    return min(max(size, 512), 1232)
 
 
 def _read_question(query: bytes) -> tuple[str, int, int] | None:

@@ -60,7 +60,9 @@ class Site:
         self._tasks = asyncio.TaskGroup()
         self._image = Image(build.coredns, folder, self.network)
         self.proxies = Proxies(self.network, [s.name for s in self.services], self.emit)
-        self.deployment = Deployment(settings, self.network, self._image, self._tasks, self.emit, self.proxies.learn)
+        self.deployment = Deployment(
+            settings, self.network, self._image, self._tasks, self.emit, self.proxies.learn, self.proxies.gone
+        )
         self.upstream: Target | None = None
         self._modes: asyncio.subprocess.Process | None = None
         self.nodelocal: NodeLocal | None = None

@@ -49,17 +49,17 @@ class Answers:
         self._server, self._pod = server, pod
         self._requests: Counter[tuple[str, str]] = Counter()
         self._responses: Counter[str] = Counter()
-        self._known: dict[bytes, tuple[bytes, str, str]] = {}
+        self._known: dict[tuple[bytes, str], tuple[bytes, str, str]] = {}
 
     def answer(self, query: bytes, proto: str, send: Send) -> None:
         """Send the reply to one message, at once; nothing for what deserves none."""
         if not is_query(query):
             return
-        key = query[2:]
+        key = query[2:], proto
         if (known := self._known.get(key)) is None:
             if len(self._known) >= 4096:
                 self._known.clear()
-            rest, number, code = reply_to(query, _find, AUTHORITATIVE, self._pod)
+            rest, number, code = reply_to(query, proto, _find, AUTHORITATIVE, self._pod)
             known = self._known[key] = rest, _TYPES.get(number or 0, "other"), _RCODES[code]
         rest, qtype, rcode = known
         self._requests[proto, qtype] += 1

@@ -98,10 +98,9 @@ class Upstream:
                 self._tcp = self._tcp()
 
     def _answer(self, query: bytes, proto: str, send: Send) -> None:
-        del proto
         if not self._mode.find or not is_query(query):
             return
-        reply = query[:2] + reply_to(query, self._mode.find, RECURSIVE).rest
+        reply = query[:2] + reply_to(query, proto, self._mode.find, RECURSIVE).rest
         if self._mode.delay:
             asyncio.get_running_loop().call_later(self._mode.delay, send, reply)
         else:
