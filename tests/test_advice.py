@@ -15,7 +15,7 @@ from probe.advice.rule import grace_for, least_lameduck, lost_for, margin_of, mo
 from probe.cluster import Shutdown
 from probe.errors import UsageError
 from probe.model import NS, Mark, TargetKind
-from probe.outcome import Outcome
+from probe.outcome import Counter, Outcome
 from probe.report.advice import advice_json, advice_text
 from probe.runfile import Run
 from tests.synthetic import series_of, written
@@ -62,7 +62,8 @@ def test_the_least_lameduck_by_era_and_readiness(changed: dict[str, object], fre
 def test_what_is_called_safe_loses_nothing_and_is_no_luxury(
     propagation: float, clients: Clients, shutdown: Shutdown
 ) -> None:
-    least, safe = (f(clients, propagation, shutdown) for f in (least_lameduck, safe_lameduck))
+    margin = margin_of(propagation)
+    least, safe = least_lameduck(clients, propagation, shutdown), safe_lameduck(clients, propagation, shutdown, margin)
     assert least <= safe <= 1.2 * least + 1
     longer = replace(shutdown, grace_period=float(grace_for(shutdown, safe)))
     assert lost_for(clients, propagation, longer, safe) == 0
@@ -149,6 +150,8 @@ def test_a_lower_bound_gives_a_lameduck_to_measure_under() -> None:
 
 def test_the_margin_is_half_a_second_or_a_tenth() -> None:
     assert [margin_of(d) for d in (0, 2, 5, 10)] == [0.5, 0.5, 0.5, 1]
+    assert margin_of(2, unheard=0.8) == 0.8
+    assert recommend(2, HELM, unheard=0.8).needs[0].safe == 2.8
 
 
 # --- Propagation from a run ---
@@ -156,10 +159,18 @@ def test_the_margin_is_half_a_second_or_a_tenth() -> None:
 POD = "coredns-x-abcde"
 
 
-def ran(folder: Path, direct_until: float, *, service: Sequence[float], others: Sequence[Mark] = ()) -> Run:
+def ran(
+    folder: Path,
+    direct_until: float,
+    *,
+    service: Sequence[float],
+    others: Sequence[Mark] = (),
+    ports: str = "fresh",
+    again: int = 0,
+) -> Run:
     """20 s in which the pod was deleted at 5 s: through each node's Service it answered from the start until then."""
     services = [
-        series_of(i, target=f"kube-dns@{i}", rate=100, seconds=20, address=f"127.53.0.{i + 10}")
+        series_of(i, target=f"kube-dns@{i}", rate=100, seconds=20, ports=ports, address=f"127.53.0.{i + 10}")
         for i in range(len(service))
     ]
     pods = series_of(len(service), "pods", POD, TargetKind.POD, rate=20, seconds=20, address="127.53.0.99")
@@ -171,6 +182,7 @@ def ran(folder: Path, direct_until: float, *, service: Sequence[float], others: 
         lambda _series, _due: Outcome.ANSWER,
         marks=[Mark(5 * NS, "pod_deleted", "", "lab", POD), *others],
         servers={POD: told} if service[0] else {},
+        counters={(0, Counter.PORTS_REUSED): again},
     )
 
 
@@ -202,6 +214,11 @@ def test_the_last_answer_by_nsid(
     assert [one.seconds for one in found] == pytest.approx(seconds)
     assert [one.at_least for one in found] == at_least
     assert [one.node for one in found] == [f"kube-dns@{i}" for i in range(len(found))]
+
+
+@pytest.mark.parametrize(("ports", "again"), [("pool:64", 0), ("fixed", 0), ("fresh", 3)])
+def test_ports_that_come_again_tell_nothing_of_new_flows(tmp_path: Path, ports: str, again: int) -> None:
+    assert by_nsid(ran(tmp_path, 15, service=[7.0], ports=ports, again=again)) == []
 
 
 @pytest.mark.parametrize(

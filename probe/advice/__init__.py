@@ -3,7 +3,7 @@
 from probe.advice.platforms import PLATFORMS, Platform, platform_of
 from probe.advice.propagation import Departure, by_counter, by_nsid
 from probe.advice.recommendation import Need, Recommendation, recommend
-from probe.advice.rule import Clients, keeps_flows, margin_of, serves_for
+from probe.advice.rule import Clients, keeps_flows, serves_for
 
 __all__ = [
     "PLATFORMS",
@@ -15,7 +15,6 @@ __all__ = [
     "by_counter",
     "by_nsid",
     "keeps_flows",
-    "margin_of",
     "platform_of",
     "recommend",
     "serves_for",

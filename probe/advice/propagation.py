@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probe.model import NS, Mark, Series, TargetKind
+from probe.outcome import Counter
 from probe.runfile import Run
 from probe.schedule import pacer_of
 
+NSID = "NSID"
 COUNTER = "its counter of requests"
 DELETED = "pod_deleted"
 ENDS = ("sigkill", "pod_exited", "clock_closed")
@@ -20,6 +22,7 @@ ENDS = ("sigkill", "pod_exited", "clock_closed")
 SILENT_FOR = 10
 """So many times the usual wait between two answers, and a pod is no longer asked: by chance it is that once in 20,000
 (which pod a query goes to is drawn)."""
+UNHEARD_FOR = 5
 COUNTED_FOR = 2
 """A counter that stood still over so many readings is no longer asked."""
 _IN_DOUBT = 2
@@ -42,16 +45,28 @@ class Departure:
     seconds: float
     at_least: bool
     every: float
-    by: str = "NSID"
+    by: str = NSID
+
+    @property
+    def unheard(self) -> float:
+        """For how long it may have been sent queries after the last that is known: once in 150, by chance, longer."""
+        return UNHEARD_FOR * self.every if self.by == NSID else 0.0
 
 
 def by_nsid(run: Run) -> list[Departure]:
-    """Every pod that was deleted, as every node's view of the Service saw it; none for pods without an NSID."""
-    nodes = dict.fromkeys(s.target.name for s in run.series if s.target.kind is TargetKind.SERVICE)
+    """Every pod that was deleted, as every node's view of the Service saw it; none for pods without an NSID.
+
+    Only lanes count whose every query was a new flow: a port that is used again stays with its pod for longer.
+    """
+    again = {s.channel for s in run.series if run.counters[s.index, Counter.PORTS_REUSED]}
+    nodes: dict[str, list[Series]] = {}
+    for s in run.series:
+        if s.target.kind is TargetKind.SERVICE and s.ports.policy == "fresh" and s.channel not in again:
+            nodes.setdefault(s.target.name, []).append(s)
     found = []
     for mark in _deletions(run):
-        for node in nodes:
-            heard = answers(run, mark.subject, node)
+        for node, asked in nodes.items():
+            heard = answers(run, mark.subject, asked)
             if heard is None or heard.first_ns >= mark.at_ns:
                 continue
             last_ns = max(heard.last_ns, mark.at_ns)
@@ -63,20 +78,19 @@ def by_nsid(run: Run) -> list[Departure]:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A pod's answers as one target gave them: due instants of the first and last query, and how far apart they lie."""
+    """A pod's answers to some series: due instants of the first and last query, and how far apart they lie."""
 
     first_ns: int
     last_ns: int
     every_ns: int
 
 
-def answers(run: Run, pod: str, target: str) -> Answers | None:
-    """Those of the pod that came from this target; None if it never named itself there."""
+def answers(run: Run, pod: str, asked: Sequence[Series]) -> Answers | None:
+    """Those of the pod to these series; None if it never named itself there."""
     by = run.servers.get(pod)
-    asked = [s.index for s in run.series if s.target.name == target]
-    if by is None or not by.n[asked].any():
+    heard = [s.index for s in asked if by and by.n[s.index]]
+    if by is None or not heard:
         return None
-    heard = [s for s in asked if by.n[s]]
     first_ns, last_ns, n = int(by.first_ns[heard].min()), int(by.last_ns[heard].max()), int(by.n[heard].sum())
     return Answers(first_ns, last_ns, (last_ns - first_ns) // max(1, n - 1))
 
@@ -85,10 +99,14 @@ def _deletions(run: Run) -> list[Mark]:
     return [mark for mark in run.marks if mark.kind == DELETED]
 
 
+def _directly(run: Run, pod: str) -> list[Series]:
+    return [s for s in run.series if s.target.kind is TargetKind.POD and s.target.name == pod]
+
+
 def _end_ns(run: Run, deletion: Mark) -> int:
     """When the pod could be heard for the last time: what it answered past the Service, its end, that of the run."""
     ends = [m.at_ns for m in run.marks if m.kind in ENDS and m.subject == deletion.subject and m.at_ns > deletion.at_ns]
-    if direct := answers(run, deletion.subject, deletion.subject):
+    if direct := answers(run, deletion.subject, _directly(run, deletion.subject)):
         ends.append(direct.last_ns + direct.every_ns)
     return min([*ends, run.end_ns])
 
@@ -103,7 +121,7 @@ def by_counter(run: Run, pod: str, readings: Sequence[Reading]) -> Departure | N
     readings = [(at_ns, n) for at_ns, n in readings if deletion and at_ns >= deletion.at_ns]
     if deletion is None or len(readings) <= COUNTED_FOR:
         return None
-    direct = [s for s in run.series if s.target.name == pod]
+    direct = _directly(run, pod)
     others = [n - _asked(direct, readings[0][0], at_ns) for at_ns, n in readings]
     still = next(i for i, n in enumerate(others) if n >= others[-1] - _IN_DOUBT)
     every_ns = (readings[-1][0] - readings[0][0]) / (len(readings) - 1)

@@ -10,6 +10,7 @@ from probe.advice.rule import (
     grace_for,
     least_lameduck,
     lost_for,
+    margin_of,
     most_lameduck,
     safe_lameduck,
     serves_for,
@@ -47,6 +48,7 @@ class Recommendation:
     """
 
     propagation: float
+    margin: float
     at_least: bool
     shutdown: Shutdown
     needs: tuple[Need, ...]
@@ -75,19 +77,19 @@ class Recommendation:
         """The lameduck that would be safe for all clients if readiness were probed as QUICK says."""
         period, failures = QUICK
         quick = replace(self.shutdown, readiness="ready", readiness_period=period, readiness_failures=failures)
-        return max(safe_lameduck(clients, self.propagation, quick) for clients in Clients)
+        return max(safe_lameduck(clients, self.propagation, quick, self.margin) for clients in Clients)
 
 
 def recommend(
-    propagation: float, shutdown: Shutdown, *, at_least: bool = False, settable: bool = True
+    propagation: float, shutdown: Shutdown, *, at_least: bool = False, settable: bool = True, unheard: float = 0.0
 ) -> Recommendation:
     """What is safe for all clients if the grace period has room for it, else the best there is; never less than is set.
 
-    propagation: seconds, the longest of all nodes.
+    propagation: seconds, the longest of all nodes; unheard: for how long after it a query may have gone unseen.
     """
-    lameduck = shutdown.lameduck
+    lameduck, margin = shutdown.lameduck, margin_of(propagation, unheard)
     if settable:
-        lameduck = _to_measure(shutdown) if at_least else _best(propagation, shutdown)
+        lameduck = _to_measure(shutdown) if at_least else _best(propagation, shutdown, margin)
     grace = grace_for(shutdown, lameduck)
     longer = shutdown.grace_period if shutdown.grace_fixed else max(grace, shutdown.grace_period)
     then = replace(shutdown, grace_period=longer)
@@ -95,13 +97,15 @@ def recommend(
         Need(
             clients,
             least_lameduck(clients, propagation, shutdown),
-            safe_lameduck(clients, propagation, shutdown),
+            safe_lameduck(clients, propagation, shutdown, margin),
             lost_for(clients, propagation, shutdown, shutdown.lameduck),
             lost_for(clients, propagation, then, lameduck),
         )
         for clients in Clients
     )
-    return Recommendation(propagation, at_least, shutdown, needs, lameduck, grace, most_lameduck(shutdown), settable)
+    return Recommendation(
+        propagation, margin, at_least, shutdown, needs, lameduck, grace, most_lameduck(shutdown), settable
+    )
 
 
 def _to_measure(shutdown: Shutdown) -> float:
@@ -109,9 +113,9 @@ def _to_measure(shutdown: Shutdown) -> float:
     return min(most_lameduck(shutdown), max(_TO_MEASURE, 2 * shutdown.lameduck))
 
 
-def _best(propagation: float, shutdown: Shutdown) -> float:
+def _best(propagation: float, shutdown: Shutdown, margin: float) -> float:
     most, now = most_lameduck(shutdown), shutdown.lameduck
-    fresh, fixed = (safe_lameduck(clients, propagation, shutdown) for clients in (Clients.FRESH, Clients.FIXED))
+    fresh, fixed = (safe_lameduck(each, propagation, shutdown, margin) for each in (Clients.FRESH, Clients.FIXED))
     best = max(fresh, fixed)
     if math.isinf(best) or best > most:  # not for all: what is safe for fresh ports, and more only where it helps fixed
         best = min(fresh, most)

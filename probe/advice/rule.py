@@ -37,13 +37,13 @@ class Clients(StrEnum):
     """Envoy, c-ares, nginx, HAProxy: one port for as long as they live."""
 
 
-def margin_of(propagation: float) -> float:
+def margin_of(propagation: float, unheard: float = 0.0) -> float:
     """What a lameduck is longer than what was measured: half a second, or a tenth of it if that is more.
 
-    Half a second is twenty and more of the intervals at which the pod is heard, and half of the second that kube-proxy
-    lets pass between two syncs (minSyncPeriod); the tenth is for what varies with the load.
+    Half a second is half of what kube-proxy lets pass between two syncs (minSyncPeriod), the tenth is for what varies
+    with the load. unheard: for how long a query may have gone unseen, if that is more than either.
     """
-    return max(0.5, propagation / 10)
+    return max(0.5, propagation / 10, unheard)
 
 
 def serves_for(shutdown: Shutdown, lameduck: float) -> float:
@@ -73,9 +73,9 @@ def least_lameduck(clients: Clients, propagation: float, shutdown: Shutdown) -> 
     return max(0.0, propagation - shutdown.pre_stop)
 
 
-def safe_lameduck(clients: Clients, propagation: float, shutdown: Shutdown) -> float:
+def safe_lameduck(clients: Clients, propagation: float, shutdown: Shutdown, margin: float) -> float:
     """least_lameduck() with the margin, rounded up to a tenth of a second."""
-    least = least_lameduck(clients, propagation + margin_of(propagation), shutdown)
+    least = least_lameduck(clients, propagation + margin, shutdown)
     return least if math.isinf(least) else math.ceil(round(least * _FINENESS, 6)) / _FINENESS
 
 

@@ -76,7 +76,9 @@ def recommend(
             complain(f"note: {pods} of {times} deletions were measured: the rest would have come too late")
     longest = max([one.seconds for one in found], default=known)
     at_least = any(one.at_least for one in found)
-    advice = recommended(longest, where.seen(cluster.shutdown()), at_least=at_least, settable=where.settable)
+    unheard = max((one.unheard for one in found), default=0.0)
+    shutdown = where.seen(cluster.shutdown())
+    advice = recommended(longest, shutdown, at_least=at_least, settable=where.settable, unheard=unheard)
     say(advice_text(advice, found, platform, where).rstrip("\n"), sys.stderr if json_file == "-" else sys.stdout)
     if json_file:
         write_json(json_file, advice_json(advice, found, platform, where).rstrip("\n"), f"the run file is {path}")
@@ -93,8 +95,8 @@ def _seen(run: Run) -> list[Departure]:
     if found := by_nsid(run):
         return found
     raise UsageError(
-        f"{run.path}: no pod was deleted in it that a lane with `nsid: true` heard through the Service: measure with"
-        " dnsprobe recommend --lab"
+        f"{run.path}: no pod was deleted in it that a lane with `nsid: true` heard through the Service, each query"
+        " from a new source port (`ports: fresh`, up to 200 q/s): measure with dnsprobe recommend --lab"
     )
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from probe.advice import Clients, Departure, Need, Platform, Recommendation, keeps_flows, margin_of
+from probe.advice import Clients, Departure, Need, Platform, Recommendation, keeps_flows
 from probe.advice.propagation import COUNTER
 from probe.advice.recommendation import QUICK
 from probe.advice.rule import DNS_STOP, GRACE_MARGIN
@@ -106,7 +106,7 @@ def _needs(advice: Recommendation) -> list[str]:
             f"now: of lameduck {_s(shutdown.lameduck)} SIGKILL leaves {_s(advice.lameduck_now)}: the grace period is"
             f" {_s(shutdown.grace_period)}"
         )
-    margin = f"a margin of {_s(margin_of(advice.propagation))}"
+    margin = f"a margin of {_s(advice.margin)}"
     before = f" - preStop {_s(shutdown.pre_stop)}" if shutdown.pre_stop else ""
     if keeps_flows(shutdown):
         lines += _wrapped(
@@ -202,6 +202,7 @@ def advice_json(advice: Recommendation, found: Sequence[Departure], name: str, p
     """The same for programs: seconds, or null where no lameduck is enough or there is no bound; ends with a newline."""
     told = {
         "propagation_seconds": advice.propagation,
+        "margin_seconds": advice.margin,
         "at_least": advice.at_least,
         "measured": [asdict(one) for one in found],
         "unready_after_seconds": _finite(advice.shutdown.unready_after),
