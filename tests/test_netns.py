@@ -159,9 +159,9 @@ def test_a_fixed_port_is_dead_as_long_as_conntrack_keeps_its_flow(kubernetes: st
     )
     process, lab = running(f"run {command} --set lab.teardown=0s --json era.json -o era.db", tmp_path)
     wait_for(lambda: len(namespaces(lab)) == 3)
-    wait_for(lambda: namespaces(lab) == [f"{lab}-node", f"{lab}-prober"])
+    wait_for(lambda: namespaces(lab) == [f"{lab}-node-1", f"{lab}-prober-1"])
     time.sleep(2.5)  # the propagation, and what is asked meanwhile
-    words = ["ip", "netns", "exec", f"{lab}-node", "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10"]
+    words = ["ip", "netns", "exec", f"{lab}-node-1", "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10"]
     flows = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
     process.communicate(timeout=30)
     report = json.loads((tmp_path / "era.json").read_text())
@@ -175,11 +175,11 @@ def test_the_prober_has_no_way_out(tmp_path: Path) -> None:
     process, lab = running(f"run {written(tmp_path, 'out', duration='4s')} -o out.db", tmp_path)
     try:
         wait_for(lambda: len(namespaces(lab)) == 5)
-        routes = ip(f"{lab}-prober", "route", "show").splitlines()
+        routes = ip(f"{lab}-prober-1", "route", "show").splitlines()
         assert [route.split()[0] for route in routes] == ["10.96.0.10", "10.243.0.0/24", "10.244.0.0/24"]
-        links = {line.split(": ")[1].split("@")[0] for line in ip(f"{lab}-node", "-o", "link").splitlines()}
+        links = {line.split(": ")[1].split("@")[0] for line in ip(f"{lab}-node-1", "-o", "link").splitlines()}
         assert links <= {"lo", "pods", "prober", "pod1", "pod2", "pod3"}
-        assert "default" not in ip(f"{lab}-node", "route", "show")
+        assert "default" not in ip(f"{lab}-node-1", "route", "show")
     finally:
         process.communicate(timeout=30)
     assert namespaces(lab) == []
@@ -217,9 +217,9 @@ def running(words: str, folder: Path) -> tuple[subprocess.Popen[str], str]:
     """A command that makes a lab, and the lab's name."""
     before = set(namespaces())
     process = start(words, folder)
-    wait_for(lambda: any(name.endswith("-prober") for name in {*namespaces()} - before))
-    prober = next(name for name in {*namespaces()} - before if name.endswith("-prober"))
-    return process, prober.removesuffix("-prober")
+    wait_for(lambda: any(name.endswith("-prober-1") for name in {*namespaces()} - before))
+    prober = next(name for name in {*namespaces()} - before if name.endswith("-prober-1"))
+    return process, prober.removesuffix("-prober-1")
 
 
 def namespaces(lab: str = PREFIX) -> list[str]:

@@ -50,7 +50,9 @@ class Plan:
     @property
     def cluster_needs(self) -> list[str]:
         """What of this plan needs a cluster: lanes' targets and steps, as texts; empty if nothing does."""
-        lanes = [f"lane {lane.name} (target: {lane.target})" for lane in self.lanes if lane.target in CLUSTER_TARGETS]
+        named = {server.name for server in self.servers}
+        asked = [lane for lane in self.lanes if lane.target in CLUSTER_TARGETS and lane.target not in named]
+        lanes = [f"lane {lane.name} (target: {lane.target})" for lane in asked]
         return lanes + [f"step {change}" for change in changes_of(self.steps)]
 
     @property
@@ -75,9 +77,8 @@ class Plan:
 
     def targets(self, selector: str, cluster: Callable[[str], list[Target]]) -> list[Target]:
         """Whom a lane asks: the servers of the plan, or what `cluster` says stands behind the selector."""
-        if selector in CLUSTER_TARGETS:
-            return cluster(selector)
-        return [server for server in self.servers if selector in (ALL_SERVERS, server.name)]
+        named = [server for server in self.servers if selector in (ALL_SERVERS, server.name)]
+        return named or (cluster(selector) if selector in CLUSTER_TARGETS else [])
 
 
 def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: int) -> list[Series]:
