@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from probe.live.sweep import LiveSweep, what_became_of
 from probe.model import NS, Mark, TargetKind
 from probe.outcome import Outcome
 from probe.runfile import Run
 from probe.scenario.cells import Matrix, read_matrix_text
-from probe.sweep.file import Made, SweepFile, sweep_file
+from probe.sweep.file import Made, SweepFile, Turn, sweep_file
 from probe.sweep.json import sweep_json
 from probe.sweep.measured import Measured, Result, measured_of
 from probe.sweep.reader import open_sweep, run_in
@@ -263,7 +266,7 @@ def test_the_table_adds_up_and_names_the_cheapest_setting_without_loss(tmp_path:
         " fresh ports, 0.30 s for ports used again); the next cheaper, lab.lameduck 0s, lost 27.0 a run"
         " (vip-udp-fresh, vip-udp-fixed)"
     ) in said
-    assert "1 0s 25.0 (20-30) 0.30 s 2.0 (0-4) 0.04 s 1.10 s 2 1s 0 0 s 0 0 s 2.10 s <- cheapest" in said
+    assert "1 0s 25.0 (20-30), 0.30 s 2.0 (0-4), 0.04 s 1.10 s * 2 1s 0 0 2.10 s 3 2s 0 0 3.00 s" in said
 
 
 def test_ports_that_need_different_settings_are_told_apart(tmp_path: Path) -> None:
@@ -292,10 +295,10 @@ def test_rollouts_that_are_alike_cost_the_same(tmp_path: Path) -> None:
         (measured(0, 3), "lab.lameduck 0s, which lost least, lost 1.5 a run (vip-udp-fixed)"),
         (
             measured(0, 0, None, why="it stood still"),
-            "without loss for certain; lab.lameduck 0s, which lost least, lost nothing, but is no evidence (!)",
+            "without loss for certain; lab.lameduck 0s, which lost least, lost nothing, but is no evidence: repeat",
         ),
-        ("no coredns", "lost nothing, but is no evidence (!)"),
-        (None, "lost nothing, but is no evidence (!)"),
+        ("no coredns", "lost nothing, but is no evidence: repeat 2 could not run: no coredns"),
+        (None, "lost nothing, but is no evidence: repeat 2 not made yet"),
         (measured(0, margins=(0.1, -0.1)), "lost nothing by luck alone: its margin is -0.10 s for ports used again"),
     ],
 )
@@ -385,7 +388,7 @@ def test_a_sweep_is_made_and_told(tmp_path: Path) -> None:
     swept(tmp_path)
     code, out, err = ran("run x.yaml --lab -o sweep.db --jobs 3 --json sweep.json", tmp_path)
     assert code == 0, err
-    assert "swept: 4 cells x 2 repeats = 8 runs, all made" in out
+    assert "swept: 4 cells x 2 = 8 runs, all made" in out
     assert len([line for line in err.splitlines() if " of 8, " in line and not line.endswith("again, alone")]) == 8
     told = json.loads((tmp_path / "sweep.json").read_text())
     with sqlite3.connect(tmp_path / "sweep.db") as db:
@@ -416,7 +419,7 @@ def test_a_sweep_is_made_and_told(tmp_path: Path) -> None:
     assert not (tmp_path / "sweep.db-cells").exists()
     code, _, err = ran("run x.yaml --lab -o sweep.db --jobs 3", tmp_path)
     assert code == 0
-    assert "0 runs, 3 at a time; 8 are there already" in err
+    assert "0 runs, 3 at a time, 0:00 left; 8 are there already" in err
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -480,3 +483,29 @@ def test_one_run_is_taken_out_as_it_was_put_in(tmp_path: Path) -> None:
     again = run_in(path, turn.name)
     assert again.head == run.head
     assert (again.counts.outcome == Outcome.TIMEOUT).sum() == 1
+
+
+def test_a_terminal_shows_how_far_it_is_and_what_became_of_the_last() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=6, color_system=None)
+    view = LiveSweep(console)
+    turns = [Turn(cell, 1) for cell in matrix().cells]
+    view.begin(3, 4, 2, 200.0)
+    for turn in turns:
+        view.started(turn)
+    view.ended(Made(turns[0], "done", "", 1, 1, 2.0, measured(63, 9)), 4, 7, 130.0)
+    view.ended(Made(turns[1], "crowded", "60 rows", 1, 1, 2.0, measured(0, why="60 rows")), 4, 7, 130.0)
+    view.ended(Made(turns[2], "failed", "no coredns", 0, 1, 2.0), 4, 7, 3725.4)
+    view.end()
+    page = Console(file=io.StringIO(), width=60, color_system=None)
+    with page.capture() as capture:
+        page.print(view.frame())
+    assert capture.get().splitlines() == [
+        "4 of 7 runs, 2 at a time, 1:02:05 left",
+        "  1.1 lab.propagation=200ms lab.lameduck=0s: lost 63 on vip…",
+        "  2.1 lab.propagation=200ms lab.lameduck=1s: lost nothing; …",
+        "  3.1 lab.propagation=500ms lab.lameduck=0s: FAILED: no cor…",
+        "  4.1 lab.propagation=500ms lab.lameduck=1s: 0 s",
+    ]
+    assert what_became_of(Made(turns[1], "crowded", "60 rows", 1, 1, 2.0, measured(0, why="60 rows"))) == (
+        "2.1 lab.propagation=200ms lab.lameduck=1s: lost nothing; inconclusive: 60 rows: to be made again, alone"
+    )

@@ -120,9 +120,9 @@ def run(
         how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
     check_format(form)
+    if swept:
+        raise UsageError(f"--{', --'.join(swept)}: goes with a scenario that has a matrix")
     plan = _plan(scenario, asked, setting or [], lab, dry_run)
-    for option in swept:
-        raise UsageError(f"--{option}: goes with a scenario that has a matrix")
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     check_ceiling(expected_series(plan), ceiling)

@@ -50,8 +50,9 @@ class SweepLines:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
 
-    def begin(self, done: int, to_do: int, jobs: int) -> None:
-        self.noted(f"{count(to_do)} runs, {jobs} at a time{f'; {count(done)} are there already' if done else ''}")
+    def begin(self, done: int, to_do: int, jobs: int, left_s: float) -> None:
+        there = f"; {count(done)} are there already" if done else ""
+        self.noted(f"{count(to_do)} runs, {jobs} at a time, {left(left_s)}{there}")
 
     def started(self, turn: Turn) -> None:
         """Its end is said."""
@@ -71,14 +72,14 @@ class LiveSweep:
     """A SweepView on a terminal: how far it is, what runs, what ended last. A terminal that goes harms no sweep."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, get_renderable=self.frame, refresh_per_second=1 / FRAME_S, transient=True)
         self._running: dict[Turn, float] = {}
         self._last: deque[str] = deque(maxlen=LAST)
-        self._done, self._of, self._jobs = 0, 0, 1
-        self._over_at: float | None = None
+        self._done, self._of, self._jobs, self._over_at = 0, 0, 1, 0.0
+        self._console = console
+        self._live = Live(console=console, get_renderable=self.frame, refresh_per_second=1 / FRAME_S, transient=True)
 
-    def begin(self, done: int, to_do: int, jobs: int) -> None:
-        self._done, self._of, self._jobs = done, done + to_do, jobs
+    def begin(self, done: int, to_do: int, jobs: int, left_s: float) -> None:
+        self._done, self._of, self._jobs, self._over_at = done, done + to_do, jobs, time.monotonic() + left_s
         with suppress(OSError):
             self._live.start()
 
@@ -100,14 +101,14 @@ class LiveSweep:
     def frame(self) -> Group:
         """What the screen shows now."""
         now = time.monotonic()
-        far = left(self._over_at - now) if self._over_at else "time left is known after the first"
-        lines = [Text(f"{count(self._done)} of {count(self._of)} runs, {self._jobs} at a time, {far}", "bold")]
-        lines += [Text(f"  {text}") for text in self._last]
-        for turn, since in self._running.items():
+        far = f"{self._jobs} at a time, {left(self._over_at - now)}"
+        lines = [Text(f"{count(self._done)} of {count(self._of)} runs, {far}", "bold")]
+        lines += [Text(f"  {text}") for text in list(self._last)]
+        for turn, since in list(self._running.items()):
             lines.append(Text(f"  {turn.name} {plain(turn.cell.name)}: {now - since:.0f} s", "dim"))
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
-        return Group(*lines[: max(2, self._live.console.height - 1)])
+        return Group(*lines[: max(2, self._console.height - 1)])
 
 
 def fitting_sweep_view() -> SweepView:

@@ -27,23 +27,23 @@ AROUND_S = 3.0
 """What a run takes besides its duration, until that has been measured: the lab comes and goes, last answers."""
 HOPELESS = 3
 """So many runs that cannot be made, before any could be, end a sweep."""
-USED = 0.5
+USED = 0.65
 """How much of a machine's cores the cells may use together: queries leave on time only where a core is free."""
-CELL_CORES, POD_CORES, QUERY_CORES = 0.06, 0.01, 0.0002
-"""What a cell costs, in cores: by itself, by pod, by query a second (measured, with CoreDNS, on 2 cores)."""
+START_S, CELL_CORES, POD_CORES, QUERY_CORES = 1.6, 0.05, 0.005, 0.0005
+"""What a cell costs: CPU seconds to begin and end; and in cores, by itself, a pod, a query a second (measured)."""
 
 
 class SweepView(Protocol):
     """Who watches a sweep. Every call returns at once."""
 
-    def begin(self, done: int, to_do: int, jobs: int) -> None:
-        """So many runs were made before, so many are to be made."""
+    def begin(self, done: int, to_do: int, jobs: int, left_s: float) -> None:
+        """So many runs were made before, so many are to be made, so many at a time; left_s: how long that takes."""
 
     def started(self, turn: Turn) -> None:
         """A run's process was started."""
 
     def ended(self, made: Made, done: int, of: int, left_s: float) -> None:
-        """A run is in the file; left_s: how long the others will take."""
+        """A run is in the file; left_s: how long those that are left take."""
 
     def noted(self, text: str) -> None:
         """A sentence for the person."""
@@ -60,7 +60,8 @@ def jobs_for(plans: Sequence[Plan]) -> int:
 
 def _cores(plan: Plan) -> float:
     rate = sum(float(series.rate) for series in expected_series(plan))
-    return CELL_CORES + POD_CORES * plan.lab.replicas + QUERY_CORES * rate
+    going = CELL_CORES + POD_CORES * plan.lab.replicas + QUERY_CORES * rate
+    return going + START_S / (plan.duration_ns / NS)
 
 
 def seconds_for(plans: Sequence[Plan], jobs: int, around_s: float = AROUND_S) -> float:
@@ -81,7 +82,7 @@ async def run_turns(file: SweepFile, view: SweepView, jobs: int, workers: int, c
     folder.mkdir()
     turns = file.turns()
     going.of = file.done() + len(turns)
-    view.begin(file.done(), len(turns), jobs)
+    view.begin(file.done(), len(turns), jobs, seconds_for([turn.cell.plan for turn in turns], jobs))
     try:
         together = [turn for turn in turns if not turn.alone]
         await going.make(together, jobs)

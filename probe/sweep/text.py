@@ -11,6 +11,8 @@ from probe.report.units import count, date, plain
 from probe.sweep.rollout import FRESH, REUSED
 from probe.sweep.table import ALIKE_S, Block, Choice, Row, Spread, Table
 
+CHEAPEST, DOUBTED = "*", "!"
+"""Signs of a row: what to choose; what is no evidence, though it may have lost nothing."""
 DOUBTS_SHOWN = 10
 """Of one block; JSON has them all."""
 PORTS = {"fresh": "fresh ports", "pool": "a pool of ports", "fixed": "fixed ports", "reused": "reused connections"}
@@ -29,7 +31,7 @@ def _head(told: Table) -> list[str]:
     made = states.count("done")
     missing = f"{count(made)} of them made" if made < len(states) else "all made"
     failed = f", {count(states.count('failed'))} could not run" if "failed" in states else ""
-    cells = f"{count(len(sweep.cells))} cells x {sweep.repeats} repeats"
+    cells = f"{count(len(sweep.cells))} cells x {sweep.repeats}"
     text = f"{sweep.name}: {cells} = {count(len(states))} runs, {missing}{failed}"
     return [plain(line) for line in (text, f"from {date(sweep.started_unix_ns)}", sweep.command) if line]
 
@@ -39,32 +41,34 @@ def _block(told: Table, block: Block) -> list[str]:
     lines = [plain(f"UNDER {named}")] if named else ["ALL"]
     chosen = block.choices[0].row
     rows = [*_headings(told), *(_cells(told, row, row is chosen) for row in block.rows)]
-    lines += table(rows, ">" + "<" * len(told.sweep.vary) + ">>" * len(told.lanes) + "><")
+    lines += table(rows, "<>" + "<" * len(told.sweep.vary) + ">" * len(told.lanes) + ">")
     doubts = [f"cell {row.cell.number}, {doubt}" for row in block.rows for doubt in row.doubts]
     for doubt in doubts[:DOUBTS_SHOWN]:
-        lines += wrapped(plain(f"! {doubt}"), 2, 4)
+        lines += wrapped(plain(f"{DOUBTED} {doubt}"), 2, 4)
     if len(doubts) > DOUBTS_SHOWN:
-        lines.append(f"  ! and {count(len(doubts) - DOUBTS_SHOWN)} more: the JSON report has them all")
+        lines.append(f"  {DOUBTED} and {count(len(doubts) - DOUBTS_SHOWN)} more: the JSON report has them all")
     for sentence in sentences(told, block):
         lines += wrapped(plain(sentence), 2, 4)
     return lines
 
 
 def _headings(told: Table) -> list[Cells]:
-    first, second = ["", *("" for _ in told.sweep.vary)], ["cell", *map(plain, told.sweep.vary)]
-    for lane in told.lanes:
-        first += [plain(lane.name), ""]
-        second += ["lost", "longest"]
-    return [[*first, "", ""], [*second, "rollout", ""]]
+    lanes = [plain(lane.name) for lane in told.lanes]
+    beside = ["" for _ in told.sweep.vary]
+    return [
+        ["", "", *beside, *lanes, ""],
+        ["", "cell", *map(plain, told.sweep.vary), *("lost, longest" for _ in lanes), "rollout"],
+    ]
 
 
 def _cells(told: Table, row: Row, chosen: bool) -> Cells:
-    cells = [str(row.cell.number), *map(plain, row.cell.vary)]
-    for lane in told.lanes:
-        cells += [_spread(row.lost[lane.name]), _seconds(row.longest[lane.name].most)]
-    said = ["<- cheapest"] if chosen else []
-    said += ["!"] if row.doubts else []
-    return [*cells, _seconds(row.rollout.mean), " ".join(said)]
+    losses = [_loss(row.lost[lane.name], row.longest[lane.name]) for lane in told.lanes]
+    sign = CHEAPEST if chosen else DOUBTED if row.doubts else ""
+    return [sign, str(row.cell.number), *map(plain, row.cell.vary), *losses, _seconds(row.rollout.mean)]
+
+
+def _loss(lost: Spread, longest: Spread) -> str:
+    return f"{_spread(lost)}, {_seconds(longest.most)}" if lost.most > 0 else _spread(lost)
 
 
 def _spread(values: Spread) -> str:
@@ -111,7 +115,7 @@ def _fate(row: Row, choice: Choice) -> str:
         lanes = [lane.name for lane in choice.lanes if row.lost[lane.name].most]
         return f"lost {lost:,.1f} a run ({', '.join(lanes)})"
     if row.doubts:
-        return "lost nothing, but is no evidence (!)"
+        return f"lost nothing, but is no evidence: {row.doubts[0]}"
     below = [f"{_seconds(row.margins[kind])} for {MARGINS[kind]}" for kind in row.margins if row.margins[kind] < 0]
     return f"lost nothing by luck alone: its margin is {', '.join(below)}"
 
@@ -123,9 +127,9 @@ def _setting(told: Table, row: Row) -> str:
 def _legend(told: Table) -> Sequence[str]:
     text = (
         "lost: attempts a run, the mean of all repeats (the least to the most); longest: the longest disruption of any"
-        " repeat; rollout: from the first step to the last pod gone or Ready, or the rollout's end, the mean; cheapest:"
-        f" the shortest rollout without loss on any lane in any repeat (within {ALIKE_S:g} s the first given);"
-        " margin: how long before it stopped serving nothing was sent any more to a pod, the least of all. One run:"
-        f" dnsprobe report {told.sweep.path} --cell CELL.REPEAT"
+        " repeat; rollout: from the first step to the last pod gone or Ready, or the rollout's end, the mean;"
+        f" {CHEAPEST}: the cheapest, the shortest rollout without loss on any lane in any repeat (of those within"
+        f" {ALIKE_S:g} s the first given); margin: how long before it stopped serving nothing was sent any more to a"
+        f" pod, the least of all. One run: dnsprobe report {told.sweep.path} --cell CELL.REPEAT"
     )
     return list(wrapped(plain(text)))
