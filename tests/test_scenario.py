@@ -454,7 +454,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_lab_section_is_the_lab_settings() -> None:
-    assert LabSettings(**_Lab().model_dump()) == LabSettings()
+    assert LabSettings(**dict(_Lab())) == LabSettings()
     assert set(_Lab.model_fields) == {field.name for field in dataclasses.fields(LabSettings)}
 
 
@@ -467,12 +467,12 @@ def test_shipped_scenarios_open_with_what_they_prove_change_and_undo() -> None:
             assert line.startswith(opening), f"{file}: {line}"
         plan = read_scenario(name)
         assert plan.name == name
-        assert planned(expected_series(plan)) > 1000
+        assert planned(expected_series(plan)) >= 600
         assert (lines[1] == "# Changes: nothing.") == (not changes_of(plan.steps))
 
 
 def test_a_step_that_changes_the_cluster_says_how_it_is_undone() -> None:
-    assert {word for word, kind in STEPS.items() if kind.changes} == {"scale", "restart", "delete_pod"}
+    assert {word for word, kind in STEPS.items() if kind.changes} == STEPS.keys() - {"wait", "mark"}
     for kind in STEPS.values():
         assert kind.help
         assert bool(kind.undo) == kind.changes

@@ -133,6 +133,8 @@ def _filled(values: Sequence[Value], document: Document) -> tuple[Document, list
 def _more_ns(path: str, i: int, plan: Plan, document: Document) -> int:
     """How long a setting of the lab is in this cell."""
     value = getattr(plan.lab, path.removeprefix("lab."), None) if path.startswith("lab.") else None
+    if path == "lab.propagation":
+        value = max(delay.longest for delay in plan.lab.propagation)
     if not isinstance(value, float):
         said = f"{path!r}: say a duration of the lab that every cell has, e.g. lab.lameduck"
         raise document.error(("matrix", "longer_by", i), said)
