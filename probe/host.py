@@ -36,9 +36,14 @@ def cpu_ns(pid: int) -> int:
 
 
 class Host:
-    """The machine while a run goes. What it does not show is left out: cgroups without a quota, no conntrack."""
+    """The machine while a run goes. What it does not show is left out: cgroups without a quota, no conntrack.
 
-    def __init__(self, root: Path = Path("/"), wall_offset: Callable[[], int] = wall_offset_ns) -> None:
+    asks: whether queries leave from this process's network namespace, whose conntrack then has their flows.
+    """
+
+    def __init__(
+        self, root: Path = Path("/"), wall_offset: Callable[[], int] = wall_offset_ns, *, asks: bool = True
+    ) -> None:
         self._root, self._wall_offset = root, wall_offset
         self._quotas = list(_quotas(root))
         self._at_ns = 0
@@ -46,7 +51,7 @@ class Host:
         self._throttled: tuple[int, int] | None = None
         self._offset_ns = wall_offset()
         self._cpu = self._cpu_ticks()
-        self._tracked = self._conntrack()
+        self._tracked = self._conntrack() if asks else None
 
     def look(self, at_ns: int) -> Iterator[Mark | Interval]:
         """What happened since the last look, at_ns being now, ns since t0.
@@ -72,7 +77,7 @@ class Host:
     def facts(self) -> dict[str, str]:
         """What is to be known at the end: how full conntrack's table was, how much CPU the hypervisor kept."""
         facts = {}
-        if (tracked := self._conntrack()) and self._tracked:
+        if self._tracked and (tracked := self._conntrack()):
             (before, _), (after, most) = self._tracked, tracked
             facts["conntrack"] = f"{before:,} entries at the start, {after:,} at the end, of at most {most:,}"
         ticks = [now - then for now, then in zip(self._cpu_ticks(), self._cpu, strict=True)]

@@ -121,7 +121,8 @@ async def run(
             facts={**plan.facts, **_versions(), **engine.facts(), **(cluster.facts() if cluster else {})},
         )
         writer = RunWriter.create(path, head)
-        going = _Going(plan, engine, writer, view, cluster, clock)
+        host = Host(asks=not cluster or "" in cluster.namespaces)
+        going = _Going(plan, engine, writer, view, cluster, clock, host)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
@@ -161,7 +162,7 @@ class _Going:
     view: View
     cluster: Cluster | None
     clock: PodClock
-    host: Host = field(default_factory=Host)
+    host: Host
     drops: OwnDrops = field(default_factory=OwnDrops)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
