@@ -12,9 +12,6 @@ TTL = 30
 """Seconds, as kubeadm's Corefile sets it."""
 
 DOMAIN = "cluster.local"
-_HEADLESS: dict[str, dict[str, tuple[str, ...]]] = {
-    f"headless{n}.default.svc.{DOMAIN}": {"A": tuple(f"10.244.1.{i + 1}" for i in range(n))} for n in (20, 40, 100)
-}
 RECORDS: dict[str, dict[str, tuple[str, ...]]] = {
     f"ns.dns.{DOMAIN}": {"A": ("10.96.0.10",)},
     f"kubernetes.default.svc.{DOMAIN}": {"A": ("10.96.0.1",)},
