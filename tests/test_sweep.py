@@ -201,7 +201,7 @@ def test_a_run_that_may_hide_a_loss_is_no_evidence(tmp_path: Path, drawing: str,
 
 def result(lane: str, lost: int, ports: str = "fresh", kind: str = "service") -> Result:
     outcome = "timeout" if lost else ""
-    return Result(lane, "kube-dns", kind, "udp", ports, 300, 300 - lost, lost, lost, 0, lost / 100, outcome)
+    return Result(lane, "kube-dns", kind, "udp", ports, 300, 300 - lost, lost, lost, 0, lost / 100, outcome, None)
 
 
 def measured(
@@ -214,7 +214,7 @@ def measured(
         result("pods", 7, kind="pod"),
     )
     known = dict(zip(("fresh", "reused"), margins, strict=True))
-    return Measured("FAIL" if fresh or fixed else "PASS", why, False, rollout, known, results)
+    return Measured("FAIL" if fresh or fixed else "PASS", why, False, rollout, known, "", results)
 
 
 def recorded(file: SweepFile, runs: dict[tuple[int, int], Measured | str]) -> None:

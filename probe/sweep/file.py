@@ -29,10 +29,10 @@ POLL_S = 0.2
 LOCKED_S = 20.0
 """So long the runs of a sweep that was killed may take to end."""
 
-_RESULT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_RESULT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _RECORD = (
     "UPDATE runs SET state = ?, why = ?, beside = ?, started_unix_ns = ?, wall_seconds = ?, verdict = ?,"
-    " rollout_seconds = ?, margin_fresh = ?, margin_reused = ?, run = ? WHERE cell = ? AND repeat = ?"
+    " rollout_seconds = ?, margin_fresh = ?, margin_reused = ?, ended_by = ?, run = ? WHERE cell = ? AND repeat = ?"
 )
 
 
@@ -87,10 +87,10 @@ class SweepFile:
     def record(self, made: Made) -> None:
         """One transaction. EnvironmentProblem if it cannot be written."""
         cell, repeat, measured = made.turn.cell.number, made.turn.repeat, made.measured
-        told: tuple[object, ...] = (None, None, None, None)
+        told: tuple[object, ...] = (None, None, None, None, None)
         if measured:
             margins = (measured.margins.get(FRESH), measured.margins.get(REUSED))
-            told = (measured.verdict, measured.rollout, *margins)
+            told = (measured.verdict, measured.rollout, *margins, measured.ended_by)
         head = (made.state, made.why, made.beside, made.started_unix_ns, made.wall_s)
         try:
             with self._db:
@@ -100,7 +100,7 @@ class SweepFile:
                 for r in measured.results if measured else ():
                     who = (r.lane, r.target, r.kind, r.transport, r.ports)
                     counts = (r.planned, r.good, r.lost, r.lost_at_least, r.unsent)
-                    self._db.execute(_RESULT, (cell, repeat, *who, *counts, r.longest, r.outcome))
+                    self._db.execute(_RESULT, (cell, repeat, *who, *counts, r.longest, r.outcome, r.healthy))
         except sqlite3.Error as problem:
             raise EnvironmentProblem(
                 f"{self.path}: cannot be written: {problem}; what was done before is in it: make room, and say the same"

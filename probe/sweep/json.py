@@ -88,7 +88,8 @@ def _values(told: Table, row: Row) -> dict[str, str]:
 
 
 def _lane(row: Row, lane: Lane) -> Json:
-    return {"lost": _spread(row.lost[lane.name]), "longest_seconds": _spread(row.longest[lane.name])}
+    spreads = {"lost": row.lost, "longest_seconds": row.longest, "healthy_seconds": row.healthy}
+    return {what: _spread(of[lane.name]) for what, of in spreads.items()}
 
 
 def _spread(values: Spread) -> Json:
@@ -111,6 +112,7 @@ def _run(run: CellRun) -> Json:
         "wall_seconds": run.wall_s,
         "rollout_seconds": measured.rollout if measured else None,
         "margin_seconds": measured.margins if measured else {},
+        "ended_by": measured.ended_by if measured else "",
         "lanes": [
             {
                 "lane": result.lane,
@@ -122,6 +124,7 @@ def _run(run: CellRun) -> Json:
                 "unsent": result.unsent,
                 "longest_seconds": result.longest,
                 "class": result.outcome,
+                "healthy_seconds": result.healthy,
             }
             for result in (measured.results if measured else ())
         ],

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from probe.doubts import EXCUSES
 from probe.model import NS
 from probe.runfile import Run
+from probe.sweep.outage import begun_ns, ended_by
 from probe.sweep.rollout import rollout_of
+from probe.timeline import Channel, inside
 from probe.verdict import Ruling, Verdict, spared, verdict_of
 
 CROWDED = {"cut", "unsent", "overrun", "worker_died", "throttled", *EXCUSES}
@@ -19,7 +21,8 @@ CROWDED = {"cut", "unsent", "overrun", "worker_died", "throttled", *EXCUSES}
 class Result:
     """What one lane lost on one target. longest: the longest window, s; outcome: its class, or ''.
 
-    lost_at_least: without what may be no fault of DNS.
+    lost_at_least: without what may be no fault of DNS. healthy: seconds from the first step to the first query that was
+    lost after it; None if none was.
     """
 
     lane: str
@@ -34,13 +37,14 @@ class Result:
     unsent: int
     longest: float
     outcome: str
+    healthy: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One run of a cell. unsure: why it is no evidence that nothing was lost, or ''.
 
-    crowded: that may be because others ran beside it. rollout, margins: see rollout.py.
+    crowded: that may be because others ran beside it. rollout, margins: see rollout.py; ended_by: see outage.py.
     """
 
     verdict: str
@@ -48,6 +52,7 @@ class Measured:
     crowded: bool
     rollout: float | None
     margins: dict[str, float]
+    ended_by: str
     results: tuple[Result, ...]
 
 
@@ -58,7 +63,9 @@ def measured_of(run: Run) -> Measured:
     crowded = bool(unsure) and any(doubt.id in CROWDED for doubt in verdict.doubts)
     if rollout.unseen and not unsure:
         unsure = f"{rollout.unseen} when the run ended: give it a longer duration"
-    return Measured(verdict.ruling.value, unsure, crowded, rollout.seconds, rollout.margins, tuple(_results(verdict)))
+    results = tuple(_results(verdict))
+    ended = ended_by(verdict.timeline)
+    return Measured(verdict.ruling.value, unsure, crowded, rollout.seconds, rollout.margins, ended, results)
 
 
 def _unsure(verdict: Verdict) -> str:
@@ -74,6 +81,7 @@ def _unsure(verdict: Verdict) -> str:
 
 def _results(verdict: Verdict) -> list[Result]:
     found = []
+    begun = begun_ns(verdict.timeline.run)
     for channel in verdict.timeline.channels:
         loss = channel.loss()
         windows = verdict.timeline.by_channel.get(channel.name, ())
@@ -92,6 +100,13 @@ def _results(verdict: Verdict) -> list[Result]:
                 unsent=loss.unsent,
                 longest=(longest.to_ns - longest.from_ns) / NS if longest else 0.0,
                 outcome=longest.outcome.label if longest else "",
+                healthy=None if begun is None else _healthy(channel, begun),
             )
         )
     return found
+
+
+def _healthy(channel: Channel, begun_ns: int) -> float | None:
+    """Seconds from then to the first row that was lost, among those that count."""
+    lost = channel.first_ns[inside(channel.first_ns, channel.counted) & (channel.first_ns >= begun_ns)]
+    return (int(lost.min()) - begun_ns) / NS if len(lost) else None

@@ -112,8 +112,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _results(db: sqlite3.Connection) -> dict[tuple[int, int], list[Result]]:
     found: dict[tuple[int, int], list[Result]] = {}
-    columns = "lane, target, target_kind, transport, ports, planned, good, lost, lost_at_least, unsent"
-    rows = db.execute(f"SELECT cell, repeat, {columns}, longest_seconds, class FROM results ORDER BY rowid")  # noqa: S608
+    rows = db.execute(
+        "SELECT cell, repeat, lane, target, target_kind, transport, ports, planned, good, lost, lost_at_least, unsent,"
+        " longest_seconds, class, healthy_seconds FROM results ORDER BY rowid"
+    )
     for cell, repeat, *row in rows:
         found.setdefault((cell, repeat), []).append(Result(*row))
     return found
@@ -123,12 +125,12 @@ def _runs(db: sqlite3.Connection, results: dict[tuple[int, int], list[Result]]) 
     found: dict[int, list[CellRun]] = {}
     for row in db.execute(
         "SELECT cell, repeat, state, why, beside, started_unix_ns, wall_seconds, verdict, rollout_seconds,"
-        " margin_fresh, margin_reused FROM runs ORDER BY cell, repeat"
+        " ended_by, margin_fresh, margin_reused FROM runs ORDER BY cell, repeat"
     ):
-        cell, repeat, state, why, beside, started, wall, verdict, rollout, *margins = row
+        cell, repeat, state, why, beside, started, wall, verdict, rollout, ended, *margins = row
         known = {kind: margin for kind, margin in zip((FRESH, REUSED), margins, strict=True) if margin is not None}
         mine = tuple(results.get((cell, repeat), ()))
-        measured = Measured(verdict, why, state == "crowded", rollout, known, mine) if verdict else None
+        measured = Measured(verdict, why, state == "crowded", rollout, known, ended or "", mine) if verdict else None
         found.setdefault(cell, []).append(CellRun(repeat, state, why, beside or 0, started or 0, wall or 0.0, measured))
     return found
 

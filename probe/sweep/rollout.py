@@ -36,14 +36,15 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoints:
+class Endpoints:
     """A mark's `ready: a, b; terminating, serving: c; not serving: d`, taken apart."""
 
     ready: frozenset[str]
     ending: frozenset[str]
 
     @classmethod
-    def of(cls, mark: Mark) -> _Endpoints:
+    def of(cls, mark: Mark) -> Endpoints:
+        """What a mark endpoints_programmed says."""
         groups = dict(re.findall(r"(ready|terminating, serving|not serving): ([^;]*)", mark.text))
         ready, ending = (
             frozenset(pod for pod in groups.get(group, "").split(", ") if pod not in ("", "none"))
@@ -52,10 +53,17 @@ class _Endpoints:
         return cls(ready, ending)
 
     def get_new_flows(self, pod: str) -> bool:
+        """Whether the proxy still sends new flows to the pod."""
         return pod in self.ready or (not self.ready and pod in self.ending)
 
     def serve(self, pod: str) -> bool:
+        """Whether flows that lead to the pod stay."""
         return pod in self.ready | self.ending
+
+    @property
+    def any_serves(self) -> bool:
+        """Whether anybody does."""
+        return bool(self.ready or self.ending)
 
 
 def rollout_of(run: Run) -> Rollout:
@@ -66,8 +74,8 @@ def rollout_of(run: Run) -> Rollout:
     marks = [mark for mark in sorted(run.marks, key=lambda mark: mark.at_ns) if mark.at_ns >= min(begun)]
     deleted = {mark.subject: mark.at_ns for mark in marks if mark.kind == "pod_deleted"}
     gone, ready = (_subjects(marks, kind) for kind in ("pod_gone", "pod_ready"))
-    programmed = [(mark.at_ns, _Endpoints.of(mark)) for mark in marks if mark.kind == "endpoints_programmed"]
-    kinds = {FRESH: _Endpoints.get_new_flows, **_reused(run)}
+    programmed = [(mark.at_ns, Endpoints.of(mark)) for mark in marks if mark.kind == "endpoints_programmed"]
+    kinds = {FRESH: Endpoints.get_new_flows, **_reused(run)}
     acted = {kind: _acted(deleted, programmed, uses) for kind, uses in kinds.items()}
     unseen = [
         *(f"{pod} was not gone" for pod in deleted if pod not in gone),
@@ -86,17 +94,17 @@ def rollout_of(run: Run) -> Rollout:
     return Rollout(seconds, unseen[0] if unseen else "", least)
 
 
-def _reused(run: Run) -> dict[str, Callable[[_Endpoints, str], bool]]:
+def _reused(run: Run) -> dict[str, Callable[[Endpoints, str], bool]]:
     """By which endpoints a flow stays, where that is known."""
     facts = run.head.facts
     if "lab.kubernetes" not in facts or facts.get("lab.proxy_mode") != "iptables":
         return {}
     at_once = era_of(facts["lab.kubernetes"]).cleanup is Cleanup.NOT_READY
-    return {REUSED: _Endpoints.get_new_flows if at_once else _Endpoints.serve}
+    return {REUSED: Endpoints.get_new_flows if at_once else Endpoints.serve}
 
 
 def _acted(
-    deleted: dict[str, int], programmed: Sequence[tuple[int, _Endpoints]], uses: Callable[[_Endpoints, str], bool]
+    deleted: dict[str, int], programmed: Sequence[tuple[int, Endpoints]], uses: Callable[[Endpoints, str], bool]
 ) -> dict[str, int]:
     """When the node stopped using each pod."""
     found = {}

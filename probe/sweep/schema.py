@@ -41,6 +41,7 @@ CREATE TABLE runs (         -- every cell as often as it is repeated
   rollout_seconds REAL,     -- from the first step to the last pod_gone, pod_ready or rollout_done after it
   margin_fresh REAL,        -- seconds: how long before its end nothing new was sent to a pod, the least of all pods
   margin_reused REAL,       -- the same for source ports that are used again
+  ended_by TEXT,            -- what ended the Service for good: lameduck over, SIGKILL, readiness lost; '' if it went on
   run BLOB,                 -- its run file, zlib: dnsprobe report FILE --cell CELL.REPEAT
   PRIMARY KEY (cell, repeat)
 ) WITHOUT ROWID;
@@ -50,6 +51,7 @@ CREATE TABLE results (      -- what each lane lost on each target
   planned INTEGER NOT NULL, good INTEGER NOT NULL, lost INTEGER NOT NULL,
   lost_at_least INTEGER NOT NULL,  -- without what may be no fault of DNS
   unsent INTEGER NOT NULL, longest_seconds REAL NOT NULL, class TEXT NOT NULL,  -- of the longest disruption
+  healthy_seconds REAL,            -- from the first step to the first query that was lost after it
   PRIMARY KEY (cell, repeat, lane, target)
 );
 """

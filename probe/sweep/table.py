@@ -9,10 +9,11 @@ one whose rollout took the shortest on average; those within ALIKE_S of it cost 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from probe.model import TargetKind
+from probe.sweep.measured import Result
 from probe.sweep.reader import CellRun, Sweep, SweptCell
 from probe.sweep.rollout import FRESH, REUSED
 
@@ -62,7 +63,9 @@ class Lane:
 class Row:
     """One choice. lost: attempts a run, longest: the longest disruption in s, by lane; rollout in s, of those known.
 
-    margins: the least of all its runs, by kind of source ports. doubts: what keeps it from being evidence, by repeat.
+    margins: the least of all its runs, by kind of source ports. healthy: seconds until the first loss, by lane, of
+    runs that had one; ended_by: what then ended the Service for good, if anything did. doubts: what keeps it from being
+    evidence, by repeat.
     """
 
     cell: SweptCell
@@ -71,6 +74,8 @@ class Row:
     longest: dict[str, Spread]
     rollout: Spread
     margins: dict[str, float]
+    healthy: dict[str, Spread]
+    ended_by: tuple[str, ...]
     doubts: tuple[str, ...]
 
     def lossless(self, lanes: Sequence[Lane]) -> bool:
@@ -158,7 +163,17 @@ def _row(cell: SweptCell, lanes: Sequence[Lane]) -> Row:
         if runs and all(kind in run.margins for run in runs)
     }
     rollout = Spread.of(run.rollout for run in runs if run.rollout is not None)
-    return Row(cell, len(runs), lost, longest, rollout, margins, tuple(filter(None, map(_doubt, cell.runs))))
+    healthy = {
+        lane.name: Spread.of(min(healthy) for run in runs if (healthy := [*_healthy(run.results, lane.name)]))
+        for lane in lanes
+    }
+    ended = tuple(dict.fromkeys(run.ended_by for run in runs if run.ended_by))
+    doubts = tuple(filter(None, map(_doubt, cell.runs)))
+    return Row(cell, len(runs), lost, longest, rollout, margins, healthy, ended, doubts)
+
+
+def _healthy(results: Iterable[Result], lane: str) -> Iterator[float]:
+    return (r.healthy for r in results if r.lane == lane and r.healthy is not None)
 
 
 def _doubt(run: CellRun) -> str:

@@ -47,6 +47,8 @@ def _block(told: Table, block: Block) -> list[str]:
         lines += wrapped(plain(f"{DOUBTED} {doubt}"), 2, 4)
     if len(doubts) > DOUBTS_SHOWN:
         lines.append(f"  {DOUBTED} and {count(len(doubts) - DOUBTS_SHOWN)} more: the JSON report has them all")
+    if any(row.ended_by for row in block.rows):
+        lines += ["", "  from the first step to the first loss, and what ended the Service", *_outages(told, block), ""]
     for sentence in sentences(told, block):
         lines += wrapped(plain(sentence), 2, 4)
     return lines
@@ -65,6 +67,25 @@ def _cells(told: Table, row: Row, chosen: bool) -> Cells:
     losses = [_loss(row.lost[lane.name], row.longest[lane.name]) for lane in told.lanes]
     sign = CHEAPEST if chosen else DOUBTED if row.doubts else ""
     return [sign, str(row.cell.number), *map(plain, row.cell.vary), *losses, _seconds(row.rollout.mean)]
+
+
+def _outages(told: Table, block: Block) -> list[str]:
+    """How long each lane was served, and why no longer."""
+    beside = ["" for _ in told.sweep.vary[1:]]
+    rows: list[Cells] = [["cell", told.sweep.vary[0], *beside, *(lane.name for lane in told.lanes), "ended by"]]
+    for row in block.rows:
+        healthy = [_range(row.healthy[lane.name]) for lane in told.lanes]
+        rows.append([str(row.cell.number), *row.cell.vary, *healthy, ", ".join(row.ended_by)])
+    return table(
+        [list(map(plain, row)) for row in rows], ">" + "<" * len(told.sweep.vary) + ">" * len(told.lanes) + "<"
+    )
+
+
+def _range(values: Spread) -> str:
+    """`5.02 s`, `5.02-5.31 s`, `-`."""
+    if math.isnan(values.mean) or values.least == values.most:
+        return _seconds(values.mean)
+    return f"{values.least:.2f}-{values.most:.2f} s"
 
 
 def _loss(lost: Spread, longest: Spread) -> str:
@@ -86,7 +107,17 @@ def _seconds(s: float) -> str:
 
 def sentences(told: Table, block: Block) -> list[str]:
     """What to choose here, or why nothing can be; a sentence for all lanes, and one for each policy if they differ."""
+    ended = [row for row in block.rows if row.ended_by]
+    if ended and len(ended) == len([row for row in block.rows if row.measured]):
+        longest = max(ended, key=_served)
+        served = f"{_setting(told, longest)} ({_served(longest):.1f} s until the first loss)"
+        return [f"every setting ends in an outage; the one that served longest is {served}"]
     return [_sentence(told, choice) for choice in block.choices]
+
+
+def _served(row: Row) -> float:
+    """Seconds until the first loss on any lane, the mean."""
+    return min((s.mean for s in row.healthy.values() if not math.isnan(s.mean)), default=0.0)
 
 
 def _sentence(told: Table, choice: Choice) -> str:

@@ -11,7 +11,7 @@ from probe.model import NS
 from probe.recorder import Duration
 from probe.runfile import Run
 from probe.timeline.channel import Channel, Loss, channels_of
-from probe.timeline.spans import Ints, Spans, common, joined
+from probe.timeline.spans import Ints, Spans, common, inside, joined
 from probe.timeline.windows import Elsewhere, Window, stretches, windows_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Timeline",
     "Window",
     "common",
+    "inside",
     "joined",
     "ranked_ns",
     "stretches",
