@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from probe.cluster import Happened
-from probe.cluster.images import find_coredns
+from probe.cluster.images import choose_coredns, find_coredns
 from probe.cluster.lab import Lab
 from probe.cluster.settings import Delay, LabSettings
 from probe.cluster.zone import HEALTH_PORT, READY_PORT, wire_name
@@ -26,6 +26,14 @@ from probe.model import NS, Target
 QUESTION = wire_name("kubernetes.default.svc.cluster.local") + b"\0\1\0\1"
 IMAGES = ["stand-in", *(["real"] if find_coredns() else [])]
 """What stories are told with, side by side; where the real CoreDNS is missing, one test skips and names the remedy."""
+
+
+def has(version: str) -> bool:
+    """Whether that CoreDNS has been built."""
+    try:
+        return choose_coredns(version) is not None
+    except EnvironmentProblem:
+        return False
 
 
 def settings(**given: object) -> LabSettings:
@@ -460,11 +468,33 @@ def test_a_coredns_that_dies_at_once_is_quoted(tmp_path: Path, monkeypatch: pyte
         ({"readiness_failures": 0}, "readiness_failures from 1 on"),
         ({"port": 70000}, "lab setting port 70000"),
         ({"proxy_mode": "ebpf"}, "say iptables or ipvs"),
+        ({"nodelocal": True}, r"nodelocal: needs lab\.backend: netns"),
+        ({"ip_family": "ipv6"}, r"ip_family ipv6: needs lab\.backend: netns"),
+        ({"propagation": (Delay(1.0), Delay(2.0))}, "2 delays, but nodes with a proxy: 1"),
+        ({"nodes": 21}, "lab setting nodes 21: 1 to 20"),
     ],
 )
 def test_settings_no_lab_can_be_built_from(given: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         Lab(settings(**given))
+
+
+@pytest.mark.skipif(not has("1.9.3"), reason="needs CoreDNS 1.9.3: make coredns COREDNS_VERSION=1.9.3")
+def test_another_image_is_rolled_out() -> None:
+    async def story(lab: Running) -> None:
+        await lab.set_image("1.9.3")
+        await lab.at("rollout_done")
+        assert (await lab.at("image_set")).text == "CoreDNS 1.9.3"
+        assert lab._process
+        programs = [
+            words
+            for words in offspring(lab._process.pid).values()
+            if any(word.endswith("/coredns-1.9.3") for word in words)
+        ]
+        assert len(programs) == 2
+        assert await ask_fresh(lab.service) == "."
+
+    play(story, settings(coredns="real", replicas=2))
 
 
 def processes() -> dict[int, int]:

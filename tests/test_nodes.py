@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from probe.cluster.images import find_coredns
 from probe.cluster.lab import Lab
 from probe.cluster.settings import Delay, LabSettings
 from probe.cluster.zone import Corefile
 from probe.errors import EnvironmentProblem, ScenarioError, UsageError
 from probe.scenario.file import read_scenario_text
-from tests.test_netns import needs_namespaces
+from tests.test_netns import namespaces, needs_namespaces, running, wait_for
 from tests.test_runs import from_second, lost, reported, second_of, windows
 
 SCENARIO = """\
@@ -30,7 +34,7 @@ lab:
   readiness_failures: 1
   teardown: 300ms
 lanes:
-  - {{name: fresh, target: service, rate: 100, nsid: true, timeout: 500ms, questions: &n [dual.default.svc.cluster.local]}}
+  - {{name: fresh, target: service, rate: 100, nsid: true, timeout: 500ms, questions: &n [ns.dns.cluster.local]}}
   - {{name: tcp, target: service, transport: tcp, ports: fresh, rate: 20, timeout: 500ms, questions: *n}}
   - {{name: pods, target: pods, rate: 20, timeout: 500ms, questions: *n}}
 steps:
@@ -111,7 +115,12 @@ def test_what_delays_are_drawn() -> None:
         (LabSettings(), "restart_nodelocal", "", r"there is none: say lab\.nodelocal: true"),
         (LabSettings(coredns="stand-in"), "patch_corefile", "lameduck 5s", r"the stand-in reads no Corefile: run "),
         (LabSettings(), "patch_corefile", "lameduck soon", r"'lameduck soon': say `lameduck 10s` or "),
-        (LabSettings(), "set_image", "0.0.1", r"CoreDNS 0\.0\.1: not there: run `make coredns COREDNS_VERSION=0\.0\.1`"),
+        (
+            LabSettings(),
+            "set_image",
+            "0.0.1",
+            r"CoreDNS 0\.0\.1: not there: run `make coredns ",
+        ),
     ],
 )
 def test_steps_a_lab_cannot_take_are_refused_before_it_starts(
@@ -134,3 +143,21 @@ def test_the_corefile_a_pod_gets(tmp_path: Path) -> None:
     for line in ("health [fd00::20]:8080 {", "lameduck 2500ms", "nsid pod-a", "cache 30", "forward . [fd00::5]:53"):
         assert line in lines
     assert "root.zone" not in lines
+
+
+@needs_namespaces
+@pytest.mark.skipif(find_coredns() is None, reason="needs the real CoreDNS: make coredns")
+def test_nothing_is_left_of_a_killed_lab_with_all_there_is(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(SCENARIO.format(family="ipv4").replace("duration: 7s", "duration: 60s"))
+    more = "lab.coredns=real", "lab.nodelocal=true", "lab.upstream=answering"
+    process, lab = running(f"run all.yaml --lab {' '.join(f'--set {m}' for m in more)} -o all.db", tmp_path)
+    wait_for(lambda: len(namespaces(lab)) == 5 + 3 + 1)  # two nodes and probers, a switch; three pods; the upstream
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    wait_for(lambda: namespaces(lab) == [])
+    badge = f"DNSPROBE_LAB={tempfile.gettempdir()}/{lab}".encode()
+    left = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            left += [environ.parent.name] * (badge in environ.read_bytes())
+    assert left == []
