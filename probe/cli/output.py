@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from probe.errors import EXIT_ENVIRONMENT, EnvironmentProblem, UsageError
@@ -19,7 +18,7 @@ from probe.runfile import Run
 from probe.verdict import verdict_of
 
 
-def drawn(*parts: Table | Text) -> str:
+def drawn(*parts: RenderableType) -> str:
     """What a console makes of them, as wide as stdout's terminal and in its colours."""
     console = Console()
     with console.capture() as capture:

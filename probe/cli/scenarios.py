@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from probe.cli import options
@@ -20,7 +20,9 @@ from probe.cli.output import drawn, say
 from probe.errors import EXIT_INTERRUPTED
 from probe.report import REPORTS
 from probe.runfile import Run, open_run
+from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario, shipped_scenarios
+from probe.scenario.plan import Plan
 from probe.scenario.quantity import seconds_text
 from probe.scenario.steps import changes_of
 
@@ -29,15 +31,22 @@ EXAMPLES = options.examples("dnsprobe scenarios", "dnsprobe run scale-down --lab
 
 def scenarios() -> None:
     """List the scenarios that come with dnsprobe."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("name", "what it proves", "what it changes", "length"):
-        table.add_column(heading)
+    shown: list[RenderableType] = []
     for name, file in shipped_scenarios().items():
         plan = read_scenario(str(file))
+        matrix = read_matrix(str(file), [])
+        lasts = f"{len(matrix.cells) * matrix.repeats} runs" if matrix else seconds_text(plan.duration_ns)
+        changes = ", ".join(changes_of(plan.steps)) or "changes nothing"
         opening = plan.scenario.split("\n", 1)[0].removeprefix("# Proves ")
-        changes = ", ".join(changes_of(plan.steps)) or "nothing"
-        table.add_row(Text(name), Text(opening), Text(changes), seconds_text(plan.duration_ns))
-    say(drawn(table))
+        shown += [Text(f"{name}: {lasts}; {changes}{_needs(plan)}"), Padding(Text(opening), (0, 0, 0, 4))]
+    say(drawn(*shown))
+
+
+def _needs(plan: Plan) -> str:
+    """What a machine must have for a scenario to run in the lab as it stands."""
+    real = plan.lab.coredns not in ("auto", "stand-in") or plan.lab.nodelocal
+    needs = ["root"] * (plan.lab.backend == "netns") + ["the real CoreDNS"] * real
+    return f"; needs {' and '.join(needs)}" if needs else ""
 
 
 DEMO_EXAMPLES = options.examples("dnsprobe demo")

@@ -17,13 +17,11 @@ from pathlib import Path
 
 from probe.cluster.endpoints import Endpoint, StaleFlows, era_of, usable
 from probe.cluster.keeper import NAMESPACES, remove_namespaces
-from probe.cluster.network import Addresses
+from probe.cluster.network import LOCAL, Addresses
 from probe.cluster.settings import LabSettings
 from probe.errors import EnvironmentProblem
 from probe.linux import in_network
 
-LOCAL = "169.254.20.10"
-"""Where NodeLocal DNSCache listens on every node."""
 _BRIDGE = "02:00:00:00:00:01"
 """The MAC address of every bridge: left to itself it changes as pods go, and the others' neighbour tables are wrong."""
 _PROGRAMS = {"ip": "iproute2", "nft": "nftables", "conntrack": "conntrack"}

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from probe.cluster.endpoints import Endpoint
 
+LOCAL = "169.254.20.10"
+"""Where NodeLocal DNSCache listens on every node."""
+
 
 class Network(Protocol):
     """Nodes, their pods' networks, their kube-proxies. Calls return when it is done; EnvironmentProblem if it cannot.

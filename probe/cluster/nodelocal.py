@@ -12,12 +12,12 @@ import socket
 
 from probe.cluster.deployment import Emit
 from probe.cluster.images import Image, spawn
-from probe.cluster.network import Network
+from probe.cluster.network import LOCAL, Network
 from probe.cluster.zone import DOMAIN, at
 from probe.errors import EnvironmentProblem
 from probe.model import Target, TargetKind
 
-ADDRESS, PORT = "169.254.20.10", 53
+PORT = 53
 _CACHE = 30
 _START_TRIES, _TRY_EVERY = 500, 0.02
 
@@ -31,7 +31,7 @@ class NodeLocal:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         only = len(network.probers) == 1
         self.targets = tuple(
-            Target(_named(network, i), TargetKind.NODELOCAL, ADDRESS, PORT, "" if only else network.nodes[i], prober)
+            Target(_named(network, i), TargetKind.NODELOCAL, LOCAL, PORT, "" if only else network.nodes[i], prober)
             for i, prober in enumerate(network.probers)
         )
 
@@ -53,11 +53,11 @@ class NodeLocal:
                 return
             await asyncio.sleep(_TRY_EVERY)
         last = (self._image.log(name).read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        raise EnvironmentProblem(f"{name} does not answer on {ADDRESS}: {last}")
+        raise EnvironmentProblem(f"{name} does not answer on {LOCAL}: {last}")
 
     async def _listens(self, node: int) -> bool:
         with self._network.socket(socket.SOCK_STREAM, node) as sock, contextlib.suppress(OSError):
-            await asyncio.get_running_loop().sock_connect(sock, (ADDRESS, PORT))
+            await asyncio.get_running_loop().sock_connect(sock, (LOCAL, PORT))
             return True
         return False
 
@@ -72,7 +72,7 @@ class NodeLocal:
             await process.wait()
             await asyncio.sleep(pause)
             await self._start(node)
-            self._emit("nodelocal_started", f"answers on {ADDRESS}", name)
+            self._emit("nodelocal_started", f"answers on {LOCAL}", name)
 
     def _name(self, node: int) -> str:
         return self.targets[node].name
@@ -88,6 +88,6 @@ def _corefile(service: Target, upstream: str) -> str:
     if upstream:
         blocks.append((".", upstream, ""))
     return "".join(
-        f"{zone}:{PORT} {{\n    errors\n    cache {_CACHE}\n    bind {ADDRESS}\n    forward . {where}{options}\n}}\n"
+        f"{zone}:{PORT} {{\n    errors\n    cache {_CACHE}\n    bind {LOCAL}\n    forward . {where}{options}\n}}\n"
         for zone, where, options in blocks
     )
