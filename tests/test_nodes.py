@@ -114,7 +114,7 @@ def test_what_delays_are_drawn() -> None:
         (LabSettings(upstream="answering"), "upstream", "lazy", r"upstream mode 'lazy': say answering, "),
         (LabSettings(), "restart_nodelocal", "", r"there is none: say lab\.nodelocal: true"),
         (LabSettings(coredns="stand-in"), "patch_corefile", "lameduck 5s", r"the stand-in reads no Corefile: run "),
-        (LabSettings(), "patch_corefile", "lameduck soon", r"'lameduck soon': say `lameduck 10s` or "),
+        (LabSettings(), "patch_corefile", "lameduck soon", r"'lameduck soon': say `lameduck 10s`, "),
         (
             LabSettings(),
             "set_image",
