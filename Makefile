@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
-COREDNS_VERSION = 1.15.0
+NEWEST_COREDNS = 1.15.0
+COREDNS_VERSION = $(NEWEST_COREDNS)
 DNSPYRE_VERSION = 3.12.0
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 
@@ -33,9 +34,9 @@ bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS
 dnspyre: $(CACHE)/dnspyre-$(DNSPYRE_VERSION) ## Build dnspyre with Go into the user's cache, for the bench
 	@ln -sf dnspyre-$(DNSPYRE_VERSION) $(CACHE)/dnspyre
 
-coredns: $(CACHE)/coredns-$(COREDNS_VERSION) ## Build the real CoreDNS with Go into the user's cache, for tests and the lab
-	@ln -sf coredns-$(COREDNS_VERSION) $(CACHE)/coredns
-	@$(CACHE)/coredns -version
+coredns: $(CACHE)/coredns-$(COREDNS_VERSION) ## Build the real CoreDNS with Go into the user's cache, for tests and the lab (COREDNS_VERSION=1.9.3: an old one beside it)
+	@[ $(COREDNS_VERSION) != $(NEWEST_COREDNS) ] || ln -sf coredns-$(COREDNS_VERSION) $(CACHE)/coredns
+	@$< -version
 
 servers: ## Install what tests use from Debian (root)
 	@command -v apt-get >/dev/null || { echo "make servers needs apt-get; install knot, nsd and dnsperf your own way"; exit 1; }
@@ -75,10 +76,13 @@ LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
 	@touch $@
 
+# Go >= 1.23 does not link golang.org/x/net as CoreDNS 1.9.3 has it (invalid reference to syscall.recvmsg).
+OLD_COREDNS = $(if $(filter-out $(NEWEST_COREDNS),$(COREDNS_VERSION)),GOFLAGS=-ldflags=-checklinkname=0)
+
 $(CACHE)/coredns-$(COREDNS_VERSION):
 	@command -v go >/dev/null || { echo "make coredns needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
-	GOBIN=$(CACHE)/new go install github.com/coredns/coredns@v$(COREDNS_VERSION)
-	@mv $(CACHE)/new/coredns $@ && rmdir $(CACHE)/new
+	GOBIN=$@.new $(OLD_COREDNS) go install github.com/coredns/coredns@v$(COREDNS_VERSION)
+	@mv $@.new/coredns $@ && rmdir $@.new
 
 $(CACHE)/dnspyre-$(DNSPYRE_VERSION):
 	@command -v go >/dev/null || { echo "make dnspyre needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
