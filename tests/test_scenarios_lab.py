@@ -47,7 +47,7 @@ SCALE_UP = {
     "steps": "[{wait: 1s}, {scale: 5}, {wait: 4s}, {scale: 0}, {wait: 3s}, {scale: 3}]",
 }
 POD_KILL = {"duration": "8s", "steps": "[{wait: 2s}, {kill_pod: oldest}]"}
-NODE_LOST = {"duration": "10s", "lab.node_grace": "4s", "steps": "[{wait: 1s}, lose_node: ]"}
+NODE_LOST = {"duration": "12s", "lab.node_grace": "4s", "steps": "[{wait: 1s}, lose_node: ]"}
 NO_READY = {
     "duration": "9s",
     "lab.lameduck": "2s",
