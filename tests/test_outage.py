@@ -51,3 +51,11 @@ def test_a_service_that_came_back_did_not_end(tmp_path: Path) -> None:
     run = written(tmp_path / "run.db", series, fate, marks=[STEP, DELETED, exited(0)], facts=FACTS)
     assert measured_of(run).ended_by == ""
     assert measured_of(run).results[0].healthy == pytest.approx(3.02)
+
+
+def test_one_lane_that_is_still_dead_is_not_the_service(tmp_path: Path) -> None:
+    series = [series_of(i, lane, "kube-dns", rate=100, seconds=10) for i, lane in enumerate(("fresh", "fixed"))]
+    fates = [drawn("." * 502 + "x" * 100 + "." * 398, 100), drawn("." * 502 + "x" * 498, 100)]
+    marks = [STEP, DELETED, exited(0)]
+    run = written(tmp_path / "run.db", series, lambda s, due: fates[s.index](s, due), marks=marks, facts=FACTS)
+    assert measured_of(run).ended_by == ""

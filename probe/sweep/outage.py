@@ -1,6 +1,6 @@
 """A run's marks and its windows -> how long its Service went on after the first step, and what ended it for good.
 
-Only where it ended: where on some lane through the Service nothing was answered any more when the run was over. What
+Only where it ended: where every lane through the Service was in a disruption when the run was over. What
 ended it is the last of these before the first loss: pods that had exited (lameduck over, or killed), or a proxy that
 had learnt that no pod serves (readiness lost, while pods may still have answered).
 """
@@ -28,7 +28,7 @@ def ended_by(timeline: Timeline) -> str:
     begun = begun_ns(timeline.run)
     names = {c.name for c in timeline.channels if c.target.kind is TargetKind.SERVICE}
     open_ = [w for w in timeline.windows if (w.lane, w.target) in names and w.still_open]
-    if begun is None or not open_:
+    if begun is None or not open_ or {(w.lane, w.target) for w in open_} != names:
         return ""
     first = min(w.from_ns for w in open_) + NEAR_NS
     before = [mark for mark in timeline.run.marks if begun <= mark.at_ns <= first]
