@@ -1,8 +1,8 @@
 """A run's marks and its windows -> how long its Service went on after the first step, and what ended it for good.
 
 Only where it ended: where every lane through the Service was in a disruption when the run was over. What
-ended it is the last of these before the first loss: pods that had exited (lameduck over, or killed), or a proxy that
-had learnt that no pod serves (readiness lost, while pods may still have answered).
+ended it is the nearest of these to the first loss: the first pod's exit (lameduck over, or killed), or a proxy that has
+learnt that no pod serves (readiness lost, while pods may still have answered).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from probe.runfile import Run
 from probe.sweep.rollout import Endpoints
 from probe.timeline import Timeline
 
-NEAR_NS = NS // 5
-"""A row is due before its pod's exit is seen; what it met came up to this much later."""
+NEAR_NS = NS
+"""A pod's exit may be seen so much later than a row is lost for it: as ten pods end, the lab has much to do."""
 
 
 def begun_ns(run: Run) -> int | None:
@@ -30,10 +30,10 @@ def ended_by(timeline: Timeline) -> str:
     open_ = [w for w in timeline.windows if (w.lane, w.target) in names and w.still_open]
     if begun is None or not open_ or {(w.lane, w.target) for w in open_} != names:
         return ""
-    first = min(w.from_ns for w in open_) + NEAR_NS
-    before = [mark for mark in timeline.run.marks if begun <= mark.at_ns <= first]
+    first = min(w.from_ns for w in open_)
+    before = [mark for mark in timeline.run.marks if begun <= mark.at_ns <= first + NEAR_NS]
     ends = [*_exits(before), *_empty(before)]
-    return max(ends, default=(0, "no mark says"))[1]
+    return min(ends, key=lambda end: abs(end[0] - first), default=(0, "no mark says"))[1]
 
 
 def _exits(marks: Iterable[Mark]) -> list[tuple[int, str]]:

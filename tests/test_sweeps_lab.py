@@ -1,0 +1,81 @@
+"""The two shipped sweeps, each with a few short cells: what they are for is in their reports."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from probe.scenario.cells import read_matrix
+from probe.scenario.file import shipped_scenarios
+from tests.test_cli import start
+
+SWEEP = """\
+matrix:
+  repeats: 1
+  vary:
+    lab.lameduck: [0s, 3s]
+  under:
+    lab.propagation: [1s]
+  longer_by: [lab.lameduck, lab.propagation]
+"""
+GRACE = """\
+matrix:
+  repeats: 1
+  vary:
+    case:
+      - {name: lameduck, lab.lameduck: 2s}
+      - {name: grace, lab.lameduck: 10s, lab.grace_period: 3s}
+      - {name: readiness, lab.lameduck: 9s, lab.readiness_period: 1s}
+"""
+
+
+def swept(folder: Path, name: str, matrix: str, *settings: str) -> dict[str, Any]:
+    """The JSON report of a shipped sweep with this matrix, run in the loopback lab by stand-ins."""
+    text = shipped_scenarios()[name].read_text()
+    text = re.sub(r"^matrix:\n(  .*\n)+", matrix, text, flags=re.MULTILINE)
+    (folder / f"{name}.yaml").write_text(text)
+    words = " ".join(f"--set {setting}" for setting in ("lab.coredns=stand-in", *settings))
+    process = start(f"run {name}.yaml --lab {words} --json {name}.json -o {name}.db", folder)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    report: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return report
+
+
+def test_the_shortest_lameduck_without_loss_is_named(tmp_path: Path) -> None:
+    (block,) = swept(tmp_path, "lameduck-sweep", SWEEP, "duration=8s")["blocks"]
+    without, with_ = block["rows"]
+    assert without["lanes"]["vip-udp-fresh"]["lost"]["mean"] == pytest.approx(50 / 3, abs=8)
+    assert without["lanes"]["vip-udp-fresh"]["longest_seconds"]["most"] == pytest.approx(1, abs=0.2)
+    assert with_["lossless"]
+    assert block["choices"][0]["settings"] == {"lab.lameduck": "3s"}
+
+
+def test_what_ended_the_service_is_named(tmp_path: Path) -> None:
+    settings = ("duration=20s", "lab.replicas=3", "lab.propagation=500ms")
+    (block,) = swept(tmp_path, "lameduck-vs-grace", GRACE, *settings)["blocks"]
+    told = {row["vary"]["case"]: (row["runs"][0]["ended_by"], healthy(row)) for row in block["rows"]}
+    assert {case: ended for case, (ended, _) in told.items()} == {
+        "lameduck": "lameduck over",
+        "grace": "SIGKILL",
+        "readiness": "readiness lost",
+    }
+    assert told["lameduck"][1] == pytest.approx(2, abs=0.3)
+    assert told["grace"][1] == pytest.approx(3, abs=0.3)
+    assert 2.4 < told["readiness"][1] < 3.9, "3 probes of 1 s, and the propagation"
+
+
+def healthy(row: dict[str, Any]) -> float:
+    return float(row["lanes"]["vip-udp-fresh"]["healthy_seconds"]["mean"])
+
+
+def test_how_much_the_shipped_sweeps_are() -> None:
+    whole = {name: read_matrix(name, []) for name in ("lameduck-sweep", "lameduck-vs-grace")}
+    assert {name: (len(m.cells), m.repeats) for name, m in whole.items() if m} == {
+        "lameduck-sweep": (24, 3),
+        "lameduck-vs-grace": (8, 3),
+    }
