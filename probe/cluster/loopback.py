@@ -38,7 +38,7 @@ class Loopback:
     def detach(self, pod: str) -> None:
         self._vip.detach(pod)
 
-    def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
+    async def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
         del node
         self._vip.program(endpoints)
 
@@ -66,7 +66,7 @@ class Loopback:
         sock.setblocking(False)
         return sock
 
-    def flows(self, node: int, address: str) -> list[str]:
+    async def flows(self, node: int, address: str) -> list[str]:
         del node, address
         return []
 

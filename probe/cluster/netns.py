@@ -7,6 +7,7 @@ lab, so that whoever comes later finds them (keeper.remove_namespaces).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -177,7 +178,10 @@ class Netns:
         if namespace := self._links.pop(pod, None):
             _ip(f"netns delete {namespace}")
 
-    def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
+    async def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
+        await asyncio.to_thread(self._program, node, endpoints)
+
+    def _program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
         backends = set(usable(endpoints, self._era))
         addresses = tuple(e.address for e in endpoints if e.pod in backends)
         self._nft(node, _rules(self._plan, self._port, addresses))
@@ -191,8 +195,9 @@ class Netns:
         """Delete UDP flows to the Service from a node's conntrack."""
         self._conntrack(node, "-D", *which)
 
-    def flows(self, node: int, address: str) -> list[str]:
-        return self._conntrack(node, "-L", "--reply-src", address, "--status", "ASSURED").splitlines()
+    async def flows(self, node: int, address: str) -> list[str]:
+        what = ("-L", "--reply-src", address, "--status", "ASSURED")
+        return (await asyncio.to_thread(self._conntrack, node, *what)).splitlines()
 
     def _conntrack(self, node: int, *what: str) -> str:
         """What conntrack prints of UDP flows to the Service; that there are none is no fault."""

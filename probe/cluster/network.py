@@ -16,6 +16,8 @@ LOCAL = "169.254.20.10"
 class Network(Protocol):
     """Nodes, their pods' networks, their kube-proxies. Calls return when it is done; EnvironmentProblem if it cannot.
 
+    What takes its time is awaited: other nodes and pods go on meanwhile. For one node one such call at a time.
+
     service: the Service's address. family: of all addresses. nodes: their names; they are counted from 0 below.
     probers: the network namespaces queries are asked from, '' for this machine's own, one for each node that has a
     kube-proxy: all, or the first alone.
@@ -35,7 +37,7 @@ class Network(Protocol):
     def detach(self, pod: str) -> None:
         """It goes: nothing answers there any more."""
 
-    def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
+    async def program(self, node: int, endpoints: tuple[Endpoint, ...]) -> None:
         """kube-proxy's sync: new flows go by these endpoints from now on, stale ones are treated as its era does."""
 
     def cut(self, node: int) -> None:
@@ -56,7 +58,7 @@ class Network(Protocol):
     def socket(self, kind: socket.SocketKind, node: int = 0, *, prober: bool = False) -> socket.socket:
         """A non-blocking socket of a node, from which its kubelet probes; or of its prober."""
 
-    def flows(self, node: int, address: str) -> list[str]:
+    async def flows(self, node: int, address: str) -> list[str]:
         """Established UDP flows to the Service that a node keeps leading to that address, as `conntrack -L` shows them.
 
         None where flows cannot be listed.

@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from probe.cluster.deployment import Emit
 from probe.cluster.endpoints import Endpoint
 from probe.cluster.network import Network
 from probe.cluster.settings import Delay
+
+
+class _News(NamedTuple):
+    """An EndpointSlice on its way to a node: when it is there (monotonic, s)."""
+
+    due: float
+    endpoints: tuple[Endpoint, ...]
 
 
 class Proxies:
@@ -19,8 +27,9 @@ class Proxies:
         self.delays: tuple[Delay, ...] = ()
         self._network, self._names, self._emit = network, names, emit
         self._due = [0.0] * len(names)
-        self._stale: dict[tuple[int, str], int] = {}
-        self._coming: list[asyncio.Queue[tuple[float, tuple[Endpoint, ...]]]] = [asyncio.Queue() for _ in names]
+        self._coming: list[asyncio.Queue[_News]] = [asyncio.Queue() for _ in names]
+        self._stale: list[dict[str, int]] = [{} for _ in names]
+        self._tasks = asyncio.TaskGroup()
 
     def learn(self, endpoints: tuple[Endpoint, ...]) -> None:
         """A change sets out for every node; on none it overtakes an earlier one."""
@@ -28,37 +37,41 @@ class Proxies:
         for node, coming in enumerate(self._coming):
             delay = self.delays[node % len(self.delays)].draw() if self.delays else 0.0
             self._due[node] = max(self._due[node], time.monotonic() + delay)
-            coming.put_nowait((self._due[node], endpoints))
+            coming.put_nowait(_News(self._due[node], endpoints))
 
     def gone(self, address: str) -> None:
         """Nothing answers at a pod's address any more: a node that keeps flows to it sends queries nowhere."""
-        for node in range(len(self._names)):
-            self._look(node, address)
-
-    def _look(self, node: int, address: str) -> None:
-        """Tell how many flows lead to an address that is gone, whenever that has changed."""
-        flows = self._network.flows(node, address)
-        if len(flows) != self._stale.get((node, address), 0):
-            self._stale[node, address] = len(flows)
-            kept = f"{len(flows)} flows lead to {address}, which is gone: {' '.join(flows[0].split())}" if flows else ""
-            self._emit(
-                "flows_stale" if flows else "flows_deleted", kept or f"none leads to {address}", self._names[node]
-            )
+        for node, stale in enumerate(self._stale):
+            stale[address] = 0
+            self._tasks.create_task(self._look(node))
 
     async def run(self) -> None:
         """Act on what arrives, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with self._tasks:
             for node in range(len(self._names)):
-                group.create_task(self._sync(node))
+                self._tasks.create_task(self._sync(node))
 
     async def _sync(self, node: int) -> None:
         while True:
-            due, endpoints = await self._coming[node].get()
-            await asyncio.sleep(due - time.monotonic())
-            self._network.program(node, endpoints)
-            self._emit("endpoints_programmed", _shown(endpoints), self._names[node])
-            for address in [address for other, address in self._stale if other == node]:
-                self._look(node, address)
+            news = await self._coming[node].get()
+            await asyncio.sleep(news.due - time.monotonic())
+            await self._network.program(node, news.endpoints)
+            self._emit("endpoints_programmed", _shown(news.endpoints), self._names[node])
+            await self._look(node)
+            self._stale[node] = {address: n for address, n in self._stale[node].items() if n}
+
+    async def _look(self, node: int) -> None:
+        """Tell how many flows lead to addresses that are gone, whenever that has changed."""
+        for address in list(self._stale[node]):
+            flows = await self._network.flows(node, address)
+            if len(flows) == self._stale[node].get(address, 0):
+                continue
+            self._stale[node][address] = len(flows)
+            if flows:
+                text = f"flows that lead to {address}, which is gone: {len(flows)}: {' '.join(flows[0].split())}"
+                self._emit("flows_stale", text, self._names[node])
+            else:
+                self._emit("flows_deleted", f"none leads to {address} any more", self._names[node])
 
 
 def _shown(endpoints: tuple[Endpoint, ...]) -> str:

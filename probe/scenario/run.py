@@ -27,6 +27,8 @@ from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
 
 POLL_S = 0.1
+LATE_NS = NS // 5
+"""A step that is taken so much later than it was due says so."""
 
 
 class View(Protocol):
@@ -302,7 +304,9 @@ class _Going:
                 self.failed = True
                 self._stop(f"its step `{step}`: {problem}")
                 return
-            self._mark(Mark(at_ns, "step", text, "scenario"))
+            late_ns = at_ns - due_ns
+            late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
+            self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
 
     async def _tell_time(self) -> None:
         async for edge in self.clock.edges():
