@@ -67,7 +67,7 @@ def reply_to(query: bytes, proto: str, find: Callable[[str, int], Found], bits: 
     """The reply to a query (RFC 1035, 4.1; RFC 6891 for OPT), with these bits in its header.
 
     find: name in lower case, type -> what there is. identity: what is said to those who ask for NSID, '' for nothing.
-    By UDP a reply that is larger than the client takes is truncated (RFC 2181, 9): none of its records is in it.
+    By UDP a reply that is larger than the client takes is truncated: as many of its records are in it as fit.
     """
     flags = 0x8000 | int.from_bytes(query[2:4]) & 0x7900
     question = _read_question(query) if query[4:6] == b"\0\1" else None
@@ -80,9 +80,10 @@ def reply_to(query: bytes, proto: str, find: Callable[[str, int], Found], bits: 
     opt = _opt(query[end:], identity) if query[10:12] != b"\0\0" else b""
     head = struct.pack("!5H", flags | bits | found.rcode, 1, found.answers, found.authority, 1 if opt else 0)
     rest = head + query[12:end] + found.body + opt
-    if proto == "udp" and len(rest) + 2 > _udp_size(query[end:]):
-        head = struct.pack("!5H", flags | bits | _TRUNCATED | found.rcode, 1, 0, 0, 1 if opt else 0)
-        rest = head + query[12:end] + opt
+    if proto == "udp" and found.answers and (over := len(rest) + 2 - _udp_size(query[end:])) > 0:
+        kept = max(0, found.answers - -(-over * found.answers // len(found.body)))
+        head = struct.pack("!5H", flags | bits | _TRUNCATED | found.rcode, 1, kept, 0, 1 if opt else 0)
+        rest = head + query[12:end] + found.body[: len(found.body) // found.answers * kept] + opt
     return Reply(rest, qtype, found.rcode)
 
 
