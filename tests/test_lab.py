@@ -284,7 +284,9 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
         assert gone.gone == event.down
         with pytest.raises(UsageError, match=r"no pod 'nope'; there are coredns-\w+-\w{5}, "):
             await lab.delete_pod("nope")
-        with pytest.raises(UsageError, match=r"target 'coredns-.*': the lab has service, pods, kube-dns, coredns-"):
+        with pytest.raises(
+            UsageError, match=r"target 'coredns-.*': the lab has service, nodelocal, upstream, pods, kube-dns, coredns-"
+        ):
             lab.targets(deleted)
 
     play(story, settings(replicas=2))
@@ -483,7 +485,8 @@ def test_settings_no_lab_can_be_built_from(given: dict[str, object], text: str) 
 def test_another_image_is_rolled_out() -> None:
     async def story(lab: Running) -> None:
         await lab.set_image("1.9.3")
-        await lab.at("rollout_done")
+        done = await lab.at("rollout_done")
+        await lab.at("endpoints_programmed", after=done.at + NS // 10)  # 0.2 s after the last old pod has ended
         assert (await lab.at("image_set")).text == "CoreDNS 1.9.3"
         assert lab._process
         programs = [

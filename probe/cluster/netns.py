@@ -95,7 +95,7 @@ class Netns:
     def _build(self, udp_timeout: float | None) -> None:
         switch = f"{self._lab}-switch"
         if len(self.nodes) > 1:
-            _ip(f"netns add {switch}")
+            self._add(switch)
             _ip(f"link add nodes address {_BRIDGE} type bridge", "link set nodes up", namespace=switch)
         for node in range(len(self.nodes)):
             self._build_node(node, udp_timeout)
@@ -106,7 +106,8 @@ class Netns:
     def _build_node(self, node: int, udp_timeout: float | None) -> None:
         plan, here, prober = self._plan, self._node(node), f"{self._lab}-prober-{node + 1}"
         gateway = plan.probers.format(node, 1)
-        _ip(f"netns add {here}", f"netns add {prober}")
+        self._add(here)
+        self._add(prober)
         _ip(
             "link set lo up",
             f"link add pods address {_BRIDGE} type bridge",
@@ -132,6 +133,14 @@ class Netns:
             if udp_timeout is not None:
                 for name in ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"):
                     _set(f"netfilter/{name}", max(1, round(udp_timeout)))
+
+    def _add(self, namespace: str) -> None:
+        """A network namespace. Addresses of IPv6 are good at once: none is looked for twice (RFC 4862, 5.4)."""
+        _ip(f"netns add {namespace}")
+        if self.family is socket.AF_INET6:
+            with in_network(str(NAMESPACES / namespace)):
+                for which in ("all", "default"):
+                    _set(f"ipv6/conf/{which}/accept_dad", 0)
 
     def _connect(self, node: int, switch: str) -> None:
         """A node's link to the others, and its ways to their pods and probers."""
@@ -159,7 +168,7 @@ class Netns:
     def attach(self, pod: str, address: str, node: int) -> None:
         namespace, self._made = f"{self._lab}-{pod}", self._made + 1
         link = f"pod{self._made}"
-        _ip(f"netns add {namespace}")
+        self._add(namespace)
         self._links[pod] = namespace
         _ip(
             f"link add {link} type veth peer name eth0 netns {namespace}",
