@@ -12,6 +12,7 @@ import pytest
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import shipped_scenarios
 from tests.test_cli import start
+from tests.test_netns import needs_namespaces
 
 SWEEP = """\
 matrix:
@@ -30,6 +31,15 @@ matrix:
       - {name: lameduck, lab.lameduck: 2s}
       - {name: grace, lab.lameduck: 10s, lab.grace_period: 3s}
       - {name: readiness, lab.lameduck: 9s, lab.readiness_period: 1s}
+"""
+
+CONNTRACK = """\
+matrix:
+  repeats: 1
+  vary:
+    lab.min_ready_seconds: [0s]
+  under:
+    lab.kubernetes: ["1.28", "1.33"]
 """
 
 
@@ -67,6 +77,19 @@ def test_what_ended_the_service_is_named(tmp_path: Path) -> None:
     assert told["lameduck"][1] == pytest.approx(2, abs=0.3)
     assert told["grace"][1] == pytest.approx(3, abs=0.3)
     assert 2.4 < told["readiness"][1] < 3.9, "3 probes of 1 s, and the propagation"
+
+
+@needs_namespaces
+def test_a_port_in_use_is_dead_where_a_new_one_is_fine(tmp_path: Path) -> None:
+    """By the version of kube-proxy; each port is on the pod that goes, or not: it loses 1.5 s or nothing."""
+    settings = ("duration=13s", "lab.propagation=1500ms", "lab.lameduck=2s", "lab.readiness_period=10s")
+    old, new = swept(tmp_path, "stale-conntrack", CONNTRACK, *settings)["blocks"]
+    for block in (old, new):
+        (row,) = block["rows"]
+        lost = [row["lanes"][f"vip-udp-fixed-{n}"]["lost"]["most"] for n in range(1, 7)]
+        assert row["lanes"]["vip-udp-fresh"]["lost"]["most"] == 0
+        assert all(n <= 1 or 24 <= n <= 36 for n in lost), lost
+        assert max(lost) <= 1 or block is new, "up to 1.28 flows go as the pod terminates"
 
 
 def healthy(row: dict[str, Any]) -> float:
