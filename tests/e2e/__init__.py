@@ -2,5 +2,6 @@
 
 Real: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, containerd, runc, the CNI
 plugins and CoreDNS, all as released. Made here: the certificates, and the images, since no registry is asked.
-Not real: there is one node, whose network ends at its own namespace; kube-proxy is a process, not a DaemonSet.
+Not real: both nodes are namespaces of one machine, on a bridge that leads nowhere else; they share its clock, kernel
+and disk; kube-proxy is a process on them, not a DaemonSet; what CoreDNS forwards to answers every name.
 """

@@ -1,4 +1,4 @@
-"""A node's folder and port -> the command line and configuration of each component: the defaults, where there are."""
+"""Machines -> the command line and configuration of each component: the defaults, where there are."""
 
 from __future__ import annotations
 
@@ -6,38 +6,42 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from tests.e2e.machine import ADDRESS
+from tests.e2e.machine import Machine
 
 Proxy = Literal["iptables", "nftables"]
 
-NODE = "node"
 SERVICES, FIRST_SERVICE, DNS_SERVICE = "10.96.0.0/16", "10.96.0.1", "10.96.0.10"
-PODS = "10.244.0.0/24"
+PODS = "10.244.0.0/16"
 PAUSE = "localhost/pause:1"
 _ETCD = "http://127.0.0.1:2379"
 
-UPSTREAM = f"""\
-. {{
-    bind {ADDRESS}
-    template IN A {{
-        answer "{{{{ .Name }}}} 60 IN A 192.0.2.1"
-    }}
-    template IN ANY {{
+UPSTREAM = """\
+. {
+    bind %s
+    template IN A {
+        answer "{{ .Name }} 60 IN A 192.0.2.1"
+    }
+    template IN ANY {
         rcode NOERROR
-    }}
-}}
+    }
+}
 """
-"""What the node's resolv.conf names: every name has an A record there, and nothing else."""
+"""What the nodes' resolv.conf names: every name has an A record there, and nothing else."""
 
 
-def containerd(folder: Path) -> Path:
+def pods(machine: Machine) -> str:
+    """The addresses of a node's pods."""
+    return f"10.244.{machine.address.rpartition('.')[2]}.0/24"
+
+
+def containerd(machine: Machine) -> Path:
     """The socket at which containerd is asked."""
-    return folder / "containerd.sock"
+    return machine.folder / "containerd.sock"
 
 
-def commands(folder: Path, port: int) -> dict[str, list[str]]:
-    """The command line of each component."""
-    key = folder / "keys"
+def control(first: Machine) -> dict[str, list[str]]:
+    """The command lines of what there is once: the control plane, and the upstream server."""
+    key = first.folder / "keys"
     return {
         "etcd": [
             "etcd",
@@ -45,11 +49,10 @@ def commands(folder: Path, port: int) -> dict[str, list[str]]:
             f"--listen-client-urls={_ETCD}",
             f"--advertise-client-urls={_ETCD}",
         ],
-        "containerd": ["containerd", f"--config={folder}/containerd.toml"],
-        "upstream": ["coredns", f"-conf={folder}/upstream.corefile"],
+        "upstream": ["coredns", f"-conf={first.folder}/upstream.corefile"],
         "kube-apiserver": [
             "kube-apiserver",
-            *(f"--etcd-servers={_ETCD}", f"--secure-port={port}", f"--advertise-address={ADDRESS}"),
+            *(f"--etcd-servers={_ETCD}", f"--secure-port={first.port}", f"--advertise-address={first.address}"),
             *(f"--service-cluster-ip-range={SERVICES}", "--authorization-mode=Node,RBAC"),
             *(
                 "--enable-admission-plugins=NodeRestriction",
@@ -70,34 +73,43 @@ def commands(folder: Path, port: int) -> dict[str, list[str]]:
             *("--use-service-account-credentials", "--leader-elect=false"),
         ],
         "kube-scheduler": ["kube-scheduler", f"--kubeconfig={key}/kube-scheduler.kubeconfig", "--leader-elect=false"],
+    }
+
+
+def node(machine: Machine, first: Machine) -> dict[str, list[str]]:
+    """The command lines of what each node has."""
+    folder = machine.folder
+    return {
+        "containerd": ["containerd", f"--config={folder}/containerd.toml"],
         "kubelet": [
-            *("kubelet", f"--config={folder}/kubelet.json", f"--kubeconfig={key}/kubelet.kubeconfig"),
-            *(f"--hostname-override={NODE}", f"--node-ip={ADDRESS}"),
+            *("kubelet", f"--config={folder}/kubelet.json"),
+            f"--kubeconfig={first.folder}/keys/{machine.host}.kubeconfig",
+            *(f"--hostname-override={machine.host}", f"--node-ip={machine.address}"),
         ],
         "kube-proxy": ["kube-proxy", f"--config={folder}/kube-proxy.json"],
     }
 
 
-def files(folder: Path) -> dict[str, str]:
-    """The configuration files, by name in the folder."""
+def files(machine: Machine, first: Machine) -> dict[str, str]:
+    """A node's configuration files, by name in its folder."""
     return {
-        "resolv.conf": f"nameserver {ADDRESS}\n",
-        "upstream.corefile": UPSTREAM,
-        "containerd.toml": _containerd(folder),
-        "cni/10-ptp.conflist": json.dumps(_network(), indent=2),
-        "kubelet.json": json.dumps(_kubelet(folder), indent=2),
+        "resolv.conf": f"nameserver {first.address}\n",
+        "upstream.corefile": UPSTREAM % first.address,
+        "containerd.toml": _containerd(machine),
+        "cni/10-ptp.conflist": json.dumps(_network(machine), indent=2),
+        "kubelet.json": json.dumps(_kubelet(machine, first), indent=2),
     }
 
 
-def kube_proxy(folder: Path, mode: Proxy) -> str:
+def kube_proxy(machine: Machine, first: Machine, mode: Proxy) -> str:
     """kube-proxy.json: KubeProxyConfiguration. The size of conntrack's table is the whole machine's: left alone."""
     return json.dumps(
         {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "clientConnection": {"kubeconfig": f"{folder}/keys/kube-proxy.kubeconfig"},
+            "clientConnection": {"kubeconfig": f"{first.folder}/keys/kube-proxy.kubeconfig"},
             "mode": mode,
-            "hostnameOverride": NODE,
+            "hostnameOverride": machine.host,
             "clusterCIDR": PODS,
             "conntrack": {"maxPerCore": 0, "min": 0},
         },
@@ -105,19 +117,19 @@ def kube_proxy(folder: Path, mode: Proxy) -> str:
     )
 
 
-def _containerd(folder: Path) -> str:
-    parts = folder / "parts"
+def _containerd(machine: Machine) -> str:
+    parts = machine.folder / "parts"
     return f"""\
 version = 2
 [grpc]
-  address = "{containerd(folder)}"
+  address = "{containerd(machine)}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   enable_unprivileged_ports = true
   restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{parts}/debian/usr/lib/cni"
-  conf_dir = "{folder}/cni"
+  conf_dir = "{machine.folder}/cni"
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "overlayfs"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -127,12 +139,12 @@ version = 2
 """
 
 
-def _network() -> dict[str, object]:
-    ipam = {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]}
+def _network(machine: Machine) -> dict[str, object]:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": pods(machine)}]], "routes": [{"dst": "0.0.0.0/0"}]}
     return {"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp", "ipam": ipam}]}
 
 
-def _kubelet(folder: Path) -> dict[str, object]:
+def _kubelet(machine: Machine, first: Machine) -> dict[str, object]:
     """KubeletConfiguration. Nothing is evicted for want of disk: the disk is somebody's."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -140,20 +152,20 @@ def _kubelet(folder: Path) -> dict[str, object]:
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": f"{folder}/keys/ca.crt"},
+            "x509": {"clientCAFile": f"{first.folder}/keys/ca.crt"},
         },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{folder.name}",
+        "cgroupRoot": f"/{machine.name}",
         "clusterDNS": [DNS_SERVICE],
         "clusterDomain": "cluster.local",
-        "containerRuntimeEndpoint": f"unix://{containerd(folder)}",
+        "containerRuntimeEndpoint": f"unix://{containerd(machine)}",
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "failCgroupV1": False,
         "failSwapOn": False,
         "imageGCHighThresholdPercent": 100,
         "makeIPTablesUtilChains": False,
         "protectKernelDefaults": True,
-        "resolvConf": f"{folder}/resolv.conf",
+        "resolvConf": f"{machine.folder}/resolv.conf",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 ADMIN = "admin"
 CLIENTS = {
     ADMIN: "/O=system:masters/CN=admin",
-    "kubelet": "/O=system:nodes/CN=system:node:node",
     "kube-controller-manager": "/CN=system:kube-controller-manager",
     "kube-scheduler": "/CN=system:kube-scheduler",
     "kube-proxy": "/CN=system:kube-proxy",
@@ -34,8 +34,11 @@ def _certify(folder: Path, name: str, subject: str, *extensions: str) -> None:
     )
 
 
-def make(folder: Path, addresses: tuple[str, ...], port: int) -> None:
-    """Write ca, apiserver, service-account and each client as .key and .crt, and a .kubeconfig for each client."""
+def make(folder: Path, addresses: tuple[str, ...], port: int, nodes: Iterable[str]) -> None:
+    """Write ca, apiserver, service-account and each client as .key and .crt, and a .kubeconfig for each client.
+
+    The first two addresses are the API server's on loopback, for the admin, and between nodes, for all others.
+    """
     folder.mkdir()
     (folder / "openssl.cnf").write_text("[req]\ndistinguished_name=none\n[none]\n")
     _certify(folder, "ca", "/CN=dnsprobe-e2e", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign")
@@ -43,14 +46,14 @@ def make(folder: Path, addresses: tuple[str, ...], port: int) -> None:
     usage = ("basicConstraints=CA:FALSE", "keyUsage=digitalSignature", "extendedKeyUsage=")
     _certify(folder, "apiserver", "/CN=apiserver", *usage[:2], f"{usage[2]}serverAuth", f"subjectAltName={names}")
     _certify(folder, "service-account", "/CN=service-account")
-    for name, subject in CLIENTS.items():
+    for name, subject in {**CLIENTS, **{node: f"/O=system:nodes/CN=system:node:{node}" for node in nodes}}.items():
         _certify(folder, name, subject, *usage[:2], f"{usage[2]}clientAuth")
-        _kubeconfig(folder, name, port)
+        _kubeconfig(folder, name, f"https://{addresses[name != ADMIN]}:{port}")
 
 
-def _kubeconfig(folder: Path, name: str, port: int) -> None:
-    """JSON is YAML. The address is right in the node and, by the node's door, on this machine."""
-    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(folder / "ca.crt")}
+def _kubeconfig(folder: Path, name: str, server: str) -> None:
+    """JSON is YAML."""
+    cluster = {"server": server, "certificate-authority": str(folder / "ca.crt")}
     user = {"client-certificate": str(folder / f"{name}.crt"), "client-key": str(folder / f"{name}.key")}
     config = {
         "apiVersion": "v1",

@@ -18,8 +18,8 @@ from probe.cluster.keeper import BADGE, NAMESPACES
 from tests.e2e.keeper import CGROUPS, cgroups
 
 PREFIX = "dnsprobe-e2e-"
-ADDRESS = "10.53.0.1"
-"""The node's own. It stands on a bridge without ports, which takes the default route and leads nowhere."""
+NETWORK = "10.53.0"
+"""Machine n has address n of it. The first one's eth0 is a bridge; to it lead the others', and nothing else."""
 
 
 def remains(name: str) -> list[str]:
@@ -33,19 +33,38 @@ def remains(name: str) -> list[str]:
     return [str(path) for path in (*found, *cgroups(name))]
 
 
+def _network(namespace: str, number: int, first: str | None) -> None:
+    """Its namespace and eth0. The default route, without which a Service has no route, leads to nobody's address."""
+    link = f"eth0 type veth peer name node{number} netns {first}" if first else "eth0 type bridge"
+    for words in (
+        f"netns add {namespace}",
+        f"-n {namespace} link set lo up",
+        f"-n {namespace} link add {link}",
+        f"-n {namespace} address add {NETWORK}.{number}/24 dev eth0",
+        f"-n {namespace} link set eth0 up",
+        f"-n {namespace} route add default via {NETWORK}.254 dev eth0",
+        *([f"-n {first} link set node{number} master eth0 up"] if first else []),
+    ):
+        subprocess.run(["ip", *words.split()], check=True)
+
+
 class Machine:
     """One node to be. Close it; if this process dies first, its keeper does."""
 
-    def __init__(self, folder: Path, port: int, init: subprocess.Popen[str], keeper: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, number: int, folder: Path, port: int, init: subprocess.Popen[str], keeper: subprocess.Popen[bytes]
+    ) -> None:
         self.folder = folder
         self.name = folder.name
+        self.host = f"node{number}"
+        self.address = f"{NETWORK}.{number}"
         self.namespace = f"{folder.name}-node"
         self.port = port
         self._init = init
         self._keeper = keeper
 
     @classmethod
-    def start(cls, parts: Path) -> Self:
+    def start(cls, parts: Path, number: int = 1, first: Self | None = None) -> Self:
         """Make it. What listens at 127.0.0.1:`port` in it is reached at the same port of this machine's loopback."""
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         (folder / "logs").mkdir()
@@ -62,15 +81,7 @@ class Machine:
             [sys.executable, "-m", "tests.e2e.keeper", str(folder)], stdin=subprocess.PIPE, start_new_session=True
         )
         namespace = f"{folder.name}-node"
-        for words in (
-            f"netns add {namespace}",
-            f"-n {namespace} link set lo up",
-            f"-n {namespace} link add eth0 type bridge",
-            f"-n {namespace} address add {ADDRESS}/24 dev eth0",
-            f"-n {namespace} link set eth0 up",
-            f"-n {namespace} route add default via 10.53.0.254 dev eth0",
-        ):
-            subprocess.run(["ip", *words.split()], check=True)
+        _network(namespace, number, first.namespace if first else None)
         for hierarchy in (CGROUPS, *CGROUPS.glob("*/")):
             if (hierarchy / "cgroup.procs").exists():
                 (hierarchy / folder.name).mkdir(exist_ok=True)
@@ -80,7 +91,7 @@ class Machine:
                     *("nsenter", f"--net=/run/netns/{namespace}"),
                     *("unshare", "--mount", "--propagation=private", "--uts", "--pid", "--fork", "--kill-child"),
                     *("--mount-proc", sys.executable, "-m", "tests.e2e.init"),
-                    *(str(folder), str(parts), "node", str(door.fileno())),
+                    *(str(folder), str(parts), f"node{number}", str(door.fileno())),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -89,7 +100,7 @@ class Machine:
                 env=environment,
             )
             port = door.getsockname()[1]
-        return cls(folder, port, init, keeper)
+        return cls(number, folder, port, init, keeper)
 
     def _ask(self, *words: str) -> object:
         assert self._init.stdin
