@@ -1,4 +1,4 @@
-# Each target sets up what it needs. Python >= 3.11 and make are enough for all but `servers` (root) and `coredns` (Go).
+# Each target sets up what it needs. Python >= 3.11 and make are enough for all but `servers` (root), `coredns` (Go) and `e2e` (both).
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -8,7 +8,10 @@ COREDNS_VERSION = $(NEWEST_COREDNS)
 DNSPYRE_VERSION = 3.12.0
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 
-.PHONY: help install demo test lint bench dnspyre coredns servers lock clean
+KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
+KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
+
+.PHONY: help install demo test e2e lint bench dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -21,6 +24,9 @@ demo: .venv/run ## Scale cluster DNS down in the lab, twice, and see what a sett
 
 test: .venv/dev ## All tests; what is missing is skipped, with the command that lifts the skip (ARGS='-k name' to choose)
 	@$(BIN)/python -m pytest $(ARGS)
+
+e2e: .venv/dev $(if $(KUBECONFIG),,$(KUBERNETES)) ## Tests in a real Kubernetes, built and started here (root); KUBECONFIG=... takes yours
+	@DNSPROBE_E2E_PARTS=$(KUBERNETES) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 lint: .venv/dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check
@@ -88,3 +94,17 @@ $(CACHE)/dnspyre-$(DNSPYRE_VERSION):
 	@command -v go >/dev/null || { echo "make dnspyre needs Go >= 1.25 on PATH: https://go.dev/dl"; exit 1; }
 	GOBIN=$(CACHE)/new go install github.com/tantalor93/dnspyre/v3@v$(DNSPYRE_VERSION)
 	@mv $(CACHE)/new/dnspyre $@ && rmdir $(CACHE)/new
+
+# Static, since they are images too. Packages are unpacked, not installed: no service of theirs starts on this machine.
+$(KUBERNETES):
+	@command -v go >/dev/null || { echo "make e2e needs Go >= 1.24 on PATH: https://go.dev/dl"; exit 1; }
+	@command -v apt-get >/dev/null || { echo "make e2e needs Debian's packages; else say make e2e KUBECONFIG=..."; exit 1; }
+	@rm -rf $@.new && mkdir -p $@.new
+	cd tests/e2e/parts && CGO_ENABLED=0 GOBIN=$@.new go install \
+		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$(KUBERNETES_VERSION)" tool ./pause
+	CGO_ENABLED=0 GOBIN=$@.new go install github.com/coredns/coredns@v$(NEWEST_COREDNS)
+	cd $@.new && apt-get download etcd-server containerd runc containernetworking-plugins iptables \
+		&& for each in *.deb; do dpkg-deb -x $$each debian && rm $$each; done
+	for each in iptables ip6tables; do for end in "" -save -restore; do \
+		ln -s debian/usr/sbin/xtables-nft-multi $@.new/$$each$$end; done; done
+	@mv $@.new $@

@@ -12,6 +12,9 @@ from tests.servers import BY_FIRST_LABEL, CoreDNS, Knot, Nsd, RealServer, Rule, 
 NOT_LIFTABLE = ("needs IPv6",)
 """How the reasons of skips begin that no installation lifts: they stay skips even where skips are failures."""
 
+collect_ignore = [] if "DNSPROBE_E2E_PARTS" in os.environ else ["e2e"]
+"""They are slow and need more than `make test` may ask for: `make e2e` runs them."""
+
 
 def _serve(kind: type[RealServer], factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     server = kind.start(factory.mktemp(kind.__name__.lower()))

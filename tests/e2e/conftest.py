@@ -1,0 +1,39 @@
+"""Fixtures: the cluster that KUBECONFIG names, else one that is started here and is gone with the session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.kubernetes import Kubernetes
+from tests.e2e.machine import remains
+from tests.servers import need
+
+Kubectl = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Kubernetes]:
+    """The cluster made here: for tests that change it, stop its parts or ask in its network."""
+    if "KUBECONFIG" in os.environ or "DNSPROBE_E2E_PARTS" not in os.environ:
+        pytest.skip("needs the cluster that is made here: sudo make e2e, without KUBECONFIG")
+    if os.geteuid() != 0:
+        pytest.skip("needs root: sudo make e2e")
+    need("nft", "make servers")
+    made = Kubernetes.up()
+    yield made
+    made.close()
+    assert not [each for machine in made.machines for each in remains(machine.name)]
+
+
+@pytest.fixture(scope="session")
+def kubectl(request: pytest.FixtureRequest) -> Kubectl:
+    """What kubectl prints, of whichever cluster: tests with it alone read, and change nothing."""
+    if "KUBECONFIG" not in os.environ:
+        cluster: Kubernetes = request.getfixturevalue("cluster")
+        return cluster.kubectl
+    program = need("kubectl", "https://kubernetes.io/docs/tasks/tools")
+    return lambda *words: subprocess.run([program, *words], check=True, capture_output=True, text=True).stdout
