@@ -73,7 +73,11 @@ def ran(command: str, folder: Path) -> tuple[int, str, str]:
         ("run baseline --lab --set lab.lameduk=0", 2, "lab.lameduk: unknown key; nearest: lameduck"),
         ("run --lab", 2, "--lab and --set go with a scenario"),
         ("run baseline --lab --context kind", 2, "--context: goes with a scenario in a real cluster: with --lab"),
-        ("run baseline --service kube-dns", 2, "--service 'kube-dns': say NAMESPACE/NAME, such as kube-system/kube-dns"),
+        (
+            "run baseline --service kube-dns",
+            2,
+            "--service 'kube-dns': say NAMESPACE/NAME, such as kube-system/kube-dns",
+        ),
         ("run -s dns.example", 2, "-s 'dns.example': not an IP address"),
         ("run -s ::1 -p 70000", 2, "-p '70000': a port is a whole number from 1 to 65535"),
         ("run -s ::1 -Q -5", 2, "-Q '-5': a rate is a number of queries a second"),

@@ -91,8 +91,9 @@ class Api:
         """The server's own, `v1.34.1`."""
         with self._told("get", None):
             # lightkube knows no /version.
-            reply = await self._client._client._client.get("version")
-            reply.raise_for_status()
+            raw = self._client._client
+            reply = await raw._client.get("version")
+            raw.raise_for_status(reply)
             return str(reply.json()["gitVersion"])
 
     @contextmanager

@@ -83,6 +83,11 @@ class Found:
     proxy_mode: str = ""
     not_seen: list[str] = field(default_factory=list)
 
+    def miss(self, text: str) -> None:
+        """Take note, once, of what cannot be seen."""
+        if text not in self.not_seen:
+            self.not_seen.append(text)
+
     def now(self, what: Selection | None) -> list[Any]:
         """The objects of a selection, by name; none of what cannot be seen."""
         things = self.watching.things.get(what, {}) if what else {}
@@ -198,7 +203,7 @@ async def discover(api: Api, watching: Watching, service: Service, version: str)
         for config in await _once(found, Selection(ConfigMap, _SYSTEM, name=name)):
             found.proxy_mode = found.proxy_mode or objects.proxy_mode_of(config.data or {})
     if not found.proxy_mode:
-        found.not_seen.append("kube-proxy's mode: no ConfigMap says it; iptables is supposed")
+        found.miss("kube-proxy's mode: no ConfigMap says it: iptables is supposed")
     return found
 
 
@@ -213,7 +218,7 @@ async def _find_maker(found: Found, selector: dict[str, str], namespace: str) ->
         _, kind, name = max(makers, key=lambda maker: maker[0])
         found.maker = await _optional(found, Selection(kind, namespace, name=name))
     elif not found.not_seen:
-        found.not_seen.append(f"what makes the pods: no Deployment or DaemonSet in {namespace} has their labels")
+        found.miss(f"what makes the pods: no Deployment or DaemonSet in {namespace} has their labels")
 
 
 async def _find_corefile(found: Found, namespace: str) -> None:
@@ -225,7 +230,7 @@ async def _find_corefile(found: Found, namespace: str) -> None:
             found.config = await _optional(found, what)
             return
     if not any("configmaps" in text for text in found.not_seen):
-        found.not_seen.append("the Corefile: no ConfigMap that the pods mount has one")
+        found.miss("the Corefile: no ConfigMap that the pods mount has one")
 
 
 async def _optional(found: Found, what: Selection) -> Selection | None:
@@ -233,7 +238,7 @@ async def _optional(found: Found, what: Selection) -> Selection | None:
     try:
         await found.watching.add(what)
     except NotSeen as problem:
-        found.not_seen.append(str(problem))
+        found.miss(str(problem))
         return None
     return what
 
@@ -243,6 +248,5 @@ async def _once(found: Found, what: Selection) -> list[Any]:
     try:
         return (await found.api.list(what))[0]
     except NotSeen as problem:
-        if str(problem) not in found.not_seen:
-            found.not_seen.append(str(problem))
+        found.miss(str(problem))
         return []
