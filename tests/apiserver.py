@@ -181,14 +181,16 @@ class ApiServer:
             request.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
             request.wfile.flush()
 
-        epoch = self._epoch
+        epoch, last = self._epoch, version
+
+        def stirs() -> bool:
+            return self._epoch > epoch or (not self.deaf and any(v > last for v, _, _ in self._log))
+
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._epoch > epoch or (not self.deaf and any(v > version for v, _, _ in self._log))
-                )
-                news = [event for event in self._log if event[0] > version]
-                version = self._version
+                self._changed.wait_for(stirs)
+                news = [event for event in self._log if event[0] > last]
+                last = self._version
             for _, kind, thing in news:
                 if meant(thing):
                     send(kind, thing)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ import pytest
 from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
+from msgspec import convert
 
 from probe.cli import main
 from probe.cluster import Happened, Stretch
@@ -46,6 +46,12 @@ T = TypeVar("T")
 TOLD = "2026-11-21T04:30:30Z"
 PORTS = [{"name": "dns", "port": 5353, "protocol": "UDP"}]
 
+
+def read_as(kind: type[T], thing: Json) -> T:
+    """As lightkube reads it."""
+    return convert(thing, kind)
+
+
 # -- objects -> what of them matters
 
 
@@ -60,7 +66,7 @@ PORTS = [{"name": "dns", "port": 5353, "protocol": "UDP"}]
     ],
 )
 def test_a_service_is_a_target_of_each_family(thing: Json, said: str) -> None:
-    assert ", ".join(map(str, objects.service_targets(Service.from_dict(thing)))) == said
+    assert ", ".join(map(str, objects.service_targets(read_as(Service, thing)))) == said
 
 
 FOUR, SIX = ("a", "10.244.0.2", True, False), ("a", "fd00::2", True, False)
@@ -83,13 +89,13 @@ FOUR, SIX = ("a", "10.244.0.2", True, False), ("a", "fd00::2", True, False)
     ],
 )
 def test_the_slices_of_a_service_are_one_list_of_endpoints(slices: list[Json], said: str) -> None:
-    assert shown(objects.endpoints_of(EndpointSlice.from_dict(one) for one in slices)) == said
+    assert shown(objects.endpoints_of(read_as(EndpointSlice, one) for one in slices)) == said
 
 
 def test_conditions_that_are_left_out_mean_ready() -> None:
     one = endpoint_slice(FOUR)
     one["endpoints"] = [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": False}}]
-    endpoints = objects.endpoints_of([EndpointSlice.from_dict(one)])
+    endpoints = objects.endpoints_of([read_as(EndpointSlice, one)])
     assert shown(endpoints) == "ready: 10.0.0.1; not serving: 10.0.0.2"
 
 
@@ -110,7 +116,7 @@ HEALTH = {"readinessProbe": {"httpGet": {"path": "/health", "port": 8080}, "peri
     ],
 )
 def test_how_pods_end_is_read_from_what_makes_them(spec: Json, container: Json, said: tuple[object, ...]) -> None:
-    workload = Deployment.from_dict(deployment(3, spec=spec, container=container))
+    workload = read_as(Deployment, deployment(3, spec=spec, container=container))
     shutdown = objects.shutdown_of(workload, 0, read_corefile(COREFILE), "ipvs", "1.34")
     assert (shutdown.replicas, shutdown.lameduck, shutdown.proxy_mode, shutdown.kubernetes) == (3, 5.0, "ipvs", "1.34")
     s = shutdown
@@ -132,7 +138,7 @@ def test_without_a_workload_to_see_pods_end_as_kubernetes_has_it() -> None:
     ],
 )
 def test_nodelocal_listens_where_its_arguments_say(args: tuple[str, ...], targets: list[str]) -> None:
-    cache = DaemonSet.from_dict(daemon_set("node-local-dns", "x", *args))
+    cache = read_as(DaemonSet, daemon_set("node-local-dns", "x", *args))
     assert [target.address for target in objects.nodelocal_targets([cache], ["10.96.0.10"])] == targets
 
 
@@ -202,24 +208,24 @@ def test_what_changed_in_a_corefile_is_said_line_by_line() -> None:
 
 def told(changes: Iterator[Happened]) -> list[str]:
     """Kind and text of each, with what it says of the pod as a target."""
-    turns = [("up", lambda h: h.up), ("down", lambda h: h.down), ("gone", lambda h: h.gone)]
-    return [" ".join([h.kind, *(word for word, of in turns if of(h)), f"| {h.text}"]) for h in changes]
+    turns = ("up", "down", "gone")
+    return [" ".join([h.kind, *(turn for turn in turns if getattr(h, turn)), f"| {h.text}"]) for h in changes]
 
 
 DELETED = "grace period 30 s, told at 2026-11-21T04:30:00Z by the API's clock"
-LIVES = {
+LIVES: dict[str, tuple[list[Json | None], list[str]]] = {
     "a pod that is created, Ready, told to end, and ends": (
         [
             pod(ready=False, address=""),
             pod(ready=False),
             pod(),
             pod(deleted=TOLD),
-            pod(deleted=TOLD, ready=False, statuses=[exited(0, "Completed")]),
+            pod(deleted=TOLD, ready=False, phase="Succeeded", statuses=[exited(0, "Completed")]),
             None,
         ],
         [
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2, template 668d6bf9bc",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
             f"pod_deleted down | {DELETED}",
             "pod_not_ready | 10.244.0.2",
             "pod_exited | container coredns: exit code 0, Completed at 2026-11-21T04:30:00Z",
@@ -233,19 +239,19 @@ LIVES = {
             pod(ready=True, statuses=[exited(137, "OOMKilled", restarts=1, last=True)]),
         ],
         [
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2, template 668d6bf9bc",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
             "pod_not_ready | 10.244.0.2",
             "pod_exited | container coredns: exit code 137, OOMKilled at 2026-11-21T04:30:00Z",
-            "pod_ready | 10.244.0.2, template 668d6bf9bc",
+            "pod_ready | 10.244.0.2 on node-1, template 668d6bf9bc",
             "pod_restarted | restarts: 1",
         ],
     ),
     "deleted by force": (
         [pod(), None],
         [
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2, template 668d6bf9bc",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
             "pod_deleted down | by force, or unseen: its object went at once",
             "pod_gone gone | 10.244.0.2",
         ],
@@ -253,8 +259,8 @@ LIVES = {
     "evicted by its kubelet: it stays, failed, and counts no more": (
         [pod(), pod(ready=False, phase="Failed"), None],
         [
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2, template 668d6bf9bc",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
             "pod_not_ready | 10.244.0.2",
             "pod_failed down gone | Failed",
             "pod_gone | 10.244.0.2",
@@ -263,7 +269,7 @@ LIVES = {
     "never Ready: it is no target": (
         [pod(ready=False), pod(ready=False, deleted=TOLD), None],
         [
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
             f"pod_deleted | {DELETED}",
             "pod_gone | 10.244.0.2",
         ],
@@ -271,11 +277,11 @@ LIVES = {
     "another pod of the same name, as a StatefulSet has them": (
         [pod(), pod(uid="other", ready=False)],
         [
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2, template 668d6bf9bc",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
             "pod_deleted down | by force, or unseen: its object went at once",
             "pod_gone gone | 10.244.0.2",
-            "pod_created | node-1, registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
         ],
     ),
 }
@@ -286,7 +292,7 @@ def test_a_pod_counts_from_ready_to_deletion(life: str) -> None:
     versions, happened = LIVES[life]
     changes, before, found = Changes(53), None, list[str]()
     for version in versions:
-        after = objects.pod_view(Pod.from_dict(version)) if version else None
+        after = objects.pod_view(read_as(Pod, version)) if version else None
         found += told(changes.pod(0, before, after))
         before = after
     assert found == happened
@@ -315,7 +321,7 @@ def test_a_rollout_is_over_when_all_pods_are_new(versions: list[Json], happened:
     changes, before, found = Changes(53), None, list[str]()
     for version in versions:
         kind: Any = Deployment if version["kind"] == "Deployment" else DaemonSet
-        after = objects.workload_view(kind.from_dict(version))
+        after = objects.workload_view(read_as(kind, version))
         found += told(changes.workload(0, before, after))
         before = after
     assert found == happened
@@ -323,13 +329,13 @@ def test_a_rollout_is_over_when_all_pods_are_new(versions: list[Json], happened:
 
 def test_nodes_and_corefiles_change() -> None:
     changes = Changes(53)
-    up, down = (objects.node_view(Node.from_dict(node(ready=ready))) for ready in (True, False))
+    up, down = (objects.node_view(read_as(Node, node(ready=ready))) for ready in (True, False))
     assert told(changes.node(0, None, up)) == []
     assert told(changes.node(0, up, down)) == ["node_not_ready | NodeStatusUnknown: Unknown"]
     assert told(changes.node(0, down, up)) == ["node_ready | "]
     assert told(changes.node(0, down, None)) == ["node_gone | a"]
-    one = objects.corefile_view(ConfigMap.from_dict(config_map()))
-    two = objects.corefile_view(ConfigMap.from_dict(config_map(Corefile=COREFILE.replace("5s", "9s"))))
+    one = objects.corefile_view(read_as(ConfigMap, config_map()))
+    two = objects.corefile_view(read_as(ConfigMap, config_map(Corefile=COREFILE.replace("5s", "9s"))))
     assert told(changes.corefile(0, one, one)) == []
     assert told(changes.corefile(0, one, two)) == ["corefile_patched | -lameduck 5s, +lameduck 9s"]
 
@@ -424,8 +430,7 @@ def test_what_shutdown_says_follows_the_cluster(api: ApiServer) -> None:
     async def look(kube: Kube) -> tuple[float, float, str, str]:
         before = kube.shutdown()
         api.put(config_map(Corefile=COREFILE.replace("5s", "12s")))
-        async with aclosing(kube.happened()) as happened, asyncio.timeout(5):
-            assert (await anext(happened)).kind == "corefile_patched"
+        await until(kube, "corefile_patched")
         return before.lameduck, kube.shutdown().lameduck, before.proxy_mode, before.kubernetes
 
     assert in_cluster(look) == (5.0, 12.0, "nftables", "1.33")
@@ -438,17 +443,19 @@ def forbidden(*resources: str) -> Callable[[str], int]:
 def test_what_may_not_be_read_is_left_out_and_said(api: ApiServer) -> None:
     api.refuse = forbidden("nodes", "configmaps", "daemonsets", "deployments")
     found = in_cluster(facts)
-    assert found["not seen"].split("; ") == [
-        'deployments in kube-system: no right to list them (403): add to its Role in kube-system: {apiGroups: ["apps"],'
-        " resources: [deployments], verbs: [list, watch]}",
-        'daemonsets in kube-system: no right to list them (403): add to its Role in kube-system: {apiGroups: ["apps"],'
-        " resources: [daemonsets], verbs: [list, watch]}",
-        'configmaps in kube-system: no right to list them (403): add to its Role in kube-system: {apiGroups: [""],'
-        " resources: [configmaps], verbs: [list, watch]}",
-        'nodes: no right to list them (403): add to its ClusterRole: {apiGroups: [""], resources: [nodes],'
-        " verbs: [list, watch]}",
-        "kube-proxy's mode: no ConfigMap says it: iptables is supposed",
+    rights = [
+        ("deployments in kube-system", "its Role in kube-system", "apps", "deployments"),
+        ("daemonsets in kube-system", "its Role in kube-system", "apps", "daemonsets"),
+        ("configmaps in kube-system", "its Role in kube-system", "", "configmaps"),
+        ("nodes", "its ClusterRole", "", "nodes"),
     ]
+    missing = [
+        f'{what}: no right to list them (403): add to {role}: {{apiGroups: ["{group}"], resources: [{plural}],'
+        " verbs: [list, watch]}"
+        for what, role, group, plural in rights
+    ]
+    supposed = "kube-proxy's mode: no ConfigMap says it: iptables is supposed"
+    assert found["not seen"].split("; ") == [*missing, supposed]
     assert in_cluster(names)["pods"] == "coredns-a (10.244.0.2:53), coredns-b (10.244.0.3:53)"
 
 
@@ -514,8 +521,8 @@ def test_openshift_and_what_a_person_names_are_found(tmp_path: Path, monkeypatch
 async def until(kube: Kube, *kinds: str) -> list[Happened]:
     """What happens, until there is one of each of these kinds."""
     seen: list[Happened] = []
-    async with aclosing(kube.happened()) as happened, asyncio.timeout(20):
-        async for event in happened:
+    async with asyncio.timeout(20):
+        async for event in kube.happened():
             seen.append(event)
             if set(kinds) <= {one.kind for one in seen}:
                 break
@@ -525,7 +532,7 @@ async def until(kube: Kube, *kinds: str) -> list[Happened]:
 def test_a_pod_s_end_is_told_as_it_happens(api: ApiServer) -> None:
     async def look(kube: Kube) -> list[str]:
         api.put(pod(deleted=TOLD))
-        api.put(endpoint_slice(FOUR[:3] + (True,), ("coredns-b", "10.244.0.3", True, False)))
+        api.put(endpoint_slice((*FOUR[:3], True), ("coredns-b", "10.244.0.3", True, False)))
         api.delete(pod(deleted=TOLD, ready=False))
         seen = await until(kube, "pod_gone", "endpoints_changed")
         assert [str(target) for target in kube.targets("pods")] == ["coredns-b (10.244.0.3:53)"]
@@ -558,8 +565,8 @@ def gaps(seen: list[Happened]) -> list[Stretch]:
 async def the_gap(kube: Kube) -> list[Happened]:
     """What happens until a gap is over."""
     seen: list[Happened] = []
-    async with aclosing(kube.happened()) as happened, asyncio.timeout(30):
-        async for event in happened:
+    async with asyncio.timeout(30):
+        async for event in kube.happened():
             seen.append(event)
             if isinstance(event, Stretch) and event.at > event.since:
                 break

@@ -40,11 +40,11 @@ class Changes:
                 yield from self._gone(at, before)
             return
         if before is None:
-            yield _said(at, "pod_created", f"{after.node or 'no node yet'}, {after.image}", after.name)
+            yield _said(at, "pod_created", after.image, after.name)
         yield from self._readiness(at, before, after)
         if after.told and not (before and before.told):
             yield self._down(at, "pod_deleted", after.told, after.name)
-        if after.failed and not (before and before.failed):
+        if after.failed and not after.told and not (before and before.failed):
             yield self._down(at, "pod_failed", after.failed, after.name, gone=True)
         if after.restarts > (before.restarts if before else 0):
             yield _said(at, "pod_restarted", f"restarts: {after.restarts}", after.name)
@@ -58,7 +58,8 @@ class Changes:
             target, first = pod_target(after, self.port), after.name not in self.pods and not after.told
             if first:
                 self.pods[after.name] = target
-            text = f"{after.address}, template {after.template}" if after.template else after.address
+            template = f", template {after.template}" if after.template else ""
+            text = f"{after.address} on {after.node}{template}"
             yield Happened(at, "pod_ready", text, SOURCE, after.name, up=target if first else None)
         elif was and not after.ready:
             yield _said(at, "pod_not_ready", after.address, after.name)
