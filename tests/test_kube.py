@@ -19,6 +19,7 @@ from probe.cli import main
 from probe.cluster import Happened, Stretch
 from probe.cluster.endpoints import shown
 from probe.cluster.kube import Kube, named_service, objects
+from probe.cluster.kube.api import connect
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.corefile import changed_lines, read_corefile, seconds_of
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
@@ -617,6 +618,20 @@ def test_an_api_that_falls_silent_is_a_gap_from_its_last_sign_of_life(api: ApiSe
     assert 5 * NS < over.at - begun.since < 10 * NS
 
 
+def test_an_api_that_has_just_started_may_not_know_the_roles_yet(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[Happened]:
+        await asyncio.sleep(0.2)
+        api.refuse = forbidden("nodes", "pods")
+        api.expire()
+        await asyncio.sleep(1)
+        api.refuse = lambda _: 0
+        seen = await the_gap(kube)
+        api.delete(pod())
+        return seen + await until(kube, "pod_gone")
+
+    assert not [event for event in in_cluster(look) if event.kind == "not_seen"]
+
+
 def test_a_right_that_is_taken_away_ends_that_part_alone(api: ApiServer) -> None:
     async def look(kube: Kube) -> list[Happened]:
         await asyncio.sleep(0.2)
@@ -667,6 +682,35 @@ def test_contexts_may_stand_in_many_files(api: ApiServer, tmp_path: Path, monkey
     with pytest.raises(UsageError, match=r"--context 'prod': .* has test"):
         in_cluster(names, context="prod")
     assert api.asked
+
+
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBbjCCARWgAwIBAgIUILJQNS/pw4w0DhSxbxLSKwvt48EwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBdDAgFw0yNjExMjExMjI0MzhaGA8yMTI2MTAyODEyMjQzOFow
+DDEKMAgGA1UEAwwBdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABA3AVaarcbPu
+/j8aIiepoqU2egOBkRzPLHhi5uD/QsGMJwd89/j00+eg8M3grrAcgrQ958UfYtzm
+TnbVa4ehaI6jUzBRMB0GA1UdDgQWBBSMqABVlVGQgX5vdrlu1AqenrXttjAfBgNV
+HSMEGDAWgBSMqABVlVGQgX5vdrlu1AqenrXttjAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0cAMEQCIHVzPnJvM2i35iBOVLZVkTuAxxQ4pfToAS2WcI9SLMVf
+AiBWPLBLZjyh6DeU5CJ+dWg9gmGhayPUDQlTlfbeI7fRsg==
+-----END CERTIFICATE-----
+"""
+
+
+def test_a_pod_of_the_cluster_has_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"token": "t", "namespace": "default", "ca.crt": CERTIFICATE}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("probe.cluster.kube.api.SERVICE_ACCOUNT", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    api = connect()
+    assert (api.server, api.source) == ("https://[fd00::1]:443", "this pod's service account")
+    asyncio.run(api.close())
+    (tmp_path / "ca.crt").write_text("")
+    with pytest.raises(EnvironmentProblem, match="this pod's service account: its certificates or credentials cannot"):
+        connect()
 
 
 def test_an_api_that_is_not_there(api: ApiServer) -> None:

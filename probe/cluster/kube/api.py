@@ -141,7 +141,7 @@ def connect(context: str = "") -> Api:
     named = [Path(text).expanduser() for text in os.environ.get("KUBECONFIG", "").split(os.pathsep) if text]
     token = Path(SERVICE_ACCOUNT) / "token"
     if not named and not context and "KUBERNETES_SERVICE_HOST" in os.environ and token.exists():
-        config = KubeConfig.from_service_account().get()
+        config = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
         assert config, "a service account has a context"  # noqa: S101
         return Api(config, "this pod's service account")
     files = named or [Path(DEFAULT_KUBECONFIG).expanduser()]

@@ -24,6 +24,8 @@ _PATIENCE = 3.0
 """Seconds without such a sign after which we are blind."""
 _SLOWEST = 5.0
 """Seconds between two attempts to see again, at the most."""
+_SETTLES = 5.0
+"""Seconds for which a refusal is asked again: an API server that has just started refuses before it knows the roles."""
 
 
 class Watching:
@@ -102,11 +104,14 @@ class Watching:
 
     async def _see_again(self) -> None:
         """List everything anew, as soon as that is possible."""
+        refused_until = 0.0
         for pause in _pauses():
             await asyncio.sleep(pause)
             with suppress(EnvironmentProblem):
                 lists = await asyncio.gather(*map(self._listed, list(self._versions)))
-                break
+                refused_until = refused_until or time.monotonic() + _SETTLES
+                if time.monotonic() >= refused_until or not any(isinstance(one, NotSeen) for _, one in lists):
+                    break
         now = time.monotonic_ns()
         for what, (found, version) in zip(list(self._versions), lists, strict=True):
             if isinstance(version, NotSeen):
