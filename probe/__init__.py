@@ -16,7 +16,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     2 recorder/    finished rows -> time-bucketed columns; recorders add
     2 runfile      a run as one SQLite file, written while the run goes
     3 engine       schedule -> transport -> recorder: the one loop, in worker processes
-    3 cluster/     the Cluster protocol; lab: pods and a Service on loopback, or in network namespaces
+    3 cluster/     the Cluster protocol; lab: pods on this machine; kube/: the API         the only door to lightkube
     4 timeline     columns + marks -> windows of disruption
     4 doubts       what the prober did wrong itself, and which lanes that could hide
     5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers

@@ -128,7 +128,7 @@ def test_no_pod_is_deleted_where_that_could_be_an_outage(lab: list[str], harmles
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("recommend", 4, "a cluster connection is not in this version: add --lab"),
+        ("recommend", 4, "acting on a real cluster is not in this version: add --lab"),
         ("recommend --lab --propagation 3s", 2, "an earlier run, --lab or --propagation: say one of them"),
         ("recommend none.db", 2, "none.db: cannot be read"),
         ("recommend --propagation soon", 2, "--propagation 'soon': a duration is like 500ms"),

@@ -54,6 +54,8 @@ PAIR_HELP = "Ask A and AAAA of a name from one socket, back to back, as glibc do
 GSO_HELP = "Let 2 to 64 queries leave as one burst (UDP_SEGMENT): less work for us, one packet to NAT."
 LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine (lab.backend)."
+CONTEXT_HELP = "Of the kubeconfig: which cluster (default the current one, or the one whose pod this is)."
+SERVICE_HELP = "Of the cluster: its DNS (default kube-system's with the label k8s-app=kube-dns)."
 DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
 REPEATS_HELP = "Of a matrix: how often each cell is run (default its own); more continue a sweep."
 JOBS_HELP = "Of a matrix: how many cells run at a time (default what this machine bears)."
@@ -133,6 +135,8 @@ Pair = Annotated[OneFlag, _ad_hoc_flag("", "--pair", PAIR_HELP)]
 Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
 
 InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
+Context = Annotated[OneText, option(SCENARIO, "", "--context", "NAME", CONTEXT_HELP)]
+ServiceName = Annotated[OneText, option(SCENARIO, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
 PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]

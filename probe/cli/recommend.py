@@ -67,8 +67,8 @@ def recommend(
         known = options.typed("--propagation", propagation, lambda text: duration_ns(text, 0, DAY_NS)) / NS
     elif not lab:
         raise EnvironmentProblem(
-            "to measure, a pod of a cluster is deleted, and a cluster connection is not in this version: add --lab to"
-            " do it in the lab, or say --propagation 4s to calculate with what is known"
+            "to measure, a pod of a cluster is deleted, and acting on a real cluster is not in this version: add --lab"
+            " to do it in the lab, or say --propagation 4s to calculate with what is known"
         )
     else:
         found = _measured(plan_of(cluster.shutdown(), base, times), Careful(cluster, harmless=True), path)

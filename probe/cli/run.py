@@ -19,9 +19,11 @@ from probe.book import by_type
 from probe.cli import options
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
 from probe.cli.sweep import Asked, sweep
+from probe.cluster import Cluster
+from probe.cluster.kube import Kube, named_service
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EnvironmentProblem, UsageError
+from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, UsageError
 from probe.live import fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
@@ -85,6 +87,8 @@ def run(
     pair: options.Pair = None,
     gso: options.Gso = None,
     lab: options.InLab = False,
+    context: options.Context = None,
+    service: options.ServiceName = None,
     setting: options.Settings = None,
     dry_run: options.DryRun = False,
     repeats: options.Repeats = None,
@@ -122,7 +126,7 @@ def run(
     check_format(form)
     if swept:
         raise UsageError(f"--{', --'.join(swept)}: goes with a scenario that has a matrix")
-    plan = _plan(scenario, asked, setting or [], lab, dry_run)
+    plan = _plan(scenario, asked, setting or [], lab)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     check_ceiling(expected_series(plan), ceiling)
@@ -131,7 +135,8 @@ def run(
         options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
     )
     check_load(plan, processes)
-    for note in plan.notes:
+    cluster = _cluster(plan, lab, options.given(context=context, service=service))
+    for note in plan.notes if not isinstance(cluster, Kube) else []:
         complain(f"note: {note}")
     if dry_run:
         _show(plan)
@@ -140,10 +145,14 @@ def run(
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
     check_json(json_file, path)
-    cluster = Lab(plan.lab) if lab else None
     engine = Engine(EngineOptions(workers=processes))
     command = options.command_line()
-    ending = asyncio.run(run_plan(plan, path, fitting_view(), engine, cluster, command, at_unix_ns=at_unix_ns))
+    started = run_plan(
+        *(plan, path, fitting_view(), engine, cluster, command),
+        at_unix_ns=at_unix_ns,
+        ceiling=None if lab else ceiling,
+    )
+    ending = asyncio.run(started)
     code = print_report(open_run(ending.path), form, json_file)
     if ending.interrupted:
         code = EXIT_INTERRUPTED
@@ -152,7 +161,7 @@ def run(
     raise typer.Exit(code)
 
 
-def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool, dry_run: bool) -> Plan:
+def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) -> Plan:
     """The plan of a scenario or of ad hoc options; never of both."""
     if scenario:
         if given:
@@ -160,18 +169,23 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool, 
                 f"{', '.join(options.LETTERS[option] for option in given)}: not with a scenario;"
                 " change it with --set, e.g. --set lanes[0].rate=50"
             )
-        plan = read_scenario(scenario, settings)
-        if not lab and not dry_run and plan.cluster_needs:
-            raise EnvironmentProblem(
-                f"{scenario}: {plan.cluster_needs[0]} needs a cluster, and a cluster connection is not in this version:"
-                " add --lab to run it in the lab"
-            )
-        return plan
+        return read_scenario(scenario, settings)
     if lab or settings:
         raise UsageError("--lab and --set go with a scenario: dnsprobe run baseline --lab")
     if "servers" not in given:
         raise UsageError("no server: say -s ADDRESS, or a scenario: dnsprobe run baseline --lab")
     return plan_of(Options(**given))
+
+
+def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
+    """The lab, or the cluster that the plan needs; `told`: the context and the Service that were typed."""
+    if told and (lab or not plan.cluster_needs):
+        why = "with --lab" if lab else f"{plan.name} asks no cluster"
+        raise UsageError(f"--{', --'.join(told)}: goes with a scenario in a real cluster: {why}")
+    if lab or not plan.cluster_needs:
+        return Lab(plan.lab) if lab else None
+    service = options.typed("--service", told["service"], named_service) if "service" in told else None
+    return Kube(told.get("context", ""), service)
 
 
 def _in_shard(shard: str, plan: Plan) -> Plan:

@@ -60,7 +60,7 @@ def sweep(matrix: Matrix, asked: Asked, dry_run: bool) -> int:
     check_sweep_format(asked.form)
     if not asked.lab and not dry_run and (needs := matrix.cells[0].plan.cluster_needs):
         raise EnvironmentProblem(
-            f"{matrix.name}: {needs[0]} needs a cluster, and a cluster connection is not in this version:"
+            f"{matrix.name}: {needs[0]} needs a cluster, and acting on a real one is not in this version:"
             " add --lab to sweep in the lab"
         )
     if not asked.lab and not dry_run:

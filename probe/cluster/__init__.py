@@ -32,6 +32,13 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch(Happened):
+    """Something that lasts: begun at `since` and going on, if `at` is no later; told again, it was over at `at`."""
+
+    since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """What decides how a CoreDNS pod ends, and how long others take to notice. Durations in seconds.
 

@@ -28,6 +28,16 @@ class Endpoint:
         return self.serving and not self.terminating
 
 
+def shown(endpoints: tuple[Endpoint, ...]) -> str:
+    """`ready: a, b; terminating, serving: c; not serving: d`."""
+    groups = {
+        "ready": [e.pod for e in endpoints if e.ready],
+        "terminating, serving": [e.pod for e in endpoints if e.serving and e.terminating],
+        "not serving": [e.pod for e in endpoints if not e.serving],
+    }
+    return "; ".join(f"{what}: {', '.join(pods) or 'none'}" for what, pods in groups.items() if pods or what == "ready")
+
+
 class Cleanup(Enum):
     """When a sync deletes the UDP flows of an endpoint."""
 

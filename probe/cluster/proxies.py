@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from probe.cluster.deployment import Emit
-from probe.cluster.endpoints import Endpoint
+from probe.cluster.endpoints import Endpoint, shown
 from probe.cluster.network import Network
 from probe.cluster.settings import Delay
 
@@ -33,7 +33,7 @@ class Proxies:
 
     def learn(self, endpoints: tuple[Endpoint, ...]) -> None:
         """A change sets out for every node; on none it overtakes an earlier one."""
-        self._emit("endpoints_changed", _shown(endpoints), self._names[0].partition("@")[0])
+        self._emit("endpoints_changed", shown(endpoints), self._names[0].partition("@")[0])
         for node, coming in enumerate(self._coming):
             delay = self.delays[node % len(self.delays)].draw() if self.delays else 0.0
             self._due[node] = max(self._due[node], time.monotonic() + delay)
@@ -56,7 +56,7 @@ class Proxies:
             news = await self._coming[node].get()
             await asyncio.sleep(news.due - time.monotonic())
             await self._network.program(node, news.endpoints)
-            self._emit("endpoints_programmed", _shown(news.endpoints), self._names[node])
+            self._emit("endpoints_programmed", shown(news.endpoints), self._names[node])
             await self._look(node)
             self._stale[node] = {address: n for address, n in self._stale[node].items() if n}
 
@@ -72,13 +72,3 @@ class Proxies:
                 self._emit("flows_stale", text, self._names[node])
             else:
                 self._emit("flows_deleted", f"none leads to {address} any more", self._names[node])
-
-
-def _shown(endpoints: tuple[Endpoint, ...]) -> str:
-    """`ready: a, b; terminating, serving: c; not serving: d`."""
-    groups = {
-        "ready": [e.pod for e in endpoints if e.ready],
-        "terminating, serving": [e.pod for e in endpoints if e.serving and e.terminating],
-        "not serving": [e.pod for e in endpoints if not e.serving],
-    }
-    return "; ".join(f"{what}: {', '.join(pods) or 'none'}" for what, pods in groups.items() if pods or what == "ready")

@@ -8,11 +8,12 @@ import platform
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
-from probe.cluster import Cluster, Happened
+from probe.cluster import Cluster, Happened, Stretch
 from probe.cluster.clock import PodClock
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
@@ -21,7 +22,7 @@ from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.drops import OwnDrops
-from probe.scenario.plan import Plan, first_series, series_of
+from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
@@ -80,11 +81,13 @@ async def run(
     *,
     idle: bool = True,
     at_unix_ns: int | None = None,
+    ceiling: Fraction | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
-    start another run. at_unix_ns: when t0 is to be (default at once).
+    start another run. at_unix_ns: when t0 is to be (default at once). ceiling: queries a second in all towards what the
+    cluster says is there, None for no limit.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -104,6 +107,7 @@ async def run(
             stack.push_async_callback(clock.stop)
             await clock.start(cluster.namespaces[0])
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
+        check_ceiling(series, ceiling)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
@@ -124,7 +128,7 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, engine, writer, view, cluster, clock, host)
+        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
@@ -165,9 +169,11 @@ class _Going:
     cluster: Cluster | None
     clock: PodClock
     host: Host
+    ceiling: Fraction | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     deaths: int = 0
     cut: str = ""
     interrupted: bool = False
@@ -325,6 +331,12 @@ class _Going:
         at_ns = happened.at - self.engine.t0_ns
         if at_ns >= 0:
             self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
+        if isinstance(happened, Stretch):
+            from_ns = max(0, happened.since - self.engine.t0_ns)
+            to_ns = at_ns if happened.at > happened.since else self.plan.duration_ns
+            if to_ns > from_ns:
+                what = (happened.kind, happened.text, happened.source, happened.subject)
+                self.writer.interval(Interval(from_ns, to_ns, *what))
 
     def _follow(self, happened: Happened, at_ns: int) -> None:
         """Ask pods that came up, count them while they live, and ask them no more once they are gone."""
@@ -335,6 +347,7 @@ class _Going:
             self._life_ends(happened.down.name, at_ns)
             self.view.ended(happened.down.name)
         if happened.gone:
+            self.gone.add(happened.gone.name)
             gone = [s.index for s in self.series if s.target.name == happened.gone.name]
             for ended in self.engine.end(gone, self.engine.now_ns()):
                 self.writer.end_series(ended.index, ended.stop_ns)
@@ -348,6 +361,7 @@ class _Going:
                 first = len(self.series) + len(series)
                 series += series_of(lane, pod, first, max(0, self.engine.now_ns()), self.plan.duration_ns)
         try:
+            check_ceiling([*(s for s in self.series if s.target.name not in self.gone), *series], self.ceiling)
             self.add(self.engine.add([replace(s, share=self.plan.share) for s in series]))
         except DnsprobeError as problem:
             self._not_asked(pod, str(problem))

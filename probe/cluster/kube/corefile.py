@@ -1,0 +1,107 @@
+"""A Corefile's text -> what decides how its pods end and whom they ask; read with care, not in full.
+
+Facts: coredns/caddy caddyfile/lexer.go (tokens, quotes, comments); plugin/health, plugin/forward (setup.go).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import unified_diff
+from itertools import takewhile
+
+_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
+_PARTS = re.compile(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_OPEN = "{"
+_RESOLV_CONF = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a Corefile says. lameduck: the longest of its server blocks, seconds; plugins: all that are named in any.
+
+    forwards: what names outside the cluster are forwarded to, as it is written. imports: files that were not read.
+    """
+
+    lameduck: float = 0.0
+    plugins: frozenset[str] = frozenset()
+    forwards: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+
+    @property
+    def upstreams(self) -> list[tuple[str, int]]:
+        """Address and port of those forwards that are addresses and are asked in plain DNS."""
+        found = []
+        for text in self.forwards:
+            match = re.fullmatch(r"(?:dns://)?(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)|([0-9a-fA-F:]+))(?::([0-9]+))?", text)
+            address = match and (match[1] or match[2] or match[3])
+            if match and address and _is_address(address):
+                found.append((address, int(match[4] or 53)))
+        return found
+
+    @property
+    def asks_resolv_conf(self) -> bool:
+        """Whether the pods' own /etc/resolv.conf says where to forward to."""
+        return _RESOLV_CONF in self.forwards
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def seconds_of(text: str) -> float:
+    """Go's time.ParseDuration: `5s`, `1m30s`, `500ms`; 0 for what it would refuse, as a pod then does not start."""
+    parts = _PARTS.findall(text)
+    return sum(float(n) * _SECONDS[unit] for n, unit in parts) if "".join(n + u for n, u in parts) == text else 0.0
+
+
+def _lines(text: str) -> Iterator[list[str]]:
+    """The tokens of each line, without comments."""
+    for line in text.splitlines():
+        words = takewhile(lambda word: not word.startswith("#"), _WORD.findall(line))
+        if tokens := [word.strip('"') for word in words]:
+            yield tokens
+
+
+def read_corefile(text: str) -> Read:
+    """Server blocks and their plugins, one per line, each with a block of its own or none."""
+    depth, zones, plugin, lameduck = 0, [], "", 0.0
+    longest, plugins, forwards, imports = 0.0, set(), [], []
+    for tokens in _lines(text):
+        if tokens[0] == "}":
+            depth -= 1
+            longest, lameduck = (max(longest, lameduck), 0.0) if depth == 0 else (longest, lameduck)
+            continue
+        if tokens[0] == "import":
+            imports += tokens[1:2]
+        elif depth == 0:
+            zones = [word.rstrip(",") for word in tokens if word != _OPEN]
+        elif depth == 1:
+            plugin = tokens[0]
+            plugins.add(plugin)
+            if plugin == "forward" and tokens[1:2] == ["."] and any(_is_root(zone) for zone in zones):
+                forwards += [word for word in tokens[2:] if word != _OPEN]
+        elif plugin == "health" and tokens[0] == "lameduck" and len(tokens) > 1:
+            lameduck = seconds_of(tokens[1])  # of several in a server block the last one counts
+        depth += tokens[-1] == _OPEN
+    return Read(max(longest, lameduck), frozenset(plugins), tuple(forwards), tuple(imports))
+
+
+def _is_root(zone: str) -> bool:
+    """`.`, `.:53`, `dns://.:53`; a snippet in parentheses is none."""
+    return re.fullmatch(r"(dns://)?\.?(:[0-9]+)?", zone) is not None
+
+
+def changed_lines(before: str, after: str) -> str:
+    """`-lameduck 5s, +lameduck 10s`: the lines that differ, up to 200 characters."""
+    lines = list(unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
+    said = [f"{line[0]}{' '.join(line[1:].split())}" for line in lines if line[0] in "+-" and line[1:].strip()]
+    text = ", ".join(said) or "white space alone"
+    return text if len(text) <= 200 else f"{text[:197]}..."

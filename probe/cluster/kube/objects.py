@@ -1,0 +1,344 @@
+"""Objects of the Kubernetes API -> what of them matters here: targets, endpoints, how pods end, views to compare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from lightkube.models.core_v1 import Container, PodSpec
+from lightkube.resources.apps_v1 import DaemonSet, Deployment
+from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
+from lightkube.resources.discovery_v1 import EndpointSlice
+
+from probe.cluster import Shutdown
+from probe.cluster.endpoints import Endpoint
+from probe.cluster.kube.corefile import Read
+from probe.model import Target, TargetKind
+
+ZONE = "topology.kubernetes.io/zone"
+COREFILE = "Corefile"
+_GRACE, _PERIOD, _FAILURES = 30, 10, 3
+"""What the API server sets where a Deployment says nothing (core/v1 defaults)."""
+
+Workload = Deployment | DaemonSet
+
+
+def name_of(thing: Any) -> str:
+    """An object's name."""
+    return str(thing.metadata.name)
+
+
+# -- the Service and its endpoints
+
+
+def dns_port(service: Service) -> int:
+    """The Service's port for DNS by UDP."""
+    ports = [port for port in _spec(service).ports or [] if (port.protocol or "TCP") == "UDP"]
+    return next((port.port for port in ports if port.port == 53), ports[0].port if ports else 53)
+
+
+def cluster_ips(service: Service) -> list[str]:
+    """Its addresses, of both families; none if it is headless."""
+    spec = _spec(service)
+    return [ip for ip in spec.clusterIPs or [spec.clusterIP] if ip and ip != "None"]
+
+
+def service_targets(service: Service) -> list[Target]:
+    """One for each family, the first one named as the Service is: kube-dns, kube-dns-ipv6."""
+    port, targets = dns_port(service), []
+    for n, ip in enumerate(cluster_ips(service)):
+        family = "ipv6" if ":" in ip else "ipv4"
+        name = f"{name_of(service)}-{family}" if n else name_of(service)
+        targets.append(Target(name, TargetKind.SERVICE, ip, port))
+    return targets
+
+
+def said_ports(service: Service) -> str:
+    """`UDP 53, TCP 53`."""
+    return ", ".join(f"{port.protocol or 'TCP'} {port.port}" for port in _spec(service).ports or [])
+
+
+def _spec(service: Service) -> Any:
+    return service.spec
+
+
+def endpoints_of(slices: Iterable[EndpointSlice]) -> tuple[Endpoint, ...]:
+    """All slices of a Service as one, by name; a pod with addresses of both families once while they agree."""
+    found: dict[tuple[str, bool, bool], Endpoint] = {}
+    for one in sorted(slices, key=lambda one: (one.addressType, name_of(one))):
+        for each in one.endpoints or []:
+            state = each.conditions
+            ready = state is None or state.ready is None or state.ready
+            serving = ready if state is None or state.serving is None else state.serving
+            pod = str(each.targetRef.name) if each.targetRef else each.addresses[0]
+            endpoint = Endpoint(pod, each.addresses[0], serving, bool(state and state.terminating))
+            found.setdefault((pod, endpoint.serving, endpoint.terminating), endpoint)
+    return tuple(sorted(found.values(), key=lambda endpoint: endpoint.pod))
+
+
+def pod_port(slices: Iterable[EndpointSlice]) -> int:
+    """The port on which pods answer DNS by UDP, as their slices say; 53 if none does."""
+    ports = [port for one in slices for port in one.ports or [] if port.protocol == "UDP" and port.port]
+    named = [port for port in ports if (port.name or "").startswith("dns")]
+    return int((named or ports)[0].port or 53) if ports else 53
+
+
+# -- pods
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod. told: that it was deleted, and when by the API's clock; failed: why it has ended by itself; '' if not.
+
+    exits: the exits of its containers, each said once it is known.
+    """
+
+    name: str
+    uid: str
+    address: str
+    node: str
+    image: str
+    template: str = ""
+    ready: bool = False
+    told: str = ""
+    failed: str = ""
+    restarts: int = 0
+    exits: tuple[str, ...] = ()
+
+
+def pod_view(pod: Pod) -> PodView:
+    """What is compared from one version of a pod to the next."""
+    meta: Any = pod.metadata
+    spec: Any = pod.spec
+    status = pod.status
+    conditions = (status.conditions or []) if status else []
+    containers = (status.containerStatuses or []) if status else []
+    ended = status.phase in ("Failed", "Succeeded") if status else False
+    return PodView(
+        name=str(meta.name),
+        uid=str(meta.uid),
+        address=(status.podIP or "") if status else "",
+        node=spec.nodeName or "",
+        image=dns_container(spec).image or "",
+        template=(meta.labels or {}).get("pod-template-hash", ""),
+        ready=any(c.type == "Ready" and c.status == "True" for c in conditions),
+        told=_told(meta),
+        failed=(status.reason or str(status.phase)) if status and ended else "",
+        restarts=sum(each.restartCount for each in containers),
+        exits=tuple(text for each in containers for text in _exits(each)),
+    )
+
+
+def _told(meta: Any) -> str:
+    """API times are whole seconds: t0 is deletionTimestamp - deletionGracePeriodSeconds, +-1 s."""
+    if not meta.deletionTimestamp:
+        return ""
+    grace = meta.deletionGracePeriodSeconds or 0
+    t0 = meta.deletionTimestamp - timedelta(seconds=grace)
+    return f"grace period {grace} s, told at {t0:%Y-%m-%dT%H:%M:%SZ} by the API's clock"
+
+
+def _exits(status: Any) -> Iterable[str]:
+    for state in (status.lastState, status.state):
+        if state and (end := state.terminated):
+            reason = f", {end.reason}" if end.reason else ""
+            at = f" at {end.finishedAt:%Y-%m-%dT%H:%M:%SZ}" if end.finishedAt else ""
+            yield f"container {status.name}: exit code {end.exitCode}{reason}{at}"
+
+
+def pod_target(view: PodView, port: int) -> Target:
+    """It as one that is asked."""
+    return Target(view.name, TargetKind.POD, view.address, port)
+
+
+def dns_container(spec: PodSpec) -> Container:
+    """Of a pod's containers the one that answers: with a UDP port, else the first."""
+    serves = [one for one in spec.containers if any(port.protocol == "UDP" for port in one.ports or [])]
+    return (serves or spec.containers)[0]
+
+
+# -- what pods are made by
+
+
+def template_of(workload: Workload) -> PodSpec:
+    """The spec of its pods."""
+    spec: Any = workload.spec  # apps/v1 demands it, and what is in it
+    template: PodSpec = spec.template.spec
+    return template
+
+
+def makes(workload: Workload, selector: dict[str, str]) -> bool:
+    """Whether its pods are a Service's."""
+    meta = workload.spec.template.metadata
+    labels = (meta.labels or {}) if meta else {}
+    return bool(selector) and selector.items() <= labels.items()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadView:
+    """A Deployment or DaemonSet. revision: of its template; template: that one's hash, or the revision again.
+
+    over: all its pods are of the newest template and available, as `kubectl rollout status` has it.
+    """
+
+    name: str
+    revision: str
+    template: str
+    image: str
+    wanted: int
+    over: bool
+
+
+def workload_view(workload: Workload) -> WorkloadView:
+    """What is compared from one version of a workload to the next."""
+    meta: Any = workload.metadata
+    status: Any = workload.status
+    annotations = meta.annotations or {}
+    wanted = replicas_of(workload)
+    if isinstance(workload, DaemonSet):
+        revision = annotations.get("deprecated.daemonset.template.generation", "")
+        template = f"revision {revision}"
+        over = min(status.updatedNumberScheduled or 0, status.numberAvailable or 0) >= wanted
+    else:
+        revision = annotations.get("deployment.kubernetes.io/revision", "")
+        said = " ".join(c.message or "" for c in status.conditions or [] if c.type == "Progressing")
+        newest = re.search(r'"[^"]*-([^"-]+)"', said)  # Created new replica set "coredns-668d6bf9bc"
+        template = newest[1] if newest else f"revision {revision}"
+        updated = status.updatedReplicas or 0
+        over = updated >= wanted and (status.replicas or 0) <= updated <= (status.availableReplicas or 0)
+    over &= (status.observedGeneration or 0) >= (meta.generation or 0)
+    image = dns_container(template_of(workload)).image or ""
+    return WorkloadView(name_of(workload), revision, template, image, wanted, over)
+
+
+def replicas_of(workload: Workload) -> int:
+    """How many pods it is asked for."""
+    if isinstance(workload, DaemonSet):
+        status: Any = workload.status
+        return int(status.desiredNumberScheduled)
+    return 1 if workload.spec.replicas is None else workload.spec.replicas
+
+
+def shutdown_of(workload: Workload | None, pods: int, corefile: Read, proxy_mode: str, kubernetes: str) -> Shutdown:
+    """How its pods end; the API's own defaults where nothing can be seen. pods: how many there are, if there is no
+    workload to say it."""
+    usual = Shutdown(
+        replicas=pods,
+        lameduck=corefile.lameduck,
+        grace_period=float(_GRACE),
+        pre_stop=0.0,
+        readiness="ready",
+        readiness_period=float(_PERIOD),
+        readiness_failures=_FAILURES,
+        proxy_mode=proxy_mode,
+        kubernetes=kubernetes,
+    )
+    if workload is None:
+        return usual
+    spec = template_of(workload)
+    container = dns_container(spec)
+    probe = container.readinessProbe
+    grace = spec.terminationGracePeriodSeconds
+    path = probe.httpGet.path if probe and probe.httpGet else ""
+    return replace(
+        usual,
+        replicas=replicas_of(workload),
+        grace_period=float(_GRACE if grace is None else grace),
+        pre_stop=pre_stop(container),
+        readiness="ready" if path == "/ready" else "health" if probe else "none",
+        readiness_period=float((probe and probe.periodSeconds) or _PERIOD),
+        readiness_failures=(probe and probe.failureThreshold) or _FAILURES,
+    )
+
+
+def pre_stop(container: Container) -> float:
+    """Seconds that its preStop hook sleeps, by `sleep` or a command; 0 for none, and for what does something else."""
+    hook = container.lifecycle and container.lifecycle.preStop
+    if hook and hook.sleep:
+        return float(hook.sleep.seconds)
+    words = " ".join((hook.exec.command or []) if hook and hook.exec else [])
+    slept = re.search(r"\bsleep\s+([0-9]+(?:\.[0-9]+)?)s?\s*(?:$|[;&])", words)
+    return float(slept[1]) if slept else 0.0
+
+
+# -- ConfigMaps, nodes, others
+
+
+@dataclass(frozen=True, slots=True)
+class CorefileView:
+    """A ConfigMap's Corefile."""
+
+    name: str
+    text: str
+
+
+def corefile_view(config: ConfigMap) -> CorefileView:
+    """'' if it has none."""
+    return CorefileView(name_of(config), (config.data or {}).get(COREFILE, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node; why: what its Ready condition says where it is not True."""
+
+    name: str
+    zone: str
+    ready: bool
+    why: str = ""
+
+
+def node_view(node: Node) -> NodeView:
+    """A node without a Ready condition is not ready."""
+    labels = (node.metadata.labels or {}) if node.metadata else {}
+    states = [c for c in (node.status.conditions or []) if c.type == "Ready"] if node.status else []
+    ready = any(state.status == "True" for state in states)
+    why = "" if ready or not states else f"{states[0].reason or 'Ready'}: {states[0].message or states[0].status}"
+    return NodeView(name_of(node), labels.get(ZONE, ""), ready, why)
+
+
+def kubelet_of(nodes: Iterable[Node]) -> list[str]:
+    """The versions of their kubelets."""
+    infos = [node.status.nodeInfo for node in nodes if node.status and node.status.nodeInfo]
+    return sorted({info.kubeletVersion for info in infos if info.kubeletVersion})
+
+
+def config_maps(spec: PodSpec) -> list[str]:
+    """The ConfigMaps that are mounted into a pod."""
+    return [str(volume.configMap.name) for volume in spec.volumes or [] if volume.configMap and volume.configMap.name]
+
+
+def proxy_mode_of(data: dict[str, str]) -> str:
+    """kube-proxy's mode, as its ConfigMap says; Linux's default, iptables, where that is empty; '' if it says none."""
+    for text in data.values():
+        if match := re.search(r'^mode:[ \t]*"?([a-z]*)"?[ \t]*$', text, re.MULTILINE):
+            return match[1] or "iptables"
+    return ""
+
+
+def version_of_image(image: str) -> str:
+    """`registry.k8s.io/kube-proxy:v1.34.1-eksbuild.2` -> `1.34`; '' if the tag is no version."""
+    match = re.search(r":v?([0-9]+\.[0-9]+)", image)
+    return match[1] if match else ""
+
+
+def local_ips(cache: DaemonSet) -> list[str]:
+    """The addresses that a NodeLocal DNSCache listens on: `-localip` of its arguments."""
+    words = [word for one in template_of(cache).containers for word in (one.command or []) + (one.args or [])]
+    found: list[str] = []
+    for n, word in enumerate(words):
+        if match := re.fullmatch(r"--?localip(?:=(.*))?", word):
+            found += (match[1] or " ".join(words[n + 1 : n + 2])).split(",")
+    return [ip.strip() for ip in found if ip.strip()]
+
+
+def nodelocal_targets(caches: Iterable[DaemonSet], service_ips: Sequence[str]) -> list[Target]:
+    """Its own addresses; the Service's, which it may answer, too, only where it has no other."""
+    found = []
+    for cache in caches:
+        ips = local_ips(cache)
+        for n, ip in enumerate([ip for ip in ips if ip not in service_ips] or ips):
+            found.append(Target(f"{name_of(cache)}-{n + 1}" if n else name_of(cache), TargetKind.NODELOCAL, ip))
+    return found

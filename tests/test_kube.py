@@ -1,0 +1,823 @@
+"""A Kubernetes API, scripted -> what is found and said of it, what happens in it, and how its faults are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from lightkube.resources.apps_v1 import DaemonSet, Deployment
+from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
+from lightkube.resources.discovery_v1 import EndpointSlice
+from msgspec import convert
+
+from probe.cli import main
+from probe.cluster import Happened, Stretch
+from probe.cluster.endpoints import shown
+from probe.cluster.kube import Kube, named_service, objects
+from probe.cluster.kube.api import connect
+from probe.cluster.kube.changes import Changes
+from probe.cluster.kube.corefile import changed_lines, read_corefile, seconds_of
+from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
+from probe.model import NS
+from probe.runfile import open_run
+from probe.scenario.steps import STEPS
+from tests.apiserver import ApiServer
+from tests.conftest import Start
+from tests.kube_objects import (
+    COREFILE,
+    Json,
+    config_map,
+    containers,
+    daemon_set,
+    deployment,
+    endpoint_slice,
+    exited,
+    node,
+    pod,
+    service,
+)
+from tests.servers import REPLIES, Rule
+
+T = TypeVar("T")
+TOLD = "2026-11-21T04:30:30Z"
+PORTS = [{"name": "dns", "port": 5353, "protocol": "UDP"}]
+
+
+def read_as(kind: type[T], thing: Json) -> T:
+    """As lightkube reads it."""
+    return convert(thing, kind)
+
+
+# -- objects -> what of them matters
+
+
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (service(), "kube-dns (10.96.0.10:53)"),
+        (service("kube-dns", "10.96.0.10", "fd00::a"), "kube-dns (10.96.0.10:53), kube-dns-ipv6 ([fd00::a]:53)"),
+        (service("kube-dns", "fd00::a", "10.96.0.10"), "kube-dns ([fd00::a]:53), kube-dns-ipv4 (10.96.0.10:53)"),
+        (service("dns-default", ports=PORTS), "dns-default (10.96.0.10:5353)"),
+        (service("kube-dns", "None"), ""),
+    ],
+)
+def test_a_service_is_a_target_of_each_family(thing: Json, said: str) -> None:
+    assert ", ".join(map(str, objects.service_targets(read_as(Service, thing)))) == said
+
+
+FOUR, SIX = ("a", "10.244.0.2", True, False), ("a", "fd00::2", True, False)
+
+
+@pytest.mark.parametrize(
+    ("slices", "said"),
+    [
+        ([], "ready: none"),
+        ([endpoint_slice(("b", "10.244.0.3", True, False), FOUR)], "ready: a, b"),
+        ([endpoint_slice(FOUR), endpoint_slice(SIX, name="six")], "ready: a"),
+        (
+            [endpoint_slice(FOUR), endpoint_slice(("a", "fd00::2", True, True), name="six")],
+            "ready: a; terminating, serving: a",
+        ),
+        (
+            [endpoint_slice(("a", "10.244.0.2", True, True), ("b", "10.244.0.3", False, True))],
+            "ready: none; terminating, serving: a; not serving: b",
+        ),
+    ],
+)
+def test_the_slices_of_a_service_are_one_list_of_endpoints(slices: list[Json], said: str) -> None:
+    assert shown(objects.endpoints_of(read_as(EndpointSlice, one) for one in slices)) == said
+
+
+def test_conditions_that_are_left_out_mean_ready() -> None:
+    one = endpoint_slice(FOUR)
+    one["endpoints"] = [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": False}}]
+    endpoints = objects.endpoints_of([read_as(EndpointSlice, one)])
+    assert shown(endpoints) == "ready: 10.0.0.1; not serving: 10.0.0.2"
+
+
+SLEEPS = {"lifecycle": {"preStop": {"sleep": {"seconds": 7}}}}
+SHELL = {"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "sleep 5; true"]}}}}
+OTHER = {"lifecycle": {"preStop": {"httpGet": {"path": "/", "port": 1}}}}
+HEALTH = {"readinessProbe": {"httpGet": {"path": "/health", "port": 8080}, "periodSeconds": 3}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "container", "said"),
+    [
+        ({}, {}, (30.0, 0.0, "ready", 10.0, 3)),
+        ({"terminationGracePeriodSeconds": 45}, SLEEPS, (45.0, 7.0, "ready", 10.0, 3)),
+        ({"terminationGracePeriodSeconds": 0}, SHELL, (0.0, 5.0, "ready", 10.0, 3)),
+        ({}, {**OTHER, **HEALTH}, (30.0, 0.0, "health", 3.0, 3)),
+        ({}, {"readinessProbe": None}, (30.0, 0.0, "none", 10.0, 3)),
+    ],
+)
+def test_how_pods_end_is_read_from_what_makes_them(spec: Json, container: Json, said: tuple[object, ...]) -> None:
+    workload = read_as(Deployment, deployment(3, spec=spec, container=container))
+    shutdown = objects.shutdown_of(workload, 0, read_corefile(COREFILE), "ipvs", "1.34")
+    assert (shutdown.replicas, shutdown.lameduck, shutdown.proxy_mode, shutdown.kubernetes) == (3, 5.0, "ipvs", "1.34")
+    s = shutdown
+    assert (s.grace_period, s.pre_stop, s.readiness, s.readiness_period, s.readiness_failures) == said
+
+
+def test_without_a_workload_to_see_pods_end_as_kubernetes_has_it() -> None:
+    shutdown = objects.shutdown_of(None, 2, read_corefile(""), "iptables", "1.34")
+    assert (shutdown.replicas, shutdown.grace_period, shutdown.unready_after) == (2, 30.0, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("args", "targets"),
+    [
+        (("-localip", "169.254.20.10,10.96.0.10", "-conf", "/etc/Corefile"), ["169.254.20.10"]),
+        (("-localip=10.96.0.10",), ["10.96.0.10"]),
+        (("--localip", "169.254.20.10,fd00::20"), ["169.254.20.10", "fd00::20"]),
+        ((), []),
+    ],
+)
+def test_nodelocal_listens_where_its_arguments_say(args: tuple[str, ...], targets: list[str]) -> None:
+    cache = read_as(DaemonSet, daemon_set("node-local-dns", "x", *args))
+    assert [target.address for target in objects.nodelocal_targets([cache], ["10.96.0.10"])] == targets
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [('kind: X\nmode: ""\n', "iptables"), ("mode: nftables", "nftables"), ('mode: "ipvs"\n', "ipvs"), ("x: 1", "")],
+)
+def test_the_mode_of_kube_proxy_is_in_its_configuration(text: str, mode: str) -> None:
+    assert objects.proxy_mode_of({"config.conf": text}) == mode
+
+
+# -- Corefiles
+
+STUB = """\
+(common) {
+    errors
+}
+example.org:53 {
+    forward . 10.1.1.1
+}
+. { # everything else
+    import common
+    import /etc/coredns/custom/*.override
+    health :8080 {
+        lameduck 1s
+    }
+    health {
+        lameduck 1m30s
+    }
+    nsid "a # b"
+    forward . 8.8.8.8 [2001:db8::1]:5353 dns://9.9.9.9:54 tls://1.1.1.1 2001:db8::2 upstream.example
+    # ready
+}
+"""
+
+
+def test_a_corefile_says_how_pods_end_and_whom_they_ask() -> None:
+    usual = read_corefile(COREFILE)
+    assert (usual.lameduck, usual.forwards, usual.asks_resolv_conf) == (5.0, ("/etc/resolv.conf",), True)
+    assert {"ready", "reload"} <= usual.plugins
+    assert not {"nsid", "lameduck", "pods", "max_concurrent"} & usual.plugins
+    assert usual.upstreams == []
+    stub = read_corefile(STUB)
+    assert (stub.lameduck, stub.imports) == (90.0, ("common", "/etc/coredns/custom/*.override"))
+    assert {"nsid", "errors"} <= stub.plugins
+    assert "ready" not in stub.plugins
+    assert stub.upstreams == [("8.8.8.8", 53), ("2001:db8::1", 5353), ("9.9.9.9", 54), ("2001:db8::2", 53)]
+    assert read_corefile("") == read_corefile("# nothing") == read_corefile("}")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5s", 5), ("1m30s", 90), ("500ms", 0.5), ("1.5s", 1.5), ("5", 0), ("s", 0), ("5 s", 0)]
+)
+def test_durations_are_go_s(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+def test_what_changed_in_a_corefile_is_said_line_by_line() -> None:
+    longer = COREFILE.replace("lameduck 5s", "lameduck 15s").replace("    loop\n", "")
+    assert changed_lines(COREFILE, longer) == "-lameduck 5s, +lameduck 15s, -loop"
+    assert changed_lines(COREFILE, COREFILE.replace("    loop", "\tloop")) == "-loop, +loop"
+    assert len(changed_lines("", COREFILE * 10)) == 200
+
+
+# -- one version of an object after the other -> what happened
+
+
+def told(changes: Iterator[Happened]) -> list[str]:
+    """Kind and text of each, with what it says of the pod as a target."""
+    turns = ("up", "down", "gone")
+    return [" ".join([h.kind, *(turn for turn in turns if getattr(h, turn)), f"| {h.text}"]) for h in changes]
+
+
+DELETED = "grace period 30 s, told at 2026-11-21T04:30:00Z by the API's clock"
+LIVES: dict[str, tuple[list[Json | None], list[str]]] = {
+    "a pod that is created, Ready, told to end, and ends": (
+        [
+            pod(ready=False, address=""),
+            pod(ready=False),
+            pod(),
+            pod(deleted=TOLD),
+            pod(deleted=TOLD, ready=False, phase="Succeeded", statuses=[exited(0, "Completed")]),
+            None,
+        ],
+        [
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            f"pod_deleted down | {DELETED}",
+            "pod_not_ready | 10.244.0.2",
+            "pod_exited | container coredns: exit code 0, Completed at 2026-11-21T04:30:00Z",
+            "pod_gone gone | 10.244.0.2",
+        ],
+    ),
+    "a pod whose container is restarted counts on": (
+        [
+            pod(),
+            pod(ready=False, statuses=[exited(137, "OOMKilled")]),
+            pod(ready=True, statuses=[exited(137, "OOMKilled", restarts=1, last=True)]),
+        ],
+        [
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_not_ready | 10.244.0.2",
+            "pod_exited | container coredns: exit code 137, OOMKilled at 2026-11-21T04:30:00Z",
+            "pod_ready | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_restarted | restarts: 1",
+        ],
+    ),
+    "deleted by force": (
+        [pod(), None],
+        [
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_deleted down | by force, or unseen: its object went at once",
+            "pod_gone gone | 10.244.0.2",
+        ],
+    ),
+    "evicted by its kubelet: it stays, failed, and counts no more": (
+        [pod(), pod(ready=False, phase="Failed"), None],
+        [
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_not_ready | 10.244.0.2",
+            "pod_failed down gone | Failed",
+            "pod_gone | 10.244.0.2",
+        ],
+    ),
+    "never Ready: it is no target": (
+        [pod(ready=False), pod(ready=False, deleted=TOLD), None],
+        [
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            f"pod_deleted | {DELETED}",
+            "pod_gone | 10.244.0.2",
+        ],
+    ),
+    "another pod of the same name, as a StatefulSet has them": (
+        [pod(), pod(uid="other", ready=False)],
+        [
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_deleted down | by force, or unseen: its object went at once",
+            "pod_gone gone | 10.244.0.2",
+            "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_pod_counts_from_ready_to_deletion(life: str) -> None:
+    versions, happened = LIVES[life]
+    changes, before, found = Changes(53), None, list[str]()
+    for version in versions:
+        after = objects.pod_view(read_as(Pod, version)) if version else None
+        found += told(changes.pod(0, before, after))
+        before = after
+    assert found == happened
+
+
+@pytest.mark.parametrize(
+    ("versions", "happened"),
+    [
+        ([deployment(2), deployment(3)], ["scaled | from 2 to 3 replicas"]),
+        (
+            [
+                deployment(),
+                deployment(revision=2, template="7c9b", done=False),
+                deployment(revision=2, template="7c9b"),
+            ],
+            [f"rollout_{word} | template 7c9b, {containers()[0]['image']}" for word in ("started", "done")],
+        ),
+        ([deployment(), deployment()], []),
+        (
+            [daemon_set("kube-proxy", "p:1"), daemon_set("kube-proxy", "p:2", revision=2, done=False)],
+            ["rollout_started | template revision 2, p:2"],
+        ),
+    ],
+)
+def test_a_rollout_is_over_when_all_pods_are_new(versions: list[Json], happened: list[str]) -> None:
+    changes, before, found = Changes(53), None, list[str]()
+    for version in versions:
+        kind: Any = Deployment if version["kind"] == "Deployment" else DaemonSet
+        after = objects.workload_view(read_as(kind, version))
+        found += told(changes.workload(0, before, after))
+        before = after
+    assert found == happened
+
+
+def test_nodes_and_corefiles_change() -> None:
+    changes = Changes(53)
+    up, down = (objects.node_view(read_as(Node, node(ready=ready))) for ready in (True, False))
+    assert told(changes.node(0, None, up)) == []
+    assert told(changes.node(0, up, down)) == ["node_not_ready | NodeStatusUnknown: Unknown"]
+    assert told(changes.node(0, down, up)) == ["node_ready | "]
+    assert told(changes.node(0, down, None)) == ["node_gone | a"]
+    one = objects.corefile_view(read_as(ConfigMap, config_map()))
+    two = objects.corefile_view(read_as(ConfigMap, config_map(Corefile=COREFILE.replace("5s", "9s"))))
+    assert told(changes.corefile(0, one, one)) == []
+    assert told(changes.corefile(0, one, two)) == ["corefile_patched | -lameduck 5s, +lameduck 9s"]
+
+
+# -- a whole cluster, by HTTP
+
+
+def kubeadm() -> list[Json]:
+    """Two CoreDNS pods on two nodes, with all there may be."""
+    return [
+        service(),
+        service("kube-dns-upstream", "10.96.0.11"),
+        endpoint_slice(("coredns-a", "10.244.0.2", True, False), ("coredns-b", "10.244.0.3", True, False)),
+        pod(),
+        pod("coredns-b", "10.244.0.3"),
+        deployment(),
+        config_map(),
+        config_map("kube-proxy", **{"config.conf": "mode: nftables\n"}),
+        daemon_set("kube-proxy", "registry.k8s.io/kube-proxy:v1.33.4"),
+        daemon_set("node-local-dns", "k8s-dns-node-cache:1.26", "-localip", "169.254.20.10,10.96.0.10"),
+        node(),
+        node("node-2", "b"),
+    ]
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    server = ApiServer(*kubeadm())
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    yield server
+    server.stop()
+
+
+def in_cluster(look: Callable[[Kube], Awaitable[T]], **asked: Any) -> T:
+    """What `look` finds in a cluster that has started."""
+
+    async def started() -> T:
+        kube = Kube(**asked)
+        try:
+            await kube.start()
+            return await look(kube)
+        finally:
+            await kube.stop()
+
+    return asyncio.run(started())
+
+
+async def names(kube: Kube) -> dict[str, str]:
+    kinds = ("service", "pods", "nodelocal", "upstream")
+    return {kind: ", ".join(str(target) for target in kube.targets(kind)) for kind in kinds}
+
+
+async def facts(kube: Kube) -> dict[str, str]:
+    return kube.facts()
+
+
+def test_a_cluster_is_found_not_assumed(api: ApiServer) -> None:
+    assert in_cluster(names) == {
+        "service": "kube-dns (10.96.0.10:53)",
+        "pods": "coredns-a (10.244.0.2:53), coredns-b (10.244.0.3:53)",
+        "nodelocal": "node-local-dns (169.254.20.10:53)",
+        "upstream": "",
+    }
+    found = in_cluster(facts)
+    assert found.pop("cluster").startswith(f"http://127.0.0.1:{api.port}, context test in ")
+    assert found == {
+        "kubernetes": "v1.34.1",
+        "service": "kube-system/kube-dns, 10.96.0.10, UDP 53, TCP 53",
+        "pods": "registry.k8s.io/coredns/coredns:v1.12.1 on node-1 (a), node-1 (a)",
+        "nodes": "2 in 2 zones, kubelet v1.34.1",
+        "kube-proxy": "nftables, registry.k8s.io/kube-proxy:v1.33.4",
+        "nodelocal": "169.254.20.10, k8s-dns-node-cache:1.26",
+        "upstream": "/etc/resolv.conf of the pods: their nodes'",
+        "made by": "Deployment coredns, 2 replicas",
+        "ends with": "grace period 30 s, preStop 0 s",
+        "readiness": "ready, 10 s x 3",
+        "corefile": "lameduck 5 s, ready, no nsid, reload",
+    }
+
+
+def test_a_name_is_a_target_and_an_unknown_one_is_told_the_names(api: ApiServer) -> None:
+    async def one(kube: Kube) -> str:
+        with pytest.raises(UsageError, match=r"target 'x': the cluster has service, nodelocal, .*coredns-b"):
+            kube.targets("x")
+        return ", ".join(map(str, kube.targets("coredns-b")))
+
+    assert in_cluster(one) == "coredns-b (10.244.0.3:53)"
+    assert api.asked
+
+
+def test_what_shutdown_says_follows_the_cluster(api: ApiServer) -> None:
+    async def look(kube: Kube) -> tuple[float, float, str, str]:
+        before = kube.shutdown()
+        api.put(config_map(Corefile=COREFILE.replace("5s", "12s")))
+        await until(kube, "corefile_patched")
+        return before.lameduck, kube.shutdown().lameduck, before.proxy_mode, before.kubernetes
+
+    assert in_cluster(look) == (5.0, 12.0, "nftables", "1.33")
+
+
+def forbidden(*resources: str) -> Callable[[str], int]:
+    return lambda path: 403 if path.rpartition("/")[2] in resources else 0
+
+
+def test_what_may_not_be_read_is_left_out_and_said(api: ApiServer) -> None:
+    api.refuse = forbidden("nodes", "configmaps", "daemonsets", "deployments")
+    found = in_cluster(facts)
+    rights = [
+        ("deployments in kube-system", "its Role in kube-system", "apps", "deployments"),
+        ("daemonsets in kube-system", "its Role in kube-system", "apps", "daemonsets"),
+        ("configmaps in kube-system", "its Role in kube-system", "", "configmaps"),
+        ("nodes", "its ClusterRole", "", "nodes"),
+    ]
+    missing = [
+        f'{what}: no right to list them (403): add to {role}: {{apiGroups: ["{group}"], resources: [{plural}],'
+        " verbs: [list, watch]}"
+        for what, role, group, plural in rights
+    ]
+    supposed = "kube-proxy's mode: no ConfigMap says it: iptables is supposed"
+    assert found["not seen"].split("; ") == [*missing, supposed]
+    assert in_cluster(names)["pods"] == "coredns-a (10.244.0.2:53), coredns-b (10.244.0.3:53)"
+
+
+@pytest.mark.parametrize(
+    ("refuse", "said"),
+    [
+        (forbidden("services"), r"services in kube-system: no right to list them \(403\): add to its Role in kube-sys"),
+        (forbidden("pods"), r"pods in kube-system: no right to list them \(403\)"),
+        (
+            lambda _: 401,
+            r"127.0.0.1:\d+ does not accept who we are \(401\): the token or client certificate of context",
+        ),
+        (lambda _: 500, r"refuses to get version: 500: said 500"),
+    ],
+)
+def test_what_must_be_read_and_cannot_is_one_sentence(api: ApiServer, refuse: Callable[[str], int], said: str) -> None:
+    api.refuse = refuse
+    with pytest.raises(EnvironmentProblem, match=said):
+        in_cluster(names)
+
+
+def test_managed_dns_has_a_service_and_no_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ApiServer(service("kube-dns", "10.0.0.10", selector=None))
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    assert in_cluster(names) == {"service": "kube-dns (10.0.0.10:53)", "pods": "", "nodelocal": "", "upstream": ""}
+    assert in_cluster(facts)["pods"] == "none to see: the Service alone can be asked"
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("things", "asked", "said"),
+    [
+        (
+            [],
+            {},
+            r"no Service in kube-system has the label k8s-app=kube-dns, and there is no openshift-dns/dns-default:",
+        ),
+        ([service("coredns", labels={"a": "b"})], {}, "kube-system has coredns on port 53: say --service NAMESPACE"),
+        ([service()], {"service": ("kube-system", "dns")}, "there is no Service dns in kube-system: say another"),
+        ([service("kube-dns", "None")], {}, "Service kube-dns has no cluster IP"),
+    ],
+)
+def test_a_service_that_cannot_be_found(
+    things: list[Json], asked: Json, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ApiServer(*things)
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    with pytest.raises(EnvironmentProblem, match=said):
+        in_cluster(names, **asked)
+    server.stop()
+
+
+def test_openshift_and_what_a_person_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = service("dns-default", "172.30.0.10", selector=None)
+    there["metadata"]["namespace"] = "openshift-dns"
+    server = ApiServer(there, service("other", "10.1.1.1", labels={"a": "b"}, selector=None))
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    assert in_cluster(names)["service"] == "dns-default (172.30.0.10:53)"
+    assert in_cluster(names, service=("kube-system", "other"))["service"] == "other (10.1.1.1:53)"
+    server.stop()
+
+
+async def until(kube: Kube, *kinds: str) -> list[Happened]:
+    """What happens, until there is one of each of these kinds."""
+    seen: list[Happened] = []
+    async with asyncio.timeout(20):
+        async for event in kube.happened():
+            seen.append(event)
+            if set(kinds) <= {one.kind for one in seen}:
+                break
+    return seen
+
+
+def test_a_pod_s_end_is_told_as_it_happens(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[str]:
+        api.put(pod(deleted=TOLD))
+        api.put(endpoint_slice((*FOUR[:3], True), ("coredns-b", "10.244.0.3", True, False)))
+        api.delete(pod(deleted=TOLD, ready=False))
+        seen = await until(kube, "pod_gone", "endpoints_changed")
+        assert [str(target) for target in kube.targets("pods")] == ["coredns-b (10.244.0.3:53)"]
+        assert all(event.source == "kubernetes" and event.at for event in seen)
+        return sorted(told(iter(seen)))
+
+    assert in_cluster(look) == [
+        "endpoints_changed | ready: coredns-b; terminating, serving: a",
+        f"pod_deleted down | {DELETED}",
+        "pod_gone gone | 10.244.0.2",
+        "pod_not_ready | 10.244.0.2",
+    ]
+
+
+def test_a_new_pod_is_a_target_when_it_is_ready(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[str]:
+        api.put(pod("coredns-c", "", ready=False))
+        api.put(pod("coredns-c", "10.244.0.9"))
+        seen = await until(kube, "pod_ready")
+        assert seen[-1].up in kube.targets("pods")
+        return [event.kind for event in seen]
+
+    assert in_cluster(look) == ["pod_created", "pod_ready"]
+
+
+def gaps(seen: list[Happened]) -> list[Stretch]:
+    return [event for event in seen if isinstance(event, Stretch)]
+
+
+async def the_gap(kube: Kube) -> list[Happened]:
+    """What happens until a gap is over."""
+    seen: list[Happened] = []
+    async with asyncio.timeout(30):
+        async for event in kube.happened():
+            seen.append(event)
+            if isinstance(event, Stretch) and event.at > event.since:
+                break
+    return seen
+
+
+def test_an_expired_watch_is_begun_anew_and_the_gap_said(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[Happened]:
+        await asyncio.sleep(0.2)
+        api.expire()
+        return await the_gap(kube)
+
+    begun, over = gaps(in_cluster(look))
+    assert begun.since == begun.at == over.since < over.at < over.since + 2 * NS
+    assert "the cluster is not seen: " in begun.text
+    assert "410: too old" in begun.text
+
+
+def test_what_happens_while_the_api_is_away_is_seen_when_it_is_back(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[Happened]:
+        await asyncio.sleep(0.2)
+        api.stop()
+        api.delete(pod())
+        api.put(pod("coredns-c", "10.244.0.9"))
+        await asyncio.sleep(2)
+        api.start()
+        seen = await the_gap(kube)
+        assert [target.name for target in kube.targets("pods")] == ["coredns-b", "coredns-c"]
+        api.put(deployment(3))
+        return seen + await until(kube, "scaled")
+
+    seen = in_cluster(look)
+    begun, over = gaps(seen)
+    assert 1.8 * NS < over.at - begun.since < 6 * NS
+    assert {"pod_deleted", "pod_gone", "pod_created", "pod_ready"} <= {event.kind for event in seen}
+
+
+def test_an_api_that_falls_silent_is_a_gap_from_its_last_sign_of_life(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[Happened]:
+        await asyncio.sleep(0.2)
+        api.hush(True)
+        await asyncio.sleep(6)
+        api.hush(False)
+        return await the_gap(kube)
+
+    begun, over = gaps(in_cluster(look))
+    assert "has not answered for 3 s" in begun.text
+    assert 5 * NS < over.at - begun.since < 10 * NS
+
+
+def test_an_api_that_has_just_started_may_not_know_the_roles_yet(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[Happened]:
+        await asyncio.sleep(0.2)
+        api.refuse = forbidden("nodes", "pods")
+        api.expire()
+        await asyncio.sleep(1)
+        api.refuse = lambda _: 0
+        seen = await the_gap(kube)
+        api.delete(pod())
+        return seen + await until(kube, "pod_gone")
+
+    assert not [event for event in in_cluster(look) if event.kind == "not_seen"]
+
+
+def test_a_right_that_is_taken_away_ends_that_part_alone(api: ApiServer) -> None:
+    async def look(kube: Kube) -> list[Happened]:
+        await asyncio.sleep(0.2)
+        api.refuse = forbidden("nodes")
+        api.expire()
+        seen = await the_gap(kube)
+        api.put(deployment(3))
+        return seen + await until(kube, "scaled")
+
+    seen = in_cluster(look)
+    assert ["nodes: no right to list them (403)" in event.text for event in seen if event.kind == "not_seen"] == [True]
+    assert len(gaps(seen)) == 2
+
+
+# -- the way there
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "said"),
+    [
+        (None, EnvironmentProblem, "no such file, and this is no pod of a cluster: set KUBECONFIG, or add --lab"),
+        ("{", EnvironmentProblem, "not a kubeconfig that can be read"),
+        ("{}", EnvironmentProblem, "not a kubeconfig that can be read: KeyError: 'clusters'"),
+        ('{"clusters": [], "contexts": []}', EnvironmentProblem, "no current context: say --context NAME, one of none"),
+        (
+            '{"clusters": [], "contexts": [{"name": "a", "context": {"cluster": "b"}}], "current-context": "a"}',
+            EnvironmentProblem,
+            "context a names 'b', which the file lacks",
+        ),
+    ],
+)
+def test_a_kubeconfig_that_leads_nowhere(
+    text: str | None, problem: type[DnsprobeError], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(problem, match=said):
+        in_cluster(names)
+
+
+def test_contexts_may_stand_in_many_files(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.write_text('{"clusters": [], "contexts": []}')
+    monkeypatch.setenv("KUBECONFIG", f"{other}:{tmp_path / 'config'}:{tmp_path / 'none'}")
+    assert in_cluster(names)["service"] == in_cluster(names, context="test")["service"] == "kube-dns (10.96.0.10:53)"
+    with pytest.raises(UsageError, match=r"--context 'prod': .* has test"):
+        in_cluster(names, context="prod")
+    assert api.asked
+
+
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBbjCCARWgAwIBAgIUILJQNS/pw4w0DhSxbxLSKwvt48EwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBdDAgFw0yNjExMjExMjI0MzhaGA8yMTI2MTAyODEyMjQzOFow
+DDEKMAgGA1UEAwwBdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABA3AVaarcbPu
+/j8aIiepoqU2egOBkRzPLHhi5uD/QsGMJwd89/j00+eg8M3grrAcgrQ958UfYtzm
+TnbVa4ehaI6jUzBRMB0GA1UdDgQWBBSMqABVlVGQgX5vdrlu1AqenrXttjAfBgNV
+HSMEGDAWgBSMqABVlVGQgX5vdrlu1AqenrXttjAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0cAMEQCIHVzPnJvM2i35iBOVLZVkTuAxxQ4pfToAS2WcI9SLMVf
+AiBWPLBLZjyh6DeU5CJ+dWg9gmGhayPUDQlTlfbeI7fRsg==
+-----END CERTIFICATE-----
+"""
+
+
+def test_a_pod_of_the_cluster_has_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"token": "t", "namespace": "default", "ca.crt": CERTIFICATE}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("probe.cluster.kube.api.SERVICE_ACCOUNT", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    api = connect()
+    assert (api.server, api.source) == ("https://[fd00::1]:443", "this pod's service account")
+    asyncio.run(api.close())
+    (tmp_path / "ca.crt").write_text("")
+    with pytest.raises(EnvironmentProblem, match="this pod's service account: its certificates or credentials cannot"):
+        connect()
+
+
+def test_an_api_that_is_not_there(api: ApiServer) -> None:
+    api.stop()
+    with pytest.raises(EnvironmentProblem, match=r"cannot be reached \(.*\): is context test in .* the right one\?"):
+        in_cluster(names)
+    api.start()
+
+
+# -- nothing is changed
+
+
+@pytest.mark.parametrize("word", [word for word, kind in STEPS.items() if kind.changes])
+def test_no_step_acts_on_a_real_cluster(word: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{word} 2: acting on a real cluster is not in this version: add --lab"):
+        Kube().check(word, "2")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda kube: kube.scale(2),
+        lambda kube: kube.restart(),
+        lambda kube: kube.delete_pod("a"),
+        lambda kube: kube.delete_pod("a", force=True),
+        lambda kube: kube.set_image("1.9.3"),
+        lambda kube: kube.patch_corefile("lameduck 5s"),
+        lambda kube: kube.lose_node(),
+        lambda kube: kube.set_upstream("silent"),
+        lambda kube: kube.restart_nodelocal(),
+    ],
+)
+def test_every_act_is_refused(act: Callable[[Kube], Awaitable[object]]) -> None:
+    async def acted() -> None:
+        await act(Kube())
+
+    with pytest.raises(UsageError, match="acting on a real cluster is not in this version"):
+        asyncio.run(acted())
+
+
+@pytest.mark.parametrize("text", ["kube-dns", "a/b/c", "/b", "A/b", "a/"])
+def test_a_service_is_named_by_namespace_and_name(text: str) -> None:
+    assert named_service("openshift-dns/dns-default") == ("openshift-dns", "dns-default")
+    with pytest.raises(UsageError, match="say NAMESPACE/NAME"):
+        named_service(text)
+
+
+def ran(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as exited_with:
+        main(command)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    code = exited_with.value.code
+    return (code if isinstance(code, int) else 0), out + err
+
+
+SHORT = """\
+name: short
+duration: {duration}
+lanes:
+  - name: vip
+    target: service
+    rate: {rate}
+    questions: [{{name: a.test, type: A, expect: any}}]
+"""
+
+
+def test_a_run_asks_the_cluster_s_service_and_records_a_gap(
+    api: ApiServer, scripted: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = scripted([Rule(REPLIES["answer"])])
+    ports = [{"name": "dns", "port": server.port, "protocol": "UDP"}]
+    api.put(service("kube-dns", "127.0.0.1", ports=ports))
+    file, out = tmp_path / "short.yaml", tmp_path / "short.db"
+    file.write_text(SHORT.format(duration="4s", rate=20))
+    late = threading.Timer(3.0, api.expire)
+    late.start()
+    code, said = ran(["run", str(file), "-o", str(out)], capsys)
+    late.join()
+    run = open_run(out)
+    assert code in {0, 3}, said
+    assert run.head.facts["service"].startswith("kube-system/kube-dns, 127.0.0.1, UDP")
+    assert {series.target.address for series in run.series} == {"127.0.0.1"}
+    gap = next(interval for interval in run.intervals if interval.kind == "watch_gap")
+    assert 0 < gap.from_ns < gap.to_ns < 4 * NS
+    assert "the cluster was not seen from " in gap.text
+
+
+def test_more_than_the_ceiling_is_refused_though_it_is_the_cluster_that_says_whom(
+    api: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "short.yaml", tmp_path / "short.db"
+    file.write_text(SHORT.format(duration="4s", rate=1001))
+    code, said = ran(["run", str(file), "-o", str(out)], capsys)
+    assert (code, out.exists()) == (2, False)
+    assert "1,001 q/s in all towards other machines; 1,000 q/s is the ceiling" in said
+    assert api.asked
+
+
+def test_a_scenario_that_acts_is_refused_before_the_cluster_is_asked(
+    api: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = ran(["run", "scale-down", "-o", str(tmp_path / "x.db")], capsys)
+    assert (code, api.asked) == (2, [])
+    assert "scale: acting on a real cluster is not in this version: add --lab to do it in the lab" in said
+
+
+def test_kubeconfigs_of_tests_lead_to_loopback(api: ApiServer, tmp_path: Path) -> None:
+    config = json.loads((tmp_path / "config").read_text())
+    assert config["clusters"][0]["cluster"]["server"] == f"http://127.0.0.1:{api.port}"
