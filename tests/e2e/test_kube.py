@@ -26,7 +26,7 @@ def baseline(node: Kubernetes, folder: Path, seconds: int, meanwhile: Callable[[
     command = f"-m probe.cli run baseline --set duration={seconds}s -o {folder}/run.db"
     words = ["env", f"KUBECONFIG={node.kubeconfig}", sys.executable, *command.split()]
     with subprocess.Popen(
-        node.machine.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        node.first.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 30
         while not (folder / "run.db").exists() and time.monotonic() < deadline:
