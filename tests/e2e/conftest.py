@@ -22,7 +22,8 @@ def cluster() -> Iterator[Kubernetes]:
         pytest.skip("needs the cluster that is made here: sudo make e2e, without KUBECONFIG")
     if os.geteuid() != 0:
         pytest.skip("needs root: sudo make e2e")
-    need("nft", "make servers")
+    for program in ("nft", "conntrack"):
+        need(program, "make servers")
     made = Kubernetes.up()
     yield made
     made.close()
