@@ -14,7 +14,7 @@ KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 .PHONY: help install demo test e2e lint bench dnspyre coredns servers lock clean
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 install: .venv/run ## The command, in .venv/bin/dnsprobe
 	@echo "installed: $(BIN)/dnsprobe"
