@@ -18,11 +18,12 @@ Kubectl = Callable[..., str]
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Kubernetes]:
     """The cluster made here: for tests that change it, stop its parts or ask in its network."""
-    if "KUBECONFIG" in os.environ or "DNSPROBE_E2E_PARTS" not in os.environ:
+    if os.environ.get("KUBECONFIG") or "DNSPROBE_E2E_PARTS" not in os.environ:
         pytest.skip("needs the cluster that is made here: sudo make e2e, without KUBECONFIG")
     if os.geteuid() != 0:
         pytest.skip("needs root: sudo make e2e")
-    need("nft", "make servers")
+    for program in ("nft", "conntrack"):
+        need(program, "make servers")
     made = Kubernetes.up()
     yield made
     made.close()
@@ -32,7 +33,7 @@ def cluster() -> Iterator[Kubernetes]:
 @pytest.fixture(scope="session")
 def kubectl(request: pytest.FixtureRequest) -> Kubectl:
     """What kubectl prints, of whichever cluster: tests with it alone read, and change nothing."""
-    if "KUBECONFIG" not in os.environ:
+    if not os.environ.get("KUBECONFIG"):
         cluster: Kubernetes = request.getfixturevalue("cluster")
         return cluster.kubectl
     program = need("kubectl", "https://kubernetes.io/docs/tasks/tools")

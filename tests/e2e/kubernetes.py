@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from signal import SIGTERM, Signals
 from typing import Self
 
 from tests.e2e import components, image, keys
@@ -73,15 +74,15 @@ class Kubernetes:
         for name in names:
             machine.start_process(name, self._commands[machine.name][name])
 
-    def stop(self, name: str, on: Machine | None = None) -> None:
+    def stop(self, name: str, number: Signals = SIGTERM, on: Machine | None = None) -> None:
         """End one component; `start` has it back."""
-        (on or self.first).stop_process(name)
+        (on or self.first).stop_process(name, number)
 
     def use_proxy(self, mode: Proxy) -> None:
         """Put each kube-proxy in a mode and wait for its first sync; it takes away the rules of the mode before."""
         look = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:10256/healthz')"
         for machine in self.machines:
-            self.stop("kube-proxy", machine)
+            self.stop("kube-proxy", on=machine)
             _write(machine, "kube-proxy.json", components.kube_proxy(machine, self.first, mode))
             self.start("kube-proxy", on=machine)
             self._until(machine.inside(sys.executable, "-c", look))

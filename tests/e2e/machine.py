@@ -82,9 +82,9 @@ class Machine:
         )
         namespace = f"{folder.name}-node"
         _network(namespace, number, first.namespace if first else None)
-        for hierarchy in (CGROUPS, *CGROUPS.glob("*/")):
-            if (hierarchy / "cgroup.procs").exists():
-                (hierarchy / folder.name).mkdir(exist_ok=True)
+        is_v2 = (CGROUPS / "cgroup.procs").exists()
+        for hierarchy in [CGROUPS] if is_v2 else CGROUPS.glob("*/"):
+            (hierarchy / folder.name).mkdir(exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as door:
             init = subprocess.Popen(
                 [

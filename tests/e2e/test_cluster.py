@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL
 
@@ -36,6 +37,14 @@ def asked(machine: Machine, folder: Path, words: str) -> dict[str, int]:
 def printed(machine: Machine, command: str) -> str:
     """What it prints in a node's network."""
     return subprocess.run(machine.inside(*command.split()), check=True, capture_output=True, text=True).stdout
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it holds within 30 s: controllers follow each other."""
+    until = time.monotonic() + 30
+    while not (held := holds()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return held
 
 
 def ready(kubectl: Kubectl) -> set[str]:
@@ -88,12 +97,21 @@ def test_only_the_rules_of_kube_proxy_s_mode_are_there(cluster: Kubernetes) -> N
     }
 
 
-def test_a_rollout_replaces_every_pod(cluster: Kubernetes) -> None:
+def flows(cluster: Kubernetes) -> str:
+    """What the nodes' conntrack knows of queries to the Service by UDP, and of who answers them."""
+    list_them = f"conntrack -L -p udp --orig-dst {DNS_SERVICE}"
+    return "".join(printed(machine, list_them) for machine in cluster.machines)
+
+
+def test_a_rollout_replaces_every_pod_and_leaves_no_flow_to_the_old(cluster: Kubernetes, tmp_path: Path) -> None:
     before = ready(cluster.kubectl)
+    for machine in cluster.machines:
+        assert asked(machine, tmp_path, "-l 1") == {"answer": 50}
+    assert all(f"src={address} " in flows(cluster) for address in before)
     cluster.kubectl("rollout", "restart", SYSTEM, "deployment/coredns")
     cluster.kubectl("rollout", "status", SYSTEM, "deployment/coredns", "--timeout=60s")
-    assert len(ready(cluster.kubectl)) == 2
-    assert not ready(cluster.kubectl) & before
+    assert eventually(lambda: len(ready(cluster.kubectl)) == 2 and not ready(cluster.kubectl) & before)
+    assert eventually(lambda: not any(f"src={address} " in flows(cluster) for address in before))
 
 
 def test_logs_and_commands_go_through_the_api_server_to_the_kubelet(cluster: Kubernetes) -> None:
@@ -102,7 +120,7 @@ def test_logs_and_commands_go_through_the_api_server_to_the_kubelet(cluster: Kub
 
 
 def test_while_the_api_server_is_away_pods_answer(cluster: Kubernetes, tmp_path: Path) -> None:
-    cluster.stop("kube-apiserver")
+    cluster.stop("kube-apiserver", SIGKILL)
     with pytest.raises(subprocess.CalledProcessError):
         cluster.kubectl("get", "--raw", "/readyz")
     assert asked(cluster.first, tmp_path, "-l 2") == {"answer": 100}
@@ -139,7 +157,4 @@ def test_of_a_node_whose_owner_is_killed_nothing_stays() -> None:
     assert len(remains(name)) > 2
     owner.send_signal(SIGKILL)
     owner.communicate()
-    until = time.monotonic() + 20
-    while remains(name) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not remains(name)
+    assert eventually(lambda: not remains(name))
