@@ -34,7 +34,7 @@ def _selected(thing: Json, labels: str, fields: str) -> bool:
 
 
 class ApiServer:
-    """Listens on a port of loopback. `refuse`: a path -> the status code it is answered with, 0 as usual.
+    """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
 
     stop() and start() keep port and objects; a watch is held open until stop() or expire().
     """
@@ -138,7 +138,7 @@ class ApiServer:
         self.asked.append(url.path)
         with self._changed:
             self._changed.wait_for(lambda: not self.deaf)
-        if code := self.refuse(url.path):
+        if code := self.refuse(request.path):
             self._say(request, {"kind": "Status", "code": code, "message": f"said {code}"}, code)
             return
         if url.path == "/version":

@@ -136,7 +136,7 @@ def run(
     )
     check_load(plan, processes)
     cluster = _cluster(plan, lab, options.given(context=context, service=service))
-    for note in plan.notes if not isinstance(cluster, Kube) else []:
+    for note in plan.notes if lab or dry_run else []:
         complain(f"note: {note}")
     if dry_run:
         _show(plan)

@@ -21,12 +21,16 @@ from tests.e2e.kubernetes import Kubernetes
 SYSTEM = "--namespace=kube-system"
 
 
-def baseline(node: Kubernetes, folder: Path, seconds: int, meanwhile: Callable[[], None]) -> Run:
+def baseline(cluster: Kubernetes, folder: Path, seconds: int, meanwhile: Callable[[], None]) -> Run:
     """The shipped baseline, in the node's network; `meanwhile` begins 5 s after its first query."""
     command = f"-m probe.cli run baseline --set duration={seconds}s -o {folder}/run.db"
-    words = ["env", f"KUBECONFIG={node.kubeconfig}", sys.executable, *command.split()]
+    words = ["env", f"KUBECONFIG={cluster.kubeconfig}", sys.executable, *command.split()]
     with subprocess.Popen(
+<<<<<<< HEAD
         node.first.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+=======
+        cluster.first.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+>>>>>>> 5c0fb49892474357bd34f33e6044d5646d11690d
     ) as process:
         deadline = time.monotonic() + 30
         while not (folder / "run.db").exists() and time.monotonic() < deadline:
@@ -38,12 +42,12 @@ def baseline(node: Kubernetes, folder: Path, seconds: int, meanwhile: Callable[[
     return open_run(folder / "run.db")
 
 
-def lameduck(node: Kubernetes, before: int, after: int) -> None:
+def lameduck(cluster: Kubernetes, before: int, after: int) -> None:
     """Patch the Corefile, as someone else does."""
-    config = json.loads(node.kubectl("get", "configmap", SYSTEM, "coredns", "-o", "json"))
+    config = json.loads(cluster.kubectl("get", "configmap", SYSTEM, "coredns", "-o", "json"))
     text = config["data"]["Corefile"].replace(f"lameduck {before}s", f"lameduck {after}s")
     data = json.dumps({"data": {"Corefile": text}})
-    node.kubectl("patch", "configmap", SYSTEM, "coredns", "--type=merge", f"--patch={data}")
+    cluster.kubectl("patch", "configmap", SYSTEM, "coredns", "--type=merge", f"--patch={data}")
 
 
 def lost(run: Run) -> dict[str, int]:
@@ -51,9 +55,11 @@ def lost(run: Run) -> dict[str, int]:
     return {" -> ".join(one.name): one.loss().lost for one in Timeline.of(run).channels if one.loss().lost}
 
 
-def test_a_rollout_that_someone_else_starts_is_followed_and_loses_nothing(node: Kubernetes, tmp_path: Path) -> None:
-    before = json.loads(node.kubectl("get", "pods", SYSTEM, "-l", "k8s-app=kube-dns", "-o", "json"))["items"]
-    run = baseline(node, tmp_path, 30, lambda: print(node.kubectl("rollout", "restart", SYSTEM, "deployment/coredns")))
+def test_a_rollout_that_someone_else_starts_is_followed_and_loses_nothing(cluster: Kubernetes, tmp_path: Path) -> None:
+    before = json.loads(cluster.kubectl("get", "pods", SYSTEM, "-l", "k8s-app=kube-dns", "-o", "json"))["items"]
+    run = baseline(
+        cluster, tmp_path, 30, lambda: print(cluster.kubectl("rollout", "restart", SYSTEM, "deployment/coredns"))
+    )
     marks = {kind: [mark for mark in run.marks if mark.kind == kind] for kind in {mark.kind for mark in run.marks}}
     old = {pod["metadata"]["name"] for pod in before}
     for kind in ("pod_deleted", "pod_gone"):
@@ -67,33 +73,33 @@ def test_a_rollout_that_someone_else_starts_is_followed_and_loses_nothing(node: 
     assert lost(run) == {}
 
 
-def test_a_corefile_that_someone_else_patches_is_marked(node: Kubernetes, tmp_path: Path) -> None:
+def test_a_corefile_that_someone_else_patches_is_marked(cluster: Kubernetes, tmp_path: Path) -> None:
     def patch() -> None:
-        lameduck(node, 5, 6)
-        lameduck(node, 6, 5)
+        lameduck(cluster, 5, 6)
+        lameduck(cluster, 6, 5)
 
-    run = baseline(node, tmp_path, 10, patch)
+    run = baseline(cluster, tmp_path, 10, patch)
     assert [mark.text for mark in run.marks if mark.kind == "corefile_patched"] == [
         "-lameduck 5s, +lameduck 6s",
         "-lameduck 6s, +lameduck 5s",
     ]
 
 
-def test_probing_goes_on_while_the_api_is_away(node: Kubernetes, tmp_path: Path) -> None:
+def test_probing_goes_on_while_the_api_is_away(cluster: Kubernetes, tmp_path: Path) -> None:
     times = []
 
     def away() -> None:
         times.append(time.monotonic_ns())
-        node.stop("kube-apiserver")
+        cluster.stop("kube-apiserver")
         time.sleep(20)
-        node.start("kube-apiserver")
-        node.until("get", "--raw", "/readyz")
+        cluster.start("kube-apiserver")
+        cluster.until("get", "--raw", "/readyz")
         times.append(time.monotonic_ns())
         time.sleep(6)
-        lameduck(node, 5, 6)
+        lameduck(cluster, 5, 6)
 
-    run = baseline(node, tmp_path, 45, away)
-    lameduck(node, 6, 5)
+    run = baseline(cluster, tmp_path, 45, away)
+    lameduck(cluster, 6, 5)
     (gap,) = [interval for interval in run.intervals if interval.kind == "watch_gap"]
     assert 20 * NS < gap.to_ns - gap.from_ns < times[1] - times[0] + 7 * NS
     assert "the cluster was not seen from " in gap.text
@@ -138,12 +144,12 @@ NO_NODES = 'nodes: no right to list them (403): add to its ClusterRole: {apiGrou
 
 @pytest.mark.parametrize(("nodes", "missing"), [(NODES, ""), ("[]", NO_NODES)])
 def test_a_role_that_may_look_is_enough(
-    nodes: str, missing: str, node: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: str, missing: str, cluster: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "role.yaml").write_text(ROLE.format(nodes=nodes))
-    node.kubectl("apply", f"--filename={tmp_path / 'role.yaml'}")
-    token = node.kubectl("create", "token", SYSTEM, "looks").strip()
-    config = json.loads(node.kubectl("config", "view", "--raw", "-o", "json"))
+    cluster.kubectl("apply", f"--filename={tmp_path / 'role.yaml'}")
+    token = cluster.kubectl("create", "token", SYSTEM, "looks").strip()
+    config = json.loads(cluster.kubectl("config", "view", "--raw", "-o", "json"))
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
     (tmp_path / "config").write_text(json.dumps(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))

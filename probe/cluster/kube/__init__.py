@@ -12,7 +12,7 @@ from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
 from probe.cluster import Happened, Shutdown
-from probe.cluster.kube import objects
+from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, Selection, connect
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.discovery import Found, discover, find_service
@@ -24,8 +24,8 @@ _READ_ONLY = "acting on a real cluster is not in this version: add --lab to do i
 
 _COMPARED: dict[type[Any], tuple[Callable[[Any], Any], Callable[..., Iterator[Happened]]]] = {
     Pod: (objects.pod_view, Changes.pod),
-    Deployment: (objects.workload_view, Changes.workload),
-    DaemonSet: (objects.workload_view, Changes.workload),
+    Deployment: (workloads.workload_view, Changes.workload),
+    DaemonSet: (workloads.workload_view, Changes.workload),
     ConfigMap: (objects.corefile_view, Changes.corefile),
     Node: (objects.node_view, Changes.node),
 }

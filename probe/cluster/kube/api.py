@@ -129,7 +129,7 @@ class Api:
                 f"{self.server}: its certificate is not trusted ({text.rpartition(': ')[2]}): look at"
                 f" certificate-authority of {self.source}"
             )
-        return EnvironmentProblem(f"{self.server} cannot be reached ({text}): is {self.source} the right one?")
+        return EnvironmentProblem(f"{self.server}, of {self.source}, cannot be reached: {text}")
 
 
 def connect(context: str = "") -> Api:

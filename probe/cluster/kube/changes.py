@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from probe.cluster import Happened
 from probe.cluster.endpoints import Endpoint, shown
 from probe.cluster.kube.corefile import changed_lines
-from probe.cluster.kube.objects import CorefileView, NodeView, PodView, WorkloadView, pod_target
+from probe.cluster.kube.objects import CorefileView, NodeView, PodView, pod_target
+from probe.cluster.kube.workloads import WorkloadView
 from probe.model import Target
 
 SOURCE = "kubernetes"

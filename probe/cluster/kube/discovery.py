@@ -15,11 +15,12 @@ from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
 from probe.cluster import Shutdown
-from probe.cluster.kube import objects
+from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, NotSeen, Selection
 from probe.cluster.kube.corefile import Read, read_corefile
-from probe.cluster.kube.objects import Workload, name_of
+from probe.cluster.kube.objects import name_of
 from probe.cluster.kube.watching import Watching
+from probe.cluster.kube.workloads import Workload
 from probe.errors import EnvironmentProblem
 from probe.model import Target, TargetKind
 
@@ -107,19 +108,19 @@ class Found:
     def kubernetes(self) -> str:
         """The version of kube-proxy, `1.34`, or else of the API server."""
         proxies = [one for one in self.now(self.daemons) if name_of(one) == _PROXY]
-        images = [objects.dns_container(objects.template_of(one)).image or "" for one in proxies]
+        images = [objects.dns_container(workloads.template_of(one)).image or "" for one in proxies]
         ours = re.match(r"v?([0-9]+\.[0-9]+)", self.version)
         return next(filter(None, map(objects.version_of_image, images)), ours[1] if ours else self.version)
 
     def shutdown(self) -> Shutdown:
         """How its pods end; what could not be seen is as Kubernetes has it by default."""
         pods, mode = len(self.now(self.pods)), self.proxy_mode or "iptables"
-        return objects.shutdown_of(self.workload, pods, self.corefile, mode, self.kubernetes)
+        return workloads.shutdown_of(self.workload, pods, self.corefile, mode, self.kubernetes)
 
     def nodelocal(self) -> list[Target]:
         """NodeLocal DNSCache's own addresses."""
         caches = [one for one in self.now(self.daemons) if name_of(one) != _PROXY]
-        return objects.nodelocal_targets(caches, objects.cluster_ips(self.service))
+        return workloads.nodelocal_targets(caches, objects.cluster_ips(self.service))
 
     def upstream(self) -> list[Target]:
         """Where the Corefile forwards to, if it says so by address."""
@@ -179,7 +180,7 @@ class Found:
 
     def _images(self, app: str) -> Iterable[str]:
         daemons = [one for one in self.now(self.daemons) if name_of(one) == app]
-        return [objects.dns_container(objects.template_of(one)).image or "" for one in daemons]
+        return [objects.dns_container(workloads.template_of(one)).image or "" for one in daemons]
 
 
 async def discover(api: Api, watching: Watching, service: Service, version: str) -> Found:
@@ -213,7 +214,7 @@ async def _find_maker(found: Found, selector: dict[str, str], namespace: str) ->
     kinds: tuple[type[Any], ...] = (Deployment, DaemonSet)
     for kind in kinds:
         there = await _once(found, Selection(kind, namespace))
-        makers += [(objects.replicas_of(one), kind, name_of(one)) for one in there if objects.makes(one, selector)]
+        makers += [(workloads.replicas_of(one), kind, name_of(one)) for one in there if workloads.makes(one, selector)]
     if makers:
         _, kind, name = max(makers, key=lambda maker: maker[0])
         found.maker = await _optional(found, Selection(kind, namespace, name=name))
@@ -223,7 +224,9 @@ async def _find_maker(found: Found, selector: dict[str, str], namespace: str) ->
 
 async def _find_corefile(found: Found, namespace: str) -> None:
     """The ConfigMap that the pods mount and that has one."""
-    specs = [objects.template_of(found.workload)] if found.workload else [pod.spec for pod in found.now(found.pods)[:1]]
+    specs = (
+        [workloads.template_of(found.workload)] if found.workload else [pod.spec for pod in found.now(found.pods)[:1]]
+    )
     for name in [name for spec in specs for name in objects.config_maps(spec)]:
         what = Selection(ConfigMap, namespace, name=name)
         if any(objects.corefile_view(one).text for one in await _once(found, what)):

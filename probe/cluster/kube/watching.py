@@ -24,6 +24,8 @@ _PATIENCE = 3.0
 """Seconds without such a sign after which we are blind."""
 _SLOWEST = 5.0
 """Seconds between two attempts to see again, at the most."""
+_LASTS, _FALLS = 10.0, 3
+"""A watch that lasts for less seconds has fallen; what refuses us after so many falls in a row is left alone."""
 _SETTLES = 5.0
 """Seconds for which a refusal is asked again: an API server that has just started refuses before it knows the roles."""
 
@@ -54,20 +56,26 @@ class Watching:
 
     async def run(self) -> None:
         """Until cancelled."""
+        falls = 0
         while True:
-            self._alive_ns = time.monotonic_ns()
-            why = await self._until_blind()
-            since = self._alive_ns
+            self._alive_ns = began = time.monotonic_ns()
+            problems = await self._until_blind()
+            since, why = self._alive_ns, str(problems[0][1])
+            falls = falls + 1 if since - began < _LASTS * NS else 0
+            for what, problem in problems:
+                if what and falls >= _FALLS and isinstance(problem, NotSeen):
+                    self._forget(since, what, problem)
             self._tell(Stretch(since, "watch_gap", f"the cluster is not seen: {why}", SOURCE, since=since))
-            await self._see_again()
+            await self._see_again(falls)
             now = time.monotonic_ns()
             text = f"the cluster was not seen from {_clock(since)} to {_clock(now)}, {(now - since) / NS:.1f} s: {why}"
             self._tell(Stretch(now, "watch_gap", text, SOURCE, since=since))
 
-    async def _until_blind(self) -> str:
-        """Why nothing can be seen any more; _alive_ns is when something still could."""
-        tasks = [asyncio.create_task(self._follow(what, version)) for what, version in self._versions.items()]
-        tasks.append(asyncio.create_task(self._beat()))
+    async def _until_blind(self) -> list[tuple[Selection | None, EnvironmentProblem]]:
+        """What ended and why, the API itself or some selections; _alive_ns is when all could still be seen."""
+        tasks: dict[asyncio.Task[None], Selection | None] = {asyncio.create_task(self._beat()): None}
+        for selection, version in self._versions.items():
+            tasks[asyncio.create_task(self._follow(selection, version))] = selection
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -77,7 +85,8 @@ class Watching:
         for end in ends:
             if isinstance(end, Exception) and not isinstance(end, EnvironmentProblem):
                 raise end
-        return next(str(task.exception()) for task in tasks if task in done)
+        found = zip(tasks.items(), ends, strict=True)
+        return [(what, end) for (task, what), end in found if task in done and isinstance(end, EnvironmentProblem)]
 
     async def _follow(self, what: Selection, version: str) -> None:
         """Ends only by EnvironmentProblem."""
@@ -102,10 +111,15 @@ class Watching:
                 raise EnvironmentProblem(f"{self._api.server} has not answered for {_PATIENCE:g} s") from None
             self._alive_ns = time.monotonic_ns()
 
-    async def _see_again(self) -> None:
-        """List everything anew, as soon as that is possible."""
+    def _forget(self, at: int, what: Selection, problem: NotSeen) -> None:
+        """Follow it no more: all others can still be seen."""
+        del self._versions[what]
+        self._tell(Happened(at, "not_seen", str(problem), SOURCE))
+
+    async def _see_again(self, falls: int) -> None:
+        """List everything anew, as soon as that is possible; more slowly after falls that came one upon the other."""
         refused_until = 0.0
-        for pause in _pauses():
+        for pause in _pauses(falls):
             await asyncio.sleep(pause)
             with suppress(EnvironmentProblem):
                 lists = await asyncio.gather(*map(self._listed, list(self._versions)))
@@ -115,8 +129,7 @@ class Watching:
         now = time.monotonic_ns()
         for what, (found, version) in zip(list(self._versions), lists, strict=True):
             if isinstance(version, NotSeen):
-                del self._versions[what]
-                self._tell(Happened(now, "not_seen", str(version), SOURCE))
+                self._forget(now, what, version)
                 continue
             self._versions[what] = version
             for name in self.things[what].keys() - set(map(name_of, found)):
@@ -140,10 +153,11 @@ class Watching:
         self._arrived(at, what, name, None)
 
 
-def _pauses() -> Iterator[float]:
+def _pauses(falls: int) -> Iterator[float]:
     """At once, for a 410 wants nothing but that; then longer and longer, each its own time after a common fault."""
-    yield 0.0
-    for n in itertools.count():
+    if not falls:
+        yield 0.0
+    for n in itertools.count(falls):
         yield random.uniform(0.5, 1.0) * min(_SLOWEST, 0.25 * 2**n)
 
 
