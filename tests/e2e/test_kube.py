@@ -26,11 +26,7 @@ def baseline(cluster: Kubernetes, folder: Path, seconds: int, meanwhile: Callabl
     command = f"-m probe.cli run baseline --set duration={seconds}s -o {folder}/run.db"
     words = ["env", f"KUBECONFIG={cluster.kubeconfig}", sys.executable, *command.split()]
     with subprocess.Popen(
-<<<<<<< HEAD
-        node.first.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-=======
         cluster.first.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
->>>>>>> 5c0fb49892474357bd34f33e6044d5646d11690d
     ) as process:
         deadline = time.monotonic() + 30
         while not (folder / "run.db").exists() and time.monotonic() < deadline:
