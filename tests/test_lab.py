@@ -520,7 +520,12 @@ def offspring(ancestor: int) -> dict[int, list[str]]:
         parent = parents.get(pid, 0)
         return parent == ancestor or (parent > 1 and descends(parent))
 
-    return {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in parents if descends(pid)}
+    found = {}
+    for pid in parents:
+        with contextlib.suppress(FileNotFoundError):  # it has ended since
+            if descends(pid):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return found
 
 
 def folder_of(pids: dict[int, list[str]]) -> Path:

@@ -208,7 +208,11 @@ def test_without_ready_a_rollout_stands_still_and_the_old_pods_go_on(run: Report
     assert (told["rollout_started"], told["rollout_done"]) == (1, 0)
     assert (told["pod_deleted"], told["pod_created"], told["pod_ready"]) == (1, 2, 0), "maxUnavailable 1, maxSurge 1"
     assert told["pod_gone"] == 1
-    assert [lost(run, lane) for lane in lanes(run)] == [0, 0]
+    fresh, fixed = (lost(run, lane) for lane in ("vip-udp-fresh", "vip-udp-fixed"))
+    assert fresh == 0
+    assert fixed == 0 or 40 <= fixed <= 60, (
+        "all or nothing: its pod may be the one that goes, before its readiness fails"
+    )
 
 
 @of("no-ready-plugin-unprobed")
