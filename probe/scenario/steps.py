@@ -78,6 +78,27 @@ async def _restart(_: Step, cluster: Cluster) -> str:
     return "restart all pods"
 
 
+def _matching(word: str, pattern: str, hint: str) -> Callable[[str], Step]:
+    """The reader of a step whose value is a text of a certain form."""
+
+    def read(value: str) -> Step:
+        if not re.fullmatch(pattern, value):
+            raise UsageError(f"{value[:40]!r}: {hint}")
+        return Step(word, text=value)
+
+    return read
+
+
+def _as_said(act: Callable[[Cluster, str], Awaitable[None]]) -> Callable[[Step, Cluster], Awaitable[str]]:
+    """What a step does that hands its text on; the timeline says it as the step does."""
+
+    async def done(step: Step, cluster: Cluster) -> str:
+        await act(cluster, step.text)
+        return str(step)
+
+    return done
+
+
 def _alone(word: str, why: str) -> Callable[[str], Step]:
     """The reader of a step that has no value."""
 
@@ -103,47 +124,8 @@ async def _kill_pod(step: Step, cluster: Cluster) -> str:
     return f"kill pod {await cluster.delete_pod(_pod(step, cluster), force=True)}"
 
 
-async def _set_image(step: Step, cluster: Cluster) -> str:
-    await cluster.set_image(step.text)
-    return str(step)
-
-
-def _read_version(value: str) -> Step:
-    if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", value):
-        raise UsageError(f"{value[:40]!r}: say a version of CoreDNS, such as 1.9.3")
-    return Step("set_image", text=value)
-
-
-async def _patch_corefile(step: Step, cluster: Cluster) -> str:
-    await cluster.patch_corefile(step.text)
-    return str(step)
-
-
-def _read_patch(value: str) -> Step:
-    if not re.fullmatch(r"[a-z]{1,30}( [^\s{}]{1,60}){1,4}", value):
-        raise UsageError(f"{value[:40]!r}: say a setting and its value, such as `lameduck 10s`")
-    return Step("patch_corefile", text=value)
-
-
 async def _lose_node(step: Step, cluster: Cluster) -> str:
     return f"lose node {await cluster.lose_node(step.text)}"
-
-
-def _read_node(value: str) -> Step:
-    if not re.fullmatch(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?", value):
-        raise UsageError(f"{value[:40]!r}: say a node's name, or nothing for the last one")
-    return Step("lose_node", text=value)
-
-
-async def _upstream(step: Step, cluster: Cluster) -> str:
-    await cluster.set_upstream(step.text)
-    return str(step)
-
-
-def _read_mode(value: str) -> Step:
-    if not re.fullmatch(r"[a-z_]{1,30}(:[0-9.a-z]{1,20})?", value):
-        raise UsageError(f"{value[:40]!r}: say what the upstream is to do, such as silent or slow:2s")
-    return Step("upstream", text=value)
 
 
 async def _restart_nodelocal(_: Step, cluster: Cluster) -> str:
@@ -205,30 +187,40 @@ STEPS: dict[str, Kind] = {
     "set_image": Kind(
         help="a rolling update to another version of CoreDNS: `1.9.3`",
         undo="set the former image",
-        read=_read_version,
+        read=_matching("set_image", r"([0-9]{1,3}\.){2}[0-9]{1,3}", "say a version of CoreDNS, such as 1.9.3"),
         say=lambda step: f"set image CoreDNS {step.text}",
-        act=_set_image,
+        act=_as_said(lambda cluster, version: cluster.set_image(version)),
     ),
     "patch_corefile": Kind(
         help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`; pods reload it in their own time",
         undo="patch the former value back",
-        read=_read_patch,
+        read=_matching(
+            "patch_corefile",
+            r"[a-z]{1,30}( [^\s{}]{1,60}){1,4}",
+            "say a setting and its value, such as `lameduck 10s`",
+        ),
         say=lambda step: f"patch Corefile: {step.text}",
-        act=_patch_corefile,
+        act=_as_said(lambda cluster, patch: cluster.patch_corefile(patch)),
     ),
     "lose_node": Kind(
         help="cut a node off, the last one or by its name, as when its machine dies (lab)",
         undo="none: only a lab loses a node on demand",
-        read=_read_node,
+        read=_matching(
+            "lose_node", r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?", "say a node's name, or nothing for the last one"
+        ),
         say=lambda step: f"lose {step.text or 'the last node'}",
         act=_lose_node,
     ),
     "upstream": Kind(
         help="let the upstream server behave otherwise: `answering`, `slow:2s`, `silent`, `refusing`, ... (lab)",
         undo="upstream: answering",
-        read=_read_mode,
+        read=_matching(
+            "upstream",
+            r"[a-z_]{1,30}(:[0-9.a-z]{1,20})?",
+            "say what the upstream is to do, such as silent or slow:2s",
+        ),
         say=lambda step: f"upstream: {step.text}",
-        act=_upstream,
+        act=_as_said(lambda cluster, mode: cluster.set_upstream(mode)),
     ),
     "restart_nodelocal": Kind(
         help="replace NodeLocal DNSCache on every node, one after the other",
