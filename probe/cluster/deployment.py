@@ -55,6 +55,8 @@ class Deployment:
     ) -> None:
         self.pods: list[Pod] = []
         self.corefile = Corefile(settings.lameduck, settings.cache)
+        self.reserved: set[str] = set()
+        """Addresses that no pod may get: others have them."""
         self.changed = asyncio.Event()
         """Set whenever something has happened to a pod."""
         self._settings, self._network, self._tasks = settings, network, tasks
@@ -150,7 +152,7 @@ class Deployment:
         """A pod on the node that has the fewest, as the scheduler's spreading has it."""
         nodes = [i for i in range(len(self._network.nodes)) if i not in self._lost]
         node = min(nodes, key=lambda i: sum(pod.node == i for pod in self._active()))
-        address = self._network.pod_address(node, {pod.address for pod in self.pods})
+        address = self._network.pod_address(node, self.reserved | {pod.address for pod in self.pods})
         name = f"{NAME}-{self._template.hash}-{_letters(5)}"
         pod = Pod(name, Place(address, node, self._network), self._template, self._settings, self._tell)
         self.pods.append(pod)

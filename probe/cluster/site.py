@@ -109,6 +109,7 @@ class Site:
         """A server of its own, asked for all that is not the cluster's; it takes a mode a line, and says it again."""
         port = self.settings.dns_port
         address = self.network.pod_address(0, set())
+        self.deployment.reserved.add(address)
         self.network.attach(UPSTREAM, address, 0)
         words = [sys.executable, "-m", "probe.cluster.upstream", address, str(port), self.settings.upstream]
         self._modes = await spawn(
