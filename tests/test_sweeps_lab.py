@@ -60,7 +60,8 @@ def test_the_shortest_lameduck_without_loss_is_named(tmp_path: Path) -> None:
     (block,) = swept(tmp_path, "lameduck-sweep", SWEEP, "duration=8s")["blocks"]
     without, with_ = block["rows"]
     assert without["lanes"]["vip-udp-fresh"]["lost"]["mean"] == pytest.approx(50 / 3, abs=8)
-    assert without["lanes"]["vip-udp-fresh"]["longest_seconds"]["most"] == pytest.approx(1, abs=0.2)
+    longest = without["lanes"]["vip-udp-fresh"]["longest_seconds"]["most"]
+    assert 0.4 < longest < 1.2, "a third of 50/s for 1 s: chance decides which is the first and the last"
     assert with_["lossless"]
     assert block["choices"][0]["settings"] == {"lab.lameduck": "3s"}
 
