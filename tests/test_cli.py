@@ -367,7 +367,9 @@ def test_a_missed_objective_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_is_whole_and_reported(number: signal.Signals, scripted: Start, tmp_path: Path) -> None:
     server = scripted(ANSWER)
+    before = signal.signal(number, signal.SIG_DFL)  # these tests may run under nohup
     process = start(f"run -s 127.0.0.1 -p {server.port} -Q 100 -l 60 -o run.db", tmp_path)
+    signal.signal(number, before)
     until(lambda: len(server.received()) >= 120)
     process.send_signal(number)
     time.sleep(0.02)
@@ -458,9 +460,8 @@ def test_a_scale_down_in_the_lab_is_seen_from_all_sides(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run.db")
     assert not run.cut
     steps = [mark.text for mark in run.marks if mark.kind == "step"]
-    assert steps[0] == "scale to 2"
-    assert steps[1].startswith("delete pod coredns-")
-    assert steps[2] == "done"
+    for step, said in zip(steps, ("scale to 2", "delete pod coredns-", "done"), strict=True):
+        assert step.startswith(said), "on a busy machine it says, too, how late it was"
     pods = {s.target.name for s in run.series if s.lane == "pods"}
     lives = {life.subject: life for life in run.intervals if life.kind == "life"}
     assert len(pods) == len(lives) == 4, "three at the start, and the one that replaced the deleted"

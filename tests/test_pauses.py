@@ -60,7 +60,9 @@ def test_the_next_query_leaves_a_pause_after_a_timeout(ports: str, scripted: Sta
     recorded = probe(loop(server.port, ports=ports, seconds=2, timeout=0.3))
     assert recorded.outcomes() == {"timeout": 5}
     due = [failure.due_ns for failure in recorded.failures]
-    assert np.diff(due) == pytest.approx(400 * MS, abs=SOON)
+    gaps = np.diff(due)
+    assert gaps.min() >= 400 * MS
+    assert np.median(gaps) < 400 * MS + SOON
     assert due[0] < SOON
 
 

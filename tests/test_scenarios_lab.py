@@ -268,7 +268,7 @@ def test_a_dead_upstream_fails_new_names_alone_late_while_it_is_silent(run: Repo
         (window,) = windows(run, lane)
         assert from_second(run, window) == pytest.approx(second_of(run, "upstream_set"), abs=0.8)
         assert window["seconds"] == pytest.approx(6 + 2, abs=0.9)
-        assert window["lost"] == window["planned"]
+        assert window["planned"] - window["lost"] <= 3, "one or two at its edges may have been on their way"
 
 
 @of("headless-truncation")
