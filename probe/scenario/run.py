@@ -25,7 +25,7 @@ from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
-from probe.scenario.steps import STEPS
+from probe.scenario.steps import STEPS, take
 
 POLL_S = 0.1
 LATE_NS = NS // 5
@@ -296,16 +296,16 @@ class _Going:
     async def _take_steps(self) -> None:
         due_ns = 0
         for step in self.plan.steps:
-            due_ns += step.number if step.word == "wait" else 0
+            due_ns += step.ns if step.word == "wait" else 0
             await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
             if self.stopped_ns is not None:
                 return
             if step.word == "wait":
                 continue
             at_ns = max(due_ns, self.engine.now_ns())
-            act = STEPS[step.word].act
             try:
-                text = await act(step, self.cluster) if act and self.cluster else step.text
+                acts = self.cluster if STEPS[step.word].changes else None
+                text = await take(step, acts) if acts else step.text
             except DnsprobeError as problem:
                 self.failed = True
                 self._stop(f"its step `{step}`: {problem}")
