@@ -73,7 +73,7 @@ class Cluster(Protocol):
     namespaces: tuple[str, ...]
 
     async def start(self) -> None:
-        """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""
+        """Connect or build; return once the Service answers. EnvironmentProblem says what is missing; idempotent."""
 
     async def stop(self) -> None:
         """Let go of everything; idempotent."""

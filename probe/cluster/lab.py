@@ -125,6 +125,8 @@ class Lab:
 
     async def start(self) -> None:
         """Build; returns once all replicas are Ready and the Service answers. EnvironmentProblem says why not."""
+        if self._process:
+            return
         self._coredns = choose_coredns(self._settings.coredns)
         self._version = await version_of(self._coredns) if self._coredns else _STAND_IN[self._settings.coredns]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115

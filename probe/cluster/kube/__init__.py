@@ -60,6 +60,8 @@ class Kube:
 
         Whether the Service answers is for the run to find out.
         """
+        if self._api:
+            return
         self._api = api = connect(self._context)
         try:
             version = await api.version()
