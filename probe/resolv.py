@@ -6,6 +6,7 @@ Source: resolv.conf(5), glibc resolv/res_init.c, whose limits hold; kubelet pkg/
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ def read_resolv_conf(text: str) -> ResolvConf:
         attempts=_number(options, "attempts", 2, lambda n: min(max(n, 1), 5)),
         options=tuple(options),
     )
+
+
+def is_pod() -> bool:
+    """Whether this process is in a pod: a kubelet tells each of its containers where the API server is."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def own_resolv_conf() -> ResolvConf:

@@ -213,7 +213,8 @@ def _upstream(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     who = ", ".join(dict.fromkeys(f"{path.target.address}" for path in direct))
     text = "names of the cluster are answered, names outside are not: "
     if direct and not _answers(direct):
-        text += f"the upstream {who} does not answer here either"
+        how = "refuses or fails" if _replies(direct) else "is silent"
+        text += f"the upstream {who} {how} here, too"
     elif direct:
         text += f"the upstream {who} answers here: then it is the way there from CoreDNS's nodes, or the Corefile"
     elif any(path.outcome is Outcome.REFUSED for path in relayed):

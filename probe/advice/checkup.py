@@ -79,7 +79,7 @@ class ApiServer:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """All that a check has seen. resolver: this pod's own, None where this is no pod; resolving: what that means for it,
+    """All that a check has seen. resolver: this pod's own, None where this is no pod; resolving: what it means, in
     sentences. in_lab: there is no cluster.
 
     ready, wanted: CoreDNS pods that are Ready, and how many there should be, None where they cannot be seen.

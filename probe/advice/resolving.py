@@ -25,7 +25,7 @@ def said_of(conf: ResolvConf, cluster: Collection[str] = (), links: Collection[s
     first.append(f"nameserver {' '.join(conf.nameservers) or 'none: 127.0.0.1'}")
     if any(is_node_local(ip) for ip in conf.nameservers):
         first.append("NodeLocal DNSCache")
-    said = [", ".join(first), *_names(conf), *_patience(conf)]
+    said = [", ".join(first), _names(conf), _patience(conf)]
     if policy == "Default":
         said.append(
             "names of the cluster do not resolve here: it is the node's file; on the host network say"
@@ -34,38 +34,32 @@ def said_of(conf: ResolvConf, cluster: Collection[str] = (), links: Collection[s
     return said + _wrong(conf, cluster, policy)
 
 
-def _names(conf: ResolvConf) -> list[str]:
+def _names(conf: ResolvConf) -> str:
     """What the search list costs."""
-    asked = conf.names(EXAMPLE)
-    before = asked.index(EXAMPLE)
+    before = conf.names(EXAMPLE).index(EXAMPLE)
     domains = f"{len(conf.search)} search domain{'s' * (len(conf.search) != 1)}"
     if not before:
-        return [f"ndots:{conf.ndots}, {domains}: {EXAMPLE} asks {_TYPES} queries, A and AAAA"]
-    return [
+        return f"with ndots:{conf.ndots} and {domains} {EXAMPLE} asks {_TYPES} queries, A and AAAA"
+    return (
         f"with ndots:{conf.ndots} and {domains} {EXAMPLE} asks {before * _TYPES} queries before its own {_TYPES}"
-        f" (A and AAAA each); {EXAMPLE}. with a dot at the end asks {_TYPES}"
-    ]
+        f" (A and AAAA each); with a dot at the end, {EXAMPLE}., it asks {_TYPES}"
+    )
 
 
-def _patience(conf: ResolvConf) -> list[str]:
+def _patience(conf: ResolvConf) -> str:
     """What one lost packet costs, and a nameserver that is silent."""
-    n, timeout = max(1, len(conf.nameservers)), conf.timeout
+    n, timeout = len(conf.nameservers), conf.timeout
     asks = f"timeout:{timeout} attempts:{conf.attempts}"
-    if n == 1:
-        return [
-            f"one nameserver, {asks}: one lost packet stalls a lookup for {timeout} s (glibc, Go; musl 2.5 s);"
-            f" silence is an error after {_gives_up(conf)} s"
-        ]
+    if n <= 1:
+        return (
+            f"one nameserver, {asks}: one lost packet stalls a lookup for {timeout} s (musl 2.5 s), silence is an error"
+            f" after {timeout * conf.attempts} s (musl 5 s)"
+        )
     how = "in turn (rotate)" if "rotate" in conf.options else "in this order"
-    return [
-        f"{n} nameservers {how}, {asks}: if the first is silent, each lookup waits {timeout} s for the second (glibc,"
-        " Go; musl asks all at once)"
-    ]
-
-
-def _gives_up(conf: ResolvConf) -> int:
-    """glibc: the first try of one nameserver waits for `timeout`, each further one as long (res_send.c)."""
-    return conf.timeout * conf.attempts
+    return (
+        f"{n} nameservers {how}, {asks}: if the first is silent, each lookup waits {timeout} s for the second (musl asks"
+        " all at once)"
+    )
 
 
 def _wrong(conf: ResolvConf, cluster: Collection[str], policy: str) -> list[str]:

@@ -2,9 +2,10 @@
 
 JSON: schema_version; state: ok, broken, unknown or no_api; exit_code; headline; paths[]: target, kind, address,
 transport, outside (for names outside the cluster), state (ok, slow, LOSS, DEAD or ?), asked, answered, p50_seconds,
-worst_seconds, outcome; api{}: server, version, asked, seconds[] (one for each answer), reached, problem; causes[]: id,
-severity, text, evidence, remedy; resolver{}: null outside a pod, else nameservers[], search[], ndots, timeout, attempts,
-options[], and says[]; intercepted[]; blind; not_seen[]; facts{}. A duration without a sample is null.
+worst_seconds, outcome; api{}: server, version, asked, seconds[] (one for each answer), reached, problem; causes[]:
+id, severity, text, evidence, remedy; resolver{}: null outside a pod, else nameservers[], ignored[] (beyond the third),
+search[], ndots, timeout, attempts, options[], says[]; intercepted[]; blind; not_seen[]; facts{}. A duration without a
+sample is null.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from probe.advice.causes import exit_code_of
 from probe.advice.checkup import ApiServer, Checkup, Path, State
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Finding, TargetKind
+from probe.outcome import REPLIED, Outcome
 from probe.report.columns import Row, table
 from probe.report.units import duration, plain
 
@@ -81,7 +83,7 @@ def _paths(seen: Checkup) -> list[str]:
     for key, paths in groups.items():
         if key in folded[1:]:
             continue
-        mine = [path for key in folded for path in groups[key]] if key in folded else paths
+        mine = [path for key in folded for path in paths] if key in folded else paths
         name = f"pods: {len(folded)} that are well" if key in folded else _name(seen, paths[0])
         udp, tcp = ([path for path in mine if path.transport == transport] for transport in ("udp", "tcp"))
         rows.append((_state(seen, mine), plain(name), *_cells(udp), *_cells(tcp)))
@@ -121,12 +123,16 @@ def _cells(paths: Sequence[Path]) -> tuple[str, str, str]:
     asked, answered = sum(path.asked for path in paths), sum(path.answered for path in paths)
     counts = f"{answered}/{asked}"
     if not answered and (outcome := paths[0].outcome):
-        return counts, "", _SHORT.get(outcome.label, outcome.label)
+        return counts, "", outcome.label.upper() if outcome in REPLIED else _SHORT.get(outcome, outcome.label)
     return counts, _time(max(path.p50_ns for path in paths)), _time(max(path.worst_ns for path in paths))
 
 
-_SHORT = {"connection_refused": "refused!", "network_error": "no route", "connection_lost": "reset"}
-"""Classes as they fit into a column; `refused` alone would be the RCODE."""
+_SHORT = {
+    Outcome.CONNECTION_REFUSED: "refused",
+    Outcome.NETWORK_ERROR: "no route",
+    Outcome.CONNECTION_LOST: "reset",
+}
+"""Classes as they fit into a column; what servers said is in capitals: REFUSED is the RCODE."""
 
 
 def _time(ns: float) -> str:

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from probe.cluster.kube.api import Denied, NotSeen, connect
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Lane, Target, TargetKind
-from probe.resolv import ResolvConf, own_resolv_conf
+from probe.resolv import ResolvConf, is_pod, own_resolv_conf
 from probe.runfile import open_run
 from probe.scenario.file import read_scenario_text
 from probe.scenario.plan import CEILING, CLUSTER_TARGETS, Plan
@@ -61,16 +61,11 @@ API_TIMES = 5
 
 
 def base_plan(settings: list[str], domain: str = DOMAIN) -> Plan:
-    """The scenario for a cluster's domain, with `lab.NAME=VALUE` put in; ScenarioError or UsageError for what is none."""
+    """The scenario for a cluster's domain, with `lab.NAME=VALUE` put in; ScenarioError or UsageError for others."""
     for setting in settings:
         if not setting.startswith("lab."):
             raise UsageError(f"--set {setting!r}: here the lab alone can be set: lab.replicas=0")
     return read_scenario_text("check", SCENARIO.replace(DOMAIN, domain), settings)
-
-
-def in_pod(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is in a pod: a kubelet tells each of its containers where the API server is."""
-    return "KUBERNETES_SERVICE_HOST" in environment
 
 
 @dataclass(slots=True)
@@ -83,7 +78,7 @@ class Check:
     cluster: Cluster
     base: Plan
     context: str | None = None
-    resolver: ResolvConf | None = field(default_factory=lambda: own_resolv_conf() if in_pod() else None)
+    resolver: ResolvConf | None = field(default_factory=lambda: own_resolv_conf() if is_pod() else None)
     _found: bool = False
 
     async def made(self, path: Path, view: View, command: str = "") -> tuple[Checkup, bool]:
@@ -154,7 +149,7 @@ class Check:
         return replace(self.base, lanes=tuple(lanes), servers=tuple(targets))
 
     def _lanes(self, base: Sequence[Lane], target: Target) -> list[Lane]:
-        """Those that ask it. A nameserver is asked as the Service is; for names of the cluster if it should know any."""
+        """Those that ask it; a nameserver as the Service is, for names of the cluster if it should know any."""
         kind = target.kind
         if kind is not TargetKind.SERVER:
             selector = "pods" if kind is TargetKind.POD else kind.value
@@ -180,7 +175,7 @@ class Check:
             domain=self._domain,
             facts=facts,
             blind=blind,
-            not_seen=tuple(filter(None, facts.get("not seen", "").split("; "))),
+            not_seen=tuple(text for text in facts.get("not seen", "").split("; ") if "(403)" in text),
         )
 
 

@@ -152,6 +152,8 @@ def connect(context: str = "") -> Api:
         return Api(config, "this pod's service account")
     files = named or [Path(DEFAULT_KUBECONFIG).expanduser()]
     there = [path for path in files if path.is_file()]
+    if not there and "KUBERNETES_SERVICE_HOST" in os.environ and not named:
+        raise EnvironmentProblem("this pod has no service account's token: the API cannot be asked from here")
     if not there:
         raise EnvironmentProblem(
             f"no cluster is known: {', '.join(map(str, files))}: no such file, and this is no pod of a cluster: set"
