@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -15,10 +14,9 @@ from pathlib import Path
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
 from probe.cluster import Cluster, Happened, Shutdown
-from probe.cluster.zone import METRICS_PORT
+from probe.cluster.scrape import requests_of
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
-from probe.linux import in_network
 from probe.model import NS, Target
 from probe.scenario.file import read_scenario_text
 from probe.scenario.plan import Plan
@@ -68,7 +66,6 @@ LEAST_SERVED = 10.0
 
 EVERY = 0.2
 """Seconds between two readings of a pod's counter."""
-_COUNTER = b"coredns_dns_requests_total{"
 MOST_REPEATS = 20
 
 
@@ -179,30 +176,11 @@ class Careful:
         """Read its counter until it is closed. Instants are CLOCK_MONOTONIC."""
         mine = self.readings.setdefault(pod.name, [])
         due = time.monotonic()
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError):
             while True:
-                mine.append((time.monotonic_ns(), await _requests(pod, pod.vantage or self.namespaces[0])))
+                mine.append((time.monotonic_ns(), await requests_of(pod, self.namespaces[0])))
                 due += EVERY
                 await asyncio.sleep(due - time.monotonic())
-
-
-async def _requests(pod: Target, namespace: str) -> int:
-    """How many queries a pod has had so far, by its own count; OSError once it does not say."""
-    with in_network(namespace) if namespace else contextlib.nullcontext():
-        sock = socket.socket(socket.AF_INET6 if ":" in pod.address else socket.AF_INET, socket.SOCK_STREAM)
-    with sock:
-        sock.setblocking(False)
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(1):
-            await loop.sock_connect(sock, (pod.address, METRICS_PORT))
-            request = f"GET /metrics HTTP/1.0\r\nHost: {pod.address}\r\nConnection: close\r\n\r\n"
-            await loop.sock_sendall(sock, request.encode())
-            page = bytearray()
-            while part := await loop.sock_recv(sock, 65536):
-                page += part
-    if b"\r\n\r\n" not in page:
-        raise OSError("no answer")
-    return sum(int(float(line.split()[-1])) for line in page.splitlines() if line.startswith(_COUNTER))
 
 
 async def measure(
