@@ -57,8 +57,8 @@ def _patience(conf: ResolvConf) -> str:
         )
     how = "in turn (rotate)" if "rotate" in conf.options else "in this order"
     return (
-        f"{n} nameservers {how}, {asks}: if the first is silent, each lookup waits {timeout} s for the second (musl asks"
-        " all at once)"
+        f"{n} nameservers {how}, {asks}: if the first is silent, each lookup waits {timeout} s for the second (musl"
+        " asks all at once)"
     )
 
 

@@ -16,6 +16,7 @@ from probe.advice.checkup import ApiServer, Checkup, paths_of
 from probe.advice.resolving import said_of
 from probe.cluster import Cluster
 from probe.cluster.kube.api import Denied, NotSeen, connect
+from probe.cluster.zone import DOMAIN
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Lane, Target, TargetKind
@@ -26,7 +27,6 @@ from probe.scenario.plan import CEILING, CLUSTER_TARGETS, Plan
 from probe.scenario.run import View
 from probe.scenario.run import run as run_plan
 
-DOMAIN = "cluster.local"
 SCENARIO = """\
 # Asks every path to cluster DNS for a few seconds.
 # Changes: nothing.
@@ -99,7 +99,9 @@ class Check:
                 if plan.lanes:
                     cluster = self.cluster if self._found else None
                     ending = await run_plan(plan, path, view, Engine(), cluster, command, ceiling=Fraction(CEILING))
-                    seen, interrupted = replace(seen, paths=paths_of(open_run(path))), ending.interrupted
+                    interrupted, measured = ending.interrupted, open_run(path)
+                    told = dict.fromkeys(one.text for one in measured.intervals if one.kind == "intercepted")
+                    seen = replace(seen, paths=paths_of(measured), intercepted=tuple(told))
                 return replace(seen, api=await asking), interrupted
             finally:
                 asking.cancel()

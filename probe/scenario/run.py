@@ -15,6 +15,7 @@ from typing import Protocol
 from probe import __version__
 from probe.cluster import Cluster, Happened, Stretch
 from probe.cluster.clock import PodClock
+from probe.cluster.zone import DOMAIN
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
@@ -23,6 +24,7 @@ from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.preflight import look
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
@@ -109,6 +111,9 @@ async def run(
             await clock.start(cluster.namespaces[0])
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         check_ceiling(series, ceiling)
+        facts = cluster.facts() if cluster else {}
+        looked = await look(series, cluster, facts.get("zone") or DOMAIN)
+        facts |= {"interception": looked.said} if looked.said else {}
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
@@ -125,9 +130,12 @@ async def run(
             command=command,
             scenario=plan.scenario,
             objectives=plan.objectives,
-            facts={**plan.facts, **_versions(), **engine.facts(), **(cluster.facts() if cluster else {})},
+            facts={**plan.facts, **_versions(), **engine.facts(), **facts},
         )
         writer = RunWriter.create(path, head)
+        for text, lanes in looked.found:
+            for lane in lanes:
+                writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
         host = Host(asks=not cluster or "" in cluster.namespaces)
         going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
         signals.meaning = going.interrupt
