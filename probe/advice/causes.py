@@ -67,7 +67,7 @@ def exit_code_of(seen: Checkup, causes: Sequence[Finding]) -> int:
 
 def _no_pods(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     service = [path for path in left if path.target.kind is _SERVICE]
-    if not service or seen.ready or seen.wanted is None or _answers(service):
+    if not service or seen.ready or seen.wanted is None:
         return None
     if not seen.wanted:
         maker = seen.facts.get("made by", "Deployment coredns").partition(",")[0].replace(" ", "/").lower()
@@ -75,7 +75,8 @@ def _no_pods(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     else:
         text = f"no CoreDNS pod is Ready, of {seen.wanted} that should be: the Service has nobody to lead to"
         remedy = f"{_kubectl(seen)} get pods -o wide\n{_kubectl(seen)} describe pods {_label(seen)}"
-    return Explained(text, remedy, service)
+    still = "; what is still answered comes from pods that are ending" if _answers(service) else ""
+    return Explained(text + still, remedy, service)
 
 
 def _outside(seen: Checkup, left: Sequence[Path]) -> Explained | None:
@@ -88,7 +89,7 @@ def _outside(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     )
     remedy = (
         f"kubectl run dnsprobe --rm -it --restart=Never --image={IMAGE} -- check\n"
-        f"kubectl debug -it POD --image={IMAGE} -- dnsprobe check     # as that pod has it"
+        f"kubectl debug -it POD --image={IMAGE} -- dnsprobe check   # as POD has it"
     )
     return Explained(text, remedy, left)
 
@@ -130,8 +131,8 @@ def _service_alone(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     if not seen.in_pod and not seen.in_lab:
         text += "; or this machine reaches pods and not Services: then that is no fault"
     remedy = (
-        "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide     # on this node?\n"
-        f"{_kubectl(seen)} get endpointslices -l kubernetes.io/service-name\n"
+        "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide\n"
+        f"{_kubectl(seen)} get endpointslices\n"
         "kubectl get networkpolicy -A"
     )
     return Explained(text, remedy, [path for path in left if path.target.kind is _SERVICE])
@@ -154,7 +155,7 @@ def _one_transport(seen: Checkup, left: Sequence[Path]) -> Explained | None:
             text += f" lets port 53 through by {other.upper()} alone"
             if kinds == (_SERVICE,) and seen.of(_POD):
                 text += f", or a Service without that port; pods themselves answer by {mine.upper()}"
-            remedy = f"kubectl get networkpolicy -A\n{_kubectl(seen)} get service -o yaml     # 53 UDP and 53 TCP?"
+            remedy = f"kubectl get networkpolicy -A\n{_kubectl(seen)} get service -o yaml   # UDP and TCP?"
             explained = [p for p in left if p.transport == mine and p.target.kind in kinds]
             return Explained(text, remedy, explained)
     return None
@@ -180,7 +181,7 @@ def _some_pods(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     if service:
         text += f"; so {len(names)} of {len(every)} queries to the Service are lost"
     remedy = f"{_kubectl(seen)} get pod {names[0]} -o wide\n{_kubectl(seen)} logs {names[0]} --tail=20\n"
-    remedy += f"{_kubectl(seen)} delete pod {names[0]}     # once you have seen enough: it is replaced"
+    remedy += f"{_kubectl(seen)} delete pod {names[0]}   # it is replaced"
     return Explained(text, remedy, [*bad, *service])
 
 
@@ -222,9 +223,8 @@ def _upstream(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     else:
         text += "an upstream of CoreDNS is dead, or the way to it"
     remedy = (
-        f"{_kubectl(seen)} logs {_label(seen)} --tail=50 | grep plugin/errors     # names the upstream\n"
-        f"{_kubectl(seen)} get configmap coredns -o yaml     # forward . ...\n"
-        "# /etc/resolv.conf there is the nodes' own"
+        f"{_kubectl(seen)} logs {_label(seen)} --tail=50 | grep errors\n"
+        f"{_kubectl(seen)} get configmap coredns -o yaml   # forward . ..."
     )
     return Explained(text, remedy, bad)
 
@@ -251,7 +251,7 @@ def _nameservers(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     text = f"{', '.join(dead)} of this pod's resolv.conf does not answer as it should"
     if dead[0] == seen.resolver.nameservers[0] and len(seen.resolver.nameservers) > 1:
         text += f": it is the first one, so that every lookup waits {seen.resolver.timeout} s before the next is asked"
-    return Explained(text, "kubectl get pod POD -o yaml | grep -A9 dnsPolicy     # and dnsConfig", bad)
+    return Explained(text, "kubectl get pod POD -o yaml | grep -A9 dnsPolicy   # and dnsConfig", bad)
 
 
 def _slow(_: Checkup, left: Sequence[Path]) -> Explained | None:
@@ -270,7 +270,7 @@ def _other(seen: Checkup, left: Sequence[Path]) -> Explained | None:
     outcomes = list(dict.fromkeys(path.outcome for path in left if path.outcome))
     help_ = "; ".join(f"{outcome.label}: {MEANINGS[outcome].help}" for outcome in outcomes)
     text = f"no rule fits what is lost ({help_})"
-    remedy = f"dnsprobe run baseline     # 20 s, with times\n{_kubectl(seen)} logs {_label(seen)} --tail=50"
+    remedy = f"dnsprobe run baseline   # 20 s, with times\n{_kubectl(seen)} logs {_label(seen)} --tail=50"
     return Explained(text, remedy, left)
 
 

@@ -26,6 +26,8 @@ from probe.report.units import duration, plain
 
 WIDTH = 80
 SCHEMA_VERSION = 1
+NAMED = 3
+"""Paths that the headline names."""
 PODS_SHOWN = 4
 """Of more pods that are well only their number is said."""
 _STATES = {EXIT_PASS: "ok", EXIT_MISSED: "broken", EXIT_INCONCLUSIVE: "unknown", EXIT_ENVIRONMENT: "no_api"}
@@ -44,16 +46,38 @@ def headline(seen: Checkup, causes: Sequence[Finding]) -> str:
     broken, n = seen.broken, len(seen.paths)
     match _STATES[exit_code_of(seen, causes)]:
         case "ok":
+            idle = [path for path in seen.paths if path.state is State.DEAD or path.state is State.LOSS]
+            if idle:
+                return f"OK: {n - len(idle)} of {n} paths answered; CoreDNS itself has its answers from that upstream"
             return f"OK: all {n} paths answered"
         case "broken":
-            dead = sum(path.state is State.DEAD for path in broken)
-            how = f", {dead} of them wholly" if 0 < dead < len(broken) else ""
-            return f"BROKEN: {len(broken)} of {n} paths to DNS{how}"
+            return f"BROKEN: {len(broken)} of {n} paths: {', '.join(_named(seen))}"
         case "no_api":
             return f"NO API: it cannot be had; {f'all {n} paths to DNS answered' if n else 'nobody could be asked'}"
+    if any(cause.id == "outside" for cause in causes):
+        return "UNKNOWN: this machine is not in the cluster's network"
     if seen.intercepted:
         return "UNKNOWN: somebody else answers on the way"
     return "UNKNOWN: from here it cannot be said" if n else "UNKNOWN: there was nobody to ask"
+
+
+def _named(seen: Checkup) -> list[str]:
+    """Which paths are broken, as a headline has them: `Service 10.96.0.10 by UDP`."""
+    broken = seen.broken
+    named: list[str] = []
+    for paths in _grouped(seen).values():
+        bad = [path.transport for path in paths if path in broken]
+        by = f" by {bad[0].upper()}" if 0 < len(bad) < len(paths) else ""
+        named += [f"{_name(paths[0]).strip()}{by}"] if bad else []
+    return [*named[:NAMED], *([f"{len(named) - NAMED} more"] if len(named) > NAMED else [])]
+
+
+def _grouped(seen: Checkup) -> dict[tuple[str, bool], list[Path]]:
+    """Paths to one target for the same names: a row has them all."""
+    groups: dict[tuple[str, bool], list[Path]] = {}
+    for path in seen.paths:
+        groups.setdefault((path.target.name, path.outside), []).append(path)
+    return groups
 
 
 def check_text(seen: Checkup, causes: Sequence[Finding]) -> str:
@@ -67,76 +91,75 @@ def check_text(seen: Checkup, causes: Sequence[Finding]) -> str:
         parts.append(["INTERCEPTED", *(line for text in seen.intercepted for line in _wrapped(text))])
     if seen.resolver:
         parts.append(["THIS POD'S RESOLV.CONF", *(line for text in seen.resolving for line in _wrapped(text, "- "))])
-    if hidden := [*filter(None, [seen.blind]), *seen.not_seen]:
+    refused = seen.api.problem if seen.api.reached else ""
+    if hidden := list(dict.fromkeys(filter(None, [seen.blind, refused, *seen.not_seen]))):
         parts.append(["NOT SEEN", *(line for text in hidden for line in _wrapped(text, "- "))])
     return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts) + "\n"
 
 
 def _paths(seen: Checkup) -> list[str]:
-    """A row for each target and what it was asked, by UDP and by TCP."""
+    """A row for each target and what it was asked, by UDP and by TCP; many pods in one state are one row."""
     rows: list[Row] = [("", "PATH", "UDP", "p50", "worst", "TCP", "p50", "worst")]
-    groups: dict[tuple[str, bool], list[Path]] = {}
-    for path in seen.paths:
-        groups.setdefault((path.target.name, path.outside), []).append(path)
-    well = [key for key, paths in groups.items() if paths[0].target.kind is TargetKind.POD and not _worst(paths)]
-    folded = well if len(well) > PODS_SHOWN else []
-    for key, paths in groups.items():
-        if key in folded[1:]:
-            continue
-        mine = [path for key in folded for path in paths] if key in folded else paths
-        name = f"pods: {len(folded)} that are well" if key in folded else _name(seen, paths[0])
-        udp, tcp = ([path for path in mine if path.transport == transport] for transport in ("udp", "tcp"))
-        rows.append((_state(seen, mine), plain(name), *_cells(udp), *_cells(tcp)))
+    groups = list(_grouped(seen).values())
+    pods = [paths for paths in groups if paths[0].target.kind is TargetKind.POD]
+    for paths in groups:
+        alike = [other for other in pods if _state(seen, other) == _state(seen, paths)] if paths in pods else []
+        if len(alike) <= PODS_SHOWN:
+            rows.append(_row(seen, _name(paths[0]), paths))
+        elif paths is alike[0]:
+            rows.append(_row(seen, f"{len(alike)} pods", [path for other in alike for path in other]))
     if seen.api.asked or seen.api.problem:
         rows.append(_api(seen.api))
     return [line[1:] for line in table(rows, "<<>>>>>>")]
 
 
-def _name(seen: Checkup, path: Path) -> str:
+def _row(seen: Checkup, name: str, paths: Sequence[Path]) -> Row:
+    udp, tcp = ([path for path in paths if path.transport == transport] for transport in ("udp", "tcp"))
+    return (_state(seen, paths), plain(name), *_cells(udp), *_cells(tcp))
+
+
+def _name(path: Path) -> str:
     if path.outside and path.target.kind is TargetKind.UPSTREAM:
         return f"upstream {path.target.address}"
     if path.outside:
         return "  names outside"
     if path.target.kind is TargetKind.POD:
         return path.target.name if len(path.target.name) < 27 else f"..{path.target.name[-24:]}"
-    del seen
     return f"{_KINDS[path.target.kind]} {path.target.address}".strip() if _KINDS[path.target.kind] else path.target.name
 
 
-def _worst(paths: Sequence[Path]) -> str:
-    """The gravest state of some paths; '' if all are well."""
-    order = (State.DEAD, State.LOSS, State.UNKNOWN, State.SLOW)
-    return next((state.value for state in order if any(path.state is state for path in paths)), "")
-
-
 def _state(seen: Checkup, paths: Sequence[Path]) -> str:
-    worst = _worst(paths)
-    if not worst:
-        return "ok"
-    return worst if any(path in seen.broken for path in paths) or worst == State.UNKNOWN else "-"
+    """The gravest state of some paths; `-` where it harms nobody."""
+    order = (State.DEAD, State.LOSS, State.UNKNOWN, State.SLOW, State.OK)
+    worst = next(state for state in order if any(path.state is state for path in paths))
+    harmless = worst not in (State.OK, State.UNKNOWN) and not any(path in seen.broken for path in paths)
+    return "-" if harmless else worst.value
 
 
 def _cells(paths: Sequence[Path]) -> tuple[str, str, str]:
-    """`25/25`, median, worst; the class in place of times that there are not."""
+    """`25/25`, median, worst: of what was answered; the class of what was not in place of the worst."""
     if not paths:
         return _NONE
-    asked, answered = sum(path.asked for path in paths), sum(path.answered for path in paths)
-    counts = f"{answered}/{asked}"
-    if not answered and (outcome := paths[0].outcome):
-        return counts, "", outcome.label.upper() if outcome in REPLIED else _SHORT.get(outcome, outcome.label)
-    return counts, _time(max(path.p50_ns for path in paths)), _time(max(path.worst_ns for path in paths))
+    counts = f"{sum(path.answered for path in paths)}/{sum(path.asked for path in paths)}"
+    median = max((path.p50_ns for path in paths if path.answered), default=math.nan)
+    outcome = next((path.outcome for path in paths if path.outcome), None)
+    if outcome:
+        worst = outcome.label.upper() if outcome in REPLIED else _SHORT.get(outcome, outcome.label)
+    else:
+        worst = _time(max(path.worst_ns for path in paths))
+    return counts, _time(median), worst
 
 
 _SHORT = {
     Outcome.CONNECTION_REFUSED: "refused",
-    Outcome.NETWORK_ERROR: "no route",
+    Outcome.NETWORK_ERROR: "net error",
     Outcome.CONNECTION_LOST: "reset",
 }
 """Classes as they fit into a column; what servers said is in capitals: REFUSED is the RCODE."""
 
 
 def _time(ns: float) -> str:
-    return duration(ns).replace(" ", "")
+    return "" if math.isnan(ns) else duration(ns).replace(" ", "")
 
 
 def _api(api: ApiServer) -> Row:

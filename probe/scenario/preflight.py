@@ -10,8 +10,8 @@ import asyncio
 import ipaddress
 import secrets
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from probe.cluster import Cluster
 from probe.cluster.scrape import scrape
@@ -34,9 +34,9 @@ MOST_PODS = 20
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found: sentences, each with the lanes that it makes doubtful; said: all in one, for the report."""
+    """found: by lane, why it is doubtful; said: all that was looked at, for the report; '' if nothing was."""
 
-    found: Sequence[tuple[str, tuple[str, ...]]] = ()
+    found: Mapping[str, str] = field(default_factory=dict)
     said: str = ""
 
 
@@ -49,61 +49,55 @@ async def look(series: Sequence[Series], cluster: Cluster | None, domain: str) -
     if not is_pod() or not away or (cluster and "" not in cluster.namespaces):
         return Looked()
     query = encode(Question.of(f"kubernetes.default.svc.{domain}", "A", edns=Edns(do=True)))
-    found: list[tuple[str, tuple[str, ...]]] = []
-    said: list[str] = []
-    by_transport = {name: [one for one in away if one.transport == name] for name in TRANSPORTS}
-    nowhere = await asyncio.gather(*(_asked_nowhere(mine, name, query) for name, mine in by_transport.items() if mine))
-    for (text, fine), mine in zip(nowhere, filter(None, by_transport.values()), strict=True):
-        found += [(text, _lanes(mine))] if text else []
-        said += [fine] if fine else []
+    groups = [[one for one in away if one.transport == transport] for transport in TRANSPORTS]
+    groups = [group for group in groups if group]
+    answers = await asyncio.gather(*(_asked_nowhere(group, query) for group in groups))
+    for target, among in _counting(away, cluster):
+        groups.append([one for one in away if one.target.kind is target.kind])
+        answers.append(await _counted(target, among, query))
+    found: dict[str, str] = {}
+    for (bad, text), group in zip(answers, groups, strict=True):
+        for one in group if bad else ():
+            found.setdefault(one.lane, text)
+    return Looked(found, "; ".join(text for _, text in answers))
+
+
+def _counting(away: Sequence[Series], cluster: Cluster | None) -> Iterator[tuple[Target, list[Target]]]:
+    """A pod with itself, and the Service with its pods; not where NodeLocal DNSCache may answer in its place."""
     pods = cluster.targets("pods") if cluster else []
-    local = cluster.targets("nodelocal") if cluster else []
-    services = [one.target for one in away if one.target.kind is TargetKind.SERVICE][: 0 if local else 1]
-    for target, among in [*((pod, [pod]) for pod in pods[:1]), *((one, pods) for one in services if pods)]:
-        if len(among) > MOST_PODS:
-            said.append(f"not counted which of {len(among)} pods {target.name} leads to")
-            continue
-        mine = [one for one in away if one.target.kind is target.kind]
-        text, fine = await _counted(target, among, query)
-        found += [(text, _lanes(mine))] if text and mine else []
-        said += [fine] if fine else []
-    return Looked(found, "; ".join([*(text for text, _ in found), *said]))
+    if pods:
+        yield pods[0], pods[:1]
+    services = [one.target for one in away if one.target.kind is TargetKind.SERVICE]
+    if services and cluster and 0 < len(pods) <= MOST_PODS and not cluster.targets("nodelocal"):
+        yield services[0], pods
 
 
-def _lanes(series: Sequence[Series]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.lane for one in series))
-
-
-async def _asked_nowhere(series: Sequence[Series], transport: str, query: bytes) -> tuple[str, str]:
-    """Who answers there, if anybody does; else that nobody did."""
-    families = {"ipv6" if ":" in one.target.address else "ipv4" for one in series}
+async def _asked_nowhere(series: Sequence[Series], query: bytes) -> tuple[bool, str]:
+    """Whether somebody answers there, by the transport of these, and that in words."""
+    transport, families = series[0].transport, {"ipv6" if ":" in one.target.address else "ipv4" for one in series}
     addresses = [NOWHERE[family] for family in sorted(families)]
     tries = [address for address in addresses for _ in range(TIMES)]
     answers = await asyncio.gather(*(_asked(address, 53, transport, query) for address in tries))
     spoke = [address for address, answered in zip(tries, answers, strict=True) if answered]
     if spoke:
-        return (
-            f"{spoke[0]}, which is nobody's address, answered a query by {transport.upper()}: queries from this pod are"
-            " redirected, and say nothing about cluster DNS"
-        ), ""
-    return "", f"nobody answered at {' and '.join(addresses)} by {transport.upper()}"
+        text = f"{spoke[0]} is nobody's address, and answered by {transport.upper()}: queries from here are redirected"
+        return True, f"{text}, and say nothing about cluster DNS"
+    return False, f"nobody answered at {' and '.join(addresses)} by {transport.upper()}"
 
 
-async def _counted(target: Target, pods: Sequence[Target], query: bytes) -> tuple[str, str]:
-    """That the target answered queries which its pods did not count, if so; else what was counted, or why nothing."""
+async def _counted(target: Target, pods: Sequence[Target], query: bytes) -> tuple[bool, str]:
+    """Whether the target answered queries that its pods did not count, and that in words, or why it is not known."""
     try:
         before = await _count(pods)
         answers = [await _asked(target.address, target.port, "udp", query) for _ in range(TIMES)]
         rose = await _count(pods) - before
     except OSError as problem:
-        return "", f"what pods count of {target.name} was not seen: {problem or type(problem).__name__}"
+        return False, f"what pods count of {target.name} was not seen: {problem or type(problem).__name__}"
     n, whose = sum(answers), "its own counter" if [target] == list(pods) else "its pods' counters"
     if rose < n:
-        return (
-            f"{target.name} answered {n} queries, of which {whose} saw {max(0, rose)}: somebody else answers in its"
-            " place"
-        ), ""
-    return "", f"{target.name} answered {n} of {TIMES}, {whose} saw {rose}"
+        text = f"{target.name} answered {n} queries, of which {whose} saw {max(0, rose)}"
+        return True, f"{text}: somebody on the way answers in its place"
+    return False, f"{target.name} answered {n} of {TIMES}, {whose} saw {rose}"
 
 
 async def _count(pods: Sequence[Target]) -> int:

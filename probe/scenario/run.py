@@ -133,9 +133,8 @@ async def run(
             facts={**plan.facts, **_versions(), **engine.facts(), **facts},
         )
         writer = RunWriter.create(path, head)
-        for text, lanes in looked.found:
-            for lane in lanes:
-                writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
+        for lane, text in looked.found.items():
+            writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
         host = Host(asks=not cluster or "" in cluster.namespaces)
         going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
         signals.meaning = going.interrupt
