@@ -11,6 +11,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     1 questions    questions -> batches of queries; batches of replies -> outcomes
     1 histogram    log-linear latency counts that add
     1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
+    1 resolv       resolv.conf -> whom a resolver asks, for which names and how patiently, and whose file it is
     1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal
     2 transport/   rows out, finished rows back: udp, tcp
     2 recorder/    finished rows -> time-bucketed columns; recorders add
@@ -20,7 +21,8 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     4 timeline     columns + marks -> windows of disruption
     4 doubts       what the prober did wrong itself, and which lanes that could hide
     5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers
-    5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it
+    5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it; paths
+                   that fail -> the likely cause and the next command
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
     6 sweep/       a scenario's matrix -> every cell a run, in one file -> which setting is right

@@ -118,6 +118,11 @@ def _few_samples(run: Run) -> Said:
         yield f"too few rows to say anything (under {FEWEST_ROWS}): {which}", tuple(few)
 
 
+def _intercepted(run: Run) -> Said:
+    for text in dict.fromkeys(interval.text for interval in _stretches(run, "intercepted")):
+        yield text, tuple(i.subject for i in _stretches(run, "intercepted") if i.text == text)
+
+
 def _overrun(run: Run) -> Said:
     for interval in _stretches(run, "overrun"):
         yield f"{interval.text}: this prober's own process stood still for too long", ()
@@ -245,6 +250,7 @@ DOUBTS: dict[str, Kind] = {
     "lab_dropped": Kind("the lab's Service was asked for more than it can carry", False, _lab_dropped),
     "lab_died": Kind("the lab ended by itself", False, _lab_died),
     "few_samples": Kind(f"a lane has under {FEWEST_ROWS} rows", True, _few_samples),
+    "intercepted": Kind("somebody on the way answers in place of those who are asked", True, _intercepted),
     "overrun": Kind("counts were overwritten before they were read", True, _overrun),
     "worker_died": Kind("a worker process died: its rows from then on are undecided", True, _worker_died),
     "throttled": Kind("the cgroup's quota withheld CPU: queries left late, or are `unsent`", False, _throttled),

@@ -166,6 +166,8 @@ Format = Annotated[str, option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)]
 JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
 AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
+CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
+KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
 

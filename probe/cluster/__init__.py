@@ -73,7 +73,7 @@ class Cluster(Protocol):
     namespaces: tuple[str, ...]
 
     async def start(self) -> None:
-        """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""
+        """Connect or build; return once the Service answers. EnvironmentProblem says what is missing; idempotent."""
 
     async def stop(self) -> None:
         """Let go of everything; idempotent."""
@@ -96,29 +96,8 @@ class Cluster(Protocol):
     def check(self, word: str, value: str) -> None:
         """Asked before a run starts: UsageError or EnvironmentProblem if such a step cannot be taken here."""
 
-    async def scale(self, replicas: int) -> None:
-        """Set the number of CoreDNS replicas; returns when asked for, not when done."""
+    async def act(self, word: str, value: str) -> str:
+        """Take a step that changes the cluster, by its word (see probe.scenario.steps); what it was done to.
 
-    async def restart(self) -> None:
-        """Replace all pods by the Deployment's strategy, as `kubectl rollout restart`; returns when asked for."""
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
-        """Delete one pod (the oldest if unnamed) as kubectl does; its name. The Deployment replaces it.
-
-        force: as `kubectl delete pod --force --grace-period=0`: killed at once.
+        It returns when asked for, not when done. UsageError or EnvironmentProblem says why it cannot be taken.
         """
-
-    async def set_image(self, version: str) -> None:
-        """A rolling update to another version of CoreDNS, `1.9.3`."""
-
-    async def patch_corefile(self, patch: str) -> None:
-        """Change one setting of the Corefile, `lameduck 10s`; pods reload it in their own time."""
-
-    async def lose_node(self, node: str = "") -> str:
-        """Cut a node off, the last one if unnamed, as when its machine dies; its name."""
-
-    async def set_upstream(self, mode: str) -> None:
-        """Let the upstream server behave otherwise: `silent`, `slow:2s`, ..."""
-
-    async def restart_nodelocal(self) -> None:
-        """Replace NodeLocal DNSCache on every node, one after the other."""

@@ -35,15 +35,10 @@ _SHORTEST_PERIOD = 0.05
 _STOP_TIMEOUT = 10.0
 
 
-def _checked_replicas(replicas: int) -> int:
-    if 0 <= replicas <= MAX_REPLICAS:
-        return replicas
-    raise UsageError(f"replicas {replicas}: a lab has 0 to {MAX_REPLICAS} pods")
-
-
 def _check(settings: LabSettings) -> None:
     """UsageError for what no lab can be built from."""
-    _checked_replicas(settings.replicas)
+    if not 0 <= settings.replicas <= MAX_REPLICAS:
+        raise UsageError(f"replicas {settings.replicas}: a lab has 0 to {MAX_REPLICAS} pods")
     sessions_of(settings)
     _check_backend(settings)
     for name in (field.name for field in dataclasses.fields(settings)):
@@ -130,6 +125,8 @@ class Lab:
 
     async def start(self) -> None:
         """Build; returns once all replicas are Ready and the Service answers. EnvironmentProblem says why not."""
+        if self._process:
+            return
         self._coredns = choose_coredns(self._settings.coredns)
         self._version = await version_of(self._coredns) if self._coredns else _STAND_IN[self._settings.coredns]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -229,39 +226,10 @@ class Lab:
         elif word == "restart_nodelocal" and not settings.nodelocal:
             raise UsageError("restart_nodelocal: there is none: say lab.nodelocal: true")
 
-    async def scale(self, replicas: int) -> None:
-        """Set the number of replicas: not Ready ones and the newest go first."""
-        await self._act("scale", str(_checked_replicas(replicas)))
-
-    async def restart(self) -> None:
-        """Replace all pods, new ones before old ones as far as max_surge allows."""
-        await self._act("restart")
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
-        """Delete that pod, or the oldest; its name. UsageError names the pods there are."""
-        return await self._act("kill_pod" if force else "delete_pod", pod)
-
-    async def set_image(self, version: str) -> None:
-        """A rolling update to another version of CoreDNS; EnvironmentProblem says how to get it."""
-        await self._act("set_image", f"{version} {choose_coredns(version)}")
-
-    async def patch_corefile(self, patch: str) -> None:
-        """Change the ConfigMap, see zone.Corefile.patched; pods reload it as CoreDNS does."""
-        await self._act("patch_corefile", patch)
-
-    async def lose_node(self, node: str = "") -> str:
-        """Cut a node off, the last one if unnamed; its name."""
-        return await self._act("lose_node", node)
-
-    async def set_upstream(self, mode: str) -> None:
-        """What the upstream server does from now on."""
-        await self._act("set_upstream", mode)
-
-    async def restart_nodelocal(self) -> None:
-        """Replace node-local-dns, node by node."""
-        await self._act("restart_nodelocal")
-
-    async def _act(self, word: str, value: str = "") -> str:
+    async def act(self, word: str, value: str) -> str:
+        """One of the lab's ACTIONS (see probe.cluster.site)."""
+        if word == "set_image":
+            value = f"{value} {choose_coredns(value)}"
         answer = await self._ask(Act(word, value))
         return answer.text if isinstance(answer, Done) else ""
 

@@ -259,10 +259,10 @@ ACTIONS: dict[str, Callable[[Site, str], Awaitable[str]]] = {
     "set_image": Site.set_image,
     "patch_corefile": Site.patch_corefile,
     "lose_node": Site.lose_node,
-    "set_upstream": Site.set_upstream,
+    "upstream": Site.set_upstream,
     "restart_nodelocal": Site.restart_nodelocal,
 }
-"""What can be done to a lab, by the word of the Cluster protocol."""
+"""What can be done to a lab, by the step's word."""
 
 NETWORKS: dict[str, Callable[[LabSettings, str], Network]] = {
     "loopback": lambda settings, _: Loopback(settings),

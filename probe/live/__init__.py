@@ -2,10 +2,11 @@
 
 from rich.console import Console
 
+from probe.live.brief import Brief
 from probe.live.lines import Lines
 from probe.live.table import LiveTable
 
-__all__ = ["Lines", "LiveTable", "fitting_view"]
+__all__ = ["Brief", "Lines", "LiveTable", "fitting_view"]
 
 
 def fitting_view() -> LiveTable | Lines:

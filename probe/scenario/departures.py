@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -15,10 +14,9 @@ from pathlib import Path
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
 from probe.cluster import Cluster, Happened, Shutdown
-from probe.cluster.zone import METRICS_PORT
+from probe.cluster.scrape import requests_of
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
-from probe.linux import in_network
 from probe.model import NS, Target
 from probe.scenario.file import read_scenario_text
 from probe.scenario.plan import Plan
@@ -68,14 +66,13 @@ LEAST_SERVED = 10.0
 
 EVERY = 0.2
 """Seconds between two readings of a pod's counter."""
-_COUNTER = b"coredns_dns_requests_total{"
 MOST_REPEATS = 20
 
 
 def plan_of(shutdown: Shutdown, base: Plan, repeats: int) -> Plan:
     """As many deletions as asked for, each pod watched beyond its end."""
-    delete, watch = Step("delete_pod", text=OLDEST), Step("wait", number=round(_watched(shutdown) * NS))
-    steps = (Step("wait", number=round(QUIET * NS)), delete, *(watch, delete) * (repeats - 1))
+    delete, watch = Step("delete_pod", OLDEST), Step("wait", ns=round(_watched(shutdown) * NS))
+    steps = (Step("wait", ns=round(QUIET * NS)), delete, *(watch, delete) * (repeats - 1))
     lasts = QUIET + _watched(shutdown) * repeats + (STARTS + QUIET) * (repeats - 1)
     rate = min(PER_POD * shutdown.replicas, MOST)
     lanes = tuple(replace(lane, rate=rate) if lane.target == "service" else lane for lane in base.lanes)
@@ -149,31 +146,12 @@ class Careful:
     def check(self, word: str, value: str) -> None:
         self.inner.check(word, value)
 
-    async def scale(self, replicas: int) -> None:
-        await self.inner.scale(replicas)
-
-    async def restart(self) -> None:
-        await self.inner.restart()
-
-    async def set_image(self, version: str) -> None:
-        await self.inner.set_image(version)
-
-    async def patch_corefile(self, patch: str) -> None:
-        await self.inner.patch_corefile(patch)
-
-    async def lose_node(self, node: str = "") -> str:
-        return await self.inner.lose_node(node)
-
-    async def set_upstream(self, mode: str) -> None:
-        await self.inner.set_upstream(mode)
-
-    async def restart_nodelocal(self) -> None:
-        await self.inner.restart_nodelocal()
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
+    async def act(self, word: str, value: str) -> str:
+        if word != "delete_pod":
+            return await self.inner.act(word, value)
         await self._all_is_quiet()
         pods = {target.name: target for target in self.targets("pods")}
-        name = await self.inner.delete_pod(pod, force=force)
+        name = await self.inner.act(word, value)
         self._deleted = time.monotonic()
         if name in pods:
             self._polls.append(asyncio.create_task(self._count(pods[name])))
@@ -198,30 +176,11 @@ class Careful:
         """Read its counter until it is closed. Instants are CLOCK_MONOTONIC."""
         mine = self.readings.setdefault(pod.name, [])
         due = time.monotonic()
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError):
             while True:
-                mine.append((time.monotonic_ns(), await _requests(pod, pod.vantage or self.namespaces[0])))
+                mine.append((time.monotonic_ns(), await requests_of(pod, self.namespaces[0])))
                 due += EVERY
                 await asyncio.sleep(due - time.monotonic())
-
-
-async def _requests(pod: Target, namespace: str) -> int:
-    """How many queries a pod has had so far, by its own count; OSError once it does not say."""
-    with in_network(namespace) if namespace else contextlib.nullcontext():
-        sock = socket.socket(socket.AF_INET6 if ":" in pod.address else socket.AF_INET, socket.SOCK_STREAM)
-    with sock:
-        sock.setblocking(False)
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(1):
-            await loop.sock_connect(sock, (pod.address, METRICS_PORT))
-            request = f"GET /metrics HTTP/1.0\r\nHost: {pod.address}\r\nConnection: close\r\n\r\n"
-            await loop.sock_sendall(sock, request.encode())
-            page = bytearray()
-            while part := await loop.sock_recv(sock, 65536):
-                page += part
-    if b"\r\n\r\n" not in page:
-        raise OSError("no answer")
-    return sum(int(float(line.split()[-1])) for line in page.splitlines() if line.startswith(_COUNTER))
 
 
 async def measure(

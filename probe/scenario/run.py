@@ -15,6 +15,7 @@ from typing import Protocol
 from probe import __version__
 from probe.cluster import Cluster, Happened, Stretch
 from probe.cluster.clock import PodClock
+from probe.cluster.zone import DOMAIN
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
@@ -23,9 +24,11 @@ from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.preflight import look
+from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
-from probe.scenario.steps import STEPS
+from probe.scenario.steps import STEPS, take
 
 POLL_S = 0.1
 LATE_NS = NS // 5
@@ -108,6 +111,9 @@ async def run(
             await clock.start(cluster.namespaces[0])
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         check_ceiling(series, ceiling)
+        facts = cluster.facts() if cluster else {}
+        looked = await look(series, cluster, facts.get("zone") or DOMAIN)
+        facts |= {"interception": looked.said} if looked.said else {}
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
@@ -124,9 +130,11 @@ async def run(
             command=command,
             scenario=plan.scenario,
             objectives=plan.objectives,
-            facts={**plan.facts, **_versions(), **engine.facts(), **(cluster.facts() if cluster else {})},
+            facts={**plan.facts, **_versions(), **engine.facts(), **facts},
         )
         writer = RunWriter.create(path, head)
+        for lane, text in looked.found.items():
+            writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
         host = Host(asks=not cluster or "" in cluster.namespaces)
         going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
         signals.meaning = going.interrupt
@@ -171,6 +179,7 @@ class _Going:
     host: Host
     ceiling: Fraction | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
+    recent: Recent = field(default_factory=lambda: Recent(BASELINE))
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
@@ -275,6 +284,7 @@ class _Going:
             self.writer.flush(flush, now_ns)
         except RunFileProblem as problem:
             self.view.noted(str(problem))
+        self.recent.add(flush, self.series, max(0, now_ns))
         self.view.flushed(flush, now_ns)
 
     def _finish(self) -> None:
@@ -296,16 +306,16 @@ class _Going:
     async def _take_steps(self) -> None:
         due_ns = 0
         for step in self.plan.steps:
-            due_ns += step.number if step.word == "wait" else 0
+            due_ns += step.ns if step.word == "wait" else 0
             await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
             if self.stopped_ns is not None:
                 return
             if step.word == "wait":
                 continue
             at_ns = max(due_ns, self.engine.now_ns())
-            act = STEPS[step.word].act
             try:
-                text = await act(step, self.cluster) if act and self.cluster else step.text
+                acts = self.cluster if STEPS[step.word].changes else None
+                text = await take(step, acts) if acts else step.text
             except DnsprobeError as problem:
                 self.failed = True
                 self._stop(f"its step `{step}`: {problem}")
@@ -379,6 +389,7 @@ class _Going:
         self._life(pod, self.lives.pop(pod), to_ns)
 
     def _life(self, pod: str, from_ns: int, to_ns: int) -> None:
+        self.recent.life(pod, from_ns, to_ns)
         self.writer.interval(Interval(from_ns, max(from_ns, to_ns), "life", f"{pod} counts", "cluster", pod))
 
     def _mark(self, mark: Mark) -> None:

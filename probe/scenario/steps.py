@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 
@@ -19,11 +19,11 @@ OLDEST, NEWEST = "oldest", "newest"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a scenario: the word in the file and its value, a number (ns, replicas) or a text."""
+    """One step of a scenario: the word in the file and its value; `ns` is how long a wait is."""
 
     word: str
-    number: int = 0
     text: str = ""
+    ns: int = 0
 
     def __str__(self) -> str:
         return STEPS[self.word].say(self)
@@ -37,12 +37,11 @@ class Kind:
     undo: str
     read: Callable[[str], Step]
     say: Callable[[Step], str]
-    act: Callable[[Step, Cluster], Awaitable[str]] | None = None
 
     @property
     def changes(self) -> bool:
         """Whether the step changes the cluster, and so needs one."""
-        return self.act is not None
+        return bool(self.undo)
 
 
 def read_step(word: str, value: str) -> Step:
@@ -55,7 +54,7 @@ def read_step(word: str, value: str) -> Step:
 
 def waited_ns(steps: tuple[Step, ...]) -> int:
     """How long after the start the last step is taken."""
-    return sum(step.number for step in steps if step.word == "wait")
+    return sum(step.ns for step in steps if step.word == "wait")
 
 
 def changes_of(steps: tuple[Step, ...]) -> list[str]:
@@ -68,14 +67,13 @@ def undo_of(steps: tuple[Step, ...]) -> list[str]:
     return list(dict.fromkeys(STEPS[s.word].undo for s in steps if STEPS[s.word].changes))
 
 
-async def _scale(step: Step, cluster: Cluster) -> str:
-    await cluster.scale(step.number)
-    return f"scale to {step.number}"
-
-
-async def _restart(_: Step, cluster: Cluster) -> str:
-    await cluster.restart()
-    return "restart all pods"
+async def take(step: Step, cluster: Cluster) -> str:
+    """Take a step that changes the cluster; what the timeline says of it."""
+    value = step.text
+    if value in (OLDEST, NEWEST):
+        ready = [pod.name for pod in cluster.targets("pods")]
+        value = next(iter(ready[:1] if value == OLDEST else ready[-1:]), "")
+    return str(replace(step, text=await cluster.act(step.word, value)))
 
 
 def _matching(word: str, pattern: str, hint: str) -> Callable[[str], Step]:
@@ -84,19 +82,9 @@ def _matching(word: str, pattern: str, hint: str) -> Callable[[str], Step]:
     def read(value: str) -> Step:
         if not re.fullmatch(pattern, value):
             raise UsageError(f"{value[:40]!r}: {hint}")
-        return Step(word, text=value)
+        return Step(word, value)
 
     return read
-
-
-def _as_said(act: Callable[[Cluster, str], Awaitable[None]]) -> Callable[[Step, Cluster], Awaitable[str]]:
-    """What a step does that hands its text on; the timeline says it as the step does."""
-
-    async def done(step: Step, cluster: Cluster) -> str:
-        await act(cluster, step.text)
-        return str(step)
-
-    return done
 
 
 def _alone(word: str, why: str) -> Callable[[str], Step]:
@@ -110,33 +98,10 @@ def _alone(word: str, why: str) -> Callable[[str], Step]:
     return read
 
 
-def _pod(step: Step, cluster: Cluster) -> str:
-    """The pod that is meant; '' if none is Ready."""
-    ready = [pod.name for pod in cluster.targets("pods")]
-    return ({OLDEST: ready[:1], NEWEST: ready[-1:]}.get(step.text, [step.text]) or [""])[0]
-
-
-async def _delete_pod(step: Step, cluster: Cluster) -> str:
-    return f"delete pod {await cluster.delete_pod(_pod(step, cluster))}"
-
-
-async def _kill_pod(step: Step, cluster: Cluster) -> str:
-    return f"kill pod {await cluster.delete_pod(_pod(step, cluster), force=True)}"
-
-
-async def _lose_node(step: Step, cluster: Cluster) -> str:
-    return f"lose node {await cluster.lose_node(step.text)}"
-
-
-async def _restart_nodelocal(_: Step, cluster: Cluster) -> str:
-    await cluster.restart_nodelocal()
-    return "restart node-local-dns"
-
-
 def _read_pod(word: str, value: str) -> Step:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value or OLDEST):
         raise UsageError(f"{value[:40]!r}: say oldest, newest, or a pod's name")
-    return Step(word, text=value or OLDEST)
+    return Step(word, value or OLDEST)
 
 
 def _said_pod(step: Step) -> str:
@@ -146,50 +111,45 @@ def _said_pod(step: Step) -> str:
 def _read_mark(value: str) -> Step:
     if not 0 < len(value) <= 200:
         raise UsageError(f"{value[:40]!r}: a mark is a text of 1 to 200 characters")
-    return Step("mark", text=value)
+    return Step("mark", value)
 
 
 STEPS: dict[str, Kind] = {
     "wait": Kind(
         help="let time pass",
         undo="",
-        read=lambda value: Step("wait", number=duration_ns(value, NS // 1000)),
-        say=lambda step: f"wait {seconds_text(step.number)}",
+        read=lambda value: Step("wait", ns=duration_ns(value, NS // 1000)),
+        say=lambda step: f"wait {seconds_text(step.ns)}",
     ),
     "scale": Kind(
         help="set the number of CoreDNS replicas",
         undo="scale back to the former number",
-        read=lambda value: Step("scale", number=whole(value, 0, 100, "the number of replicas")),
-        say=lambda step: f"scale to {step.number}",
-        act=_scale,
+        read=lambda value: Step("scale", str(whole(value, 0, 100, "the number of replicas"))),
+        say=lambda step: f"scale to {step.text}",
     ),
     "restart": Kind(
         help="replace all pods, as `kubectl rollout restart` does: by `max_unavailable`, `max_surge` and readiness",
         undo="none needed: the new pods are as the old ones were",
         read=_alone("restart", "all pods are replaced, by the Deployment's strategy"),
         say=lambda _: "restart all pods",
-        act=_restart,
     ),
     "delete_pod": Kind(
         help="delete a pod: `oldest` (the default), `newest`, or a name",
         undo="none needed: the Deployment replaces the pod",
         read=partial(_read_pod, "delete_pod"),
         say=lambda step: f"delete {_said_pod(step)}",
-        act=_delete_pod,
     ),
     "kill_pod": Kind(
         help="delete a pod as `--force --grace-period=0` does: killed at once, no lameduck",
         undo="none needed: the Deployment replaces the pod",
         read=partial(_read_pod, "kill_pod"),
         say=lambda step: f"kill {_said_pod(step)}",
-        act=_kill_pod,
     ),
     "set_image": Kind(
         help="a rolling update to another version of CoreDNS: `1.9.3`",
         undo="set the former image",
         read=_matching("set_image", r"([0-9]{1,3}\.){2}[0-9]{1,3}", "say a version of CoreDNS, such as 1.9.3"),
         say=lambda step: f"set image CoreDNS {step.text}",
-        act=_as_said(lambda cluster, version: cluster.set_image(version)),
     ),
     "patch_corefile": Kind(
         help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`; pods reload it in their own time",
@@ -200,7 +160,6 @@ STEPS: dict[str, Kind] = {
             "say a setting and its value, such as `lameduck 10s`",
         ),
         say=lambda step: f"patch Corefile: {step.text}",
-        act=_as_said(lambda cluster, patch: cluster.patch_corefile(patch)),
     ),
     "lose_node": Kind(
         help="cut a node off, the last one or by its name, as when its machine dies (lab)",
@@ -208,8 +167,7 @@ STEPS: dict[str, Kind] = {
         read=_matching(
             "lose_node", r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?", "say a node's name, or nothing for the last one"
         ),
-        say=lambda step: f"lose {step.text or 'the last node'}",
-        act=_lose_node,
+        say=lambda step: f"lose node {step.text}" if step.text else "lose the last node",
     ),
     "upstream": Kind(
         help="let the upstream server behave otherwise: `answering`, `slow:2s`, `silent`, `refusing`, ... (lab)",
@@ -220,14 +178,12 @@ STEPS: dict[str, Kind] = {
             "say what the upstream is to do, such as silent or slow:2s",
         ),
         say=lambda step: f"upstream: {step.text}",
-        act=_as_said(lambda cluster, mode: cluster.set_upstream(mode)),
     ),
     "restart_nodelocal": Kind(
         help="replace NodeLocal DNSCache on every node, one after the other",
         undo="none needed: the new pods are as the old ones were",
         read=_alone("restart_nodelocal", "all of the DaemonSet's pods are replaced"),
         say=lambda _: "restart node-local-dns",
-        act=_restart_nodelocal,
     ),
     "mark": Kind(
         help="write a text on the timeline",

@@ -60,6 +60,8 @@ class Kube:
 
         Whether the Service answers is for the run to find out.
         """
+        if self._api:
+            return
         self._api = api = connect(self._context)
         try:
             version = await api.version()
@@ -145,29 +147,9 @@ class Kube:
         """UsageError for every step that changes something."""
         _refuse(f"{word} {value}".strip())
 
-    async def scale(self, replicas: int) -> None:
-        _refuse(f"scale {replicas}")
-
-    async def restart(self) -> None:
-        _refuse("restart")
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
-        _refuse(f"{'kill_pod' if force else 'delete_pod'} {pod}".strip())
-
-    async def set_image(self, version: str) -> None:
-        _refuse(f"set_image {version}")
-
-    async def patch_corefile(self, patch: str) -> None:
-        _refuse(f"patch_corefile {patch}")
-
-    async def lose_node(self, node: str = "") -> str:
-        _refuse(f"lose_node {node}".strip())
-
-    async def set_upstream(self, mode: str) -> None:
-        _refuse(f"upstream {mode}")
-
-    async def restart_nodelocal(self) -> None:
-        _refuse("restart_nodelocal")
+    async def act(self, word: str, value: str) -> str:
+        """UsageError, always."""
+        _refuse(f"{word} {value}".strip())
 
 
 def _refuse(what: str) -> NoReturn:

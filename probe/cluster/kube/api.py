@@ -25,6 +25,10 @@ class NotSeen(EnvironmentProblem):
     """Objects of one type cannot be read: no right to, no such type, or not understood. Others may be."""
 
 
+class Denied(EnvironmentProblem):
+    """It answers, and does not accept who we are, or what we ask for."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """Which objects: of one type of lightkube's, in a namespace ('' for types without), by labels, by name."""
@@ -112,12 +116,14 @@ class Api:
     def _refused(self, problem: httpx2.HTTPStatusError, verb: str, what: Selection | None) -> EnvironmentProblem:
         code = problem.status.code if isinstance(problem, ApiError) else problem.response.status_code
         if code == 401:
-            return EnvironmentProblem(
+            return Denied(
                 f"{self.server} does not accept who we are (401): the token or client certificate of {self.source} is"
                 " wrong or has expired: log in again"
             )
         if code == 403 and what:
             return NotSeen(f"{what}: no right to {verb} them (403): add to {what.rule}")
+        if code == 403:
+            return Denied(f"{self.server}: no right to {verb} version (403)")
         if code == 404:
             return NotSeen(f"{what or 'version'}: {self.server} has no such thing (404)")
         return EnvironmentProblem(f"{self.server} refuses to {verb} {what or 'version'}: {code}: {problem}")
@@ -146,6 +152,8 @@ def connect(context: str = "") -> Api:
         return Api(config, "this pod's service account")
     files = named or [Path(DEFAULT_KUBECONFIG).expanduser()]
     there = [path for path in files if path.is_file()]
+    if not there and "KUBERNETES_SERVICE_HOST" in os.environ and not named:
+        raise EnvironmentProblem("this pod has no service account's token: the API cannot be asked from here")
     if not there:
         raise EnvironmentProblem(
             f"no cluster is known: {', '.join(map(str, files))}: no such file, and this is no pod of a cluster: set"

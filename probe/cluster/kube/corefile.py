@@ -24,12 +24,14 @@ class Read:
     """What a Corefile says. lameduck: the longest of its server blocks, seconds; plugins: all that are named in any.
 
     forwards: what names outside the cluster are forwarded to, as it is written. imports: files that were not read.
+    domain: the cluster's, `cluster.local`: the first zone of its kubernetes plugin that is no reverse one.
     """
 
     lameduck: float = 0.0
     plugins: frozenset[str] = frozenset()
     forwards: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    domain: str = ""
 
     @property
     def upstreams(self) -> list[tuple[str, int]]:
@@ -73,7 +75,7 @@ def _lines(text: str) -> Iterator[list[str]]:
 def read_corefile(text: str) -> Read:
     """Server blocks and their plugins, one per line, each with a block of its own or none."""
     depth, zones, plugin, lameduck = 0, [], "", 0.0
-    longest, plugins, forwards, imports = 0.0, set(), [], []
+    longest, domain, plugins, forwards, imports = 0.0, "", set(), [], []
     for tokens in _lines(text):
         if tokens[0] == "}":
             depth -= 1
@@ -88,10 +90,22 @@ def read_corefile(text: str) -> Read:
             plugins.add(plugin)
             if plugin == "forward" and tokens[1:2] == ["."] and any(_is_root(zone) for zone in zones):
                 forwards += [word for word in tokens[2:] if word != _OPEN]
+            if plugin == "kubernetes":
+                domain = domain or next((zone for zone in map(_zone, tokens[1:] or zones) if _is_domain(zone)), "")
         elif plugin == "health" and tokens[0] == "lameduck" and len(tokens) > 1:
             lameduck = seconds_of(tokens[1])  # of several in a server block the last one counts
         depth += tokens[-1] == _OPEN
-    return Read(max(longest, lameduck), frozenset(plugins), tuple(forwards), tuple(imports))
+    return Read(max(longest, lameduck), frozenset(plugins), tuple(forwards), tuple(imports), domain)
+
+
+def _zone(text: str) -> str:
+    """`dns://cluster.local.:53` -> `cluster.local`."""
+    return re.sub(r"^dns://|:[0-9]+$", "", text).rstrip(".")
+
+
+def _is_domain(zone: str) -> bool:
+    """Not the root, nor a reverse zone, by name or as CIDR."""
+    return bool(zone) and zone != _OPEN and not zone.endswith(".arpa") and "/" not in zone
 
 
 def _is_root(zone: str) -> bool:

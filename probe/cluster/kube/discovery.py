@@ -23,6 +23,7 @@ from probe.cluster.kube.watching import Watching
 from probe.cluster.kube.workloads import Workload
 from probe.errors import EnvironmentProblem
 from probe.model import Target, TargetKind
+from probe.resolv import is_pod, own_resolv_conf, upstreams_of
 
 _SYSTEM = "kube-system"
 _LABEL = "k8s-app"
@@ -123,12 +124,31 @@ class Found:
         return workloads.nodelocal_targets(caches, objects.cluster_ips(self.service))
 
     def upstream(self) -> list[Target]:
-        """Where the Corefile forwards to, if it says so by address."""
+        """Where the Corefile forwards to: by address, or where it says /etc/resolv.conf by our own, if that serves."""
         found = self.corefile.upstreams
+        if self.corefile.asks_resolv_conf:
+            found += [(address, 53) for address in self._own_upstreams() if (address, 53) not in found]
         return [
             Target(f"upstream-{n}" if len(found) > 1 else "upstream", TargetKind.UPSTREAM, address, port)
             for n, (address, port) in enumerate(found, 1)
         ]
+
+    def _own_upstreams(self) -> list[str]:
+        """Nameservers of our own resolv.conf, if we are a pod and it is its node's."""
+        ours = [target.address for target in self.nodelocal()] + objects.cluster_ips(self.service)
+        return upstreams_of(own_resolv_conf(), ours) if is_pod() else []
+
+    def _said_upstream(self) -> str:
+        """As the Corefile has it, and whose resolv.conf is taken for the pods'."""
+        said = " ".join(self.corefile.forwards)
+        if not self.corefile.asks_resolv_conf:
+            return said
+        said += " of the pods: their nodes'"
+        if own := self._own_upstreams():
+            return f"{said}; {', '.join(own)} by this pod's own, which is its node's (dnsPolicy Default)"
+        if is_pod():
+            return f"{said}; this pod's own asks cluster DNS itself: with dnsPolicy Default it would say whom"
+        return f"{said}, which this machine does not know"
 
     def facts(self) -> dict[str, str]:
         """As a report shows them."""
@@ -143,7 +163,8 @@ class Found:
             "nodes": self._said_nodes(),
             "kube-proxy": ", ".join(filter(None, (self.proxy_mode, *self._images(_PROXY)))),
             "nodelocal": ", ".join((*(t.address for t in self.nodelocal()), *self._images(_NODELOCAL))),
-            "upstream": " ".join(self.corefile.forwards),
+            "zone": self.corefile.domain,
+            "upstream": self._said_upstream(),
         }
         if self.workload:
             asks = f"{shutdown.readiness}, {shutdown.readiness_period:g} s x {shutdown.readiness_failures}"
@@ -157,8 +178,6 @@ class Found:
             named = [f"{'' if name in read.plugins else 'no '}{name}" for name in ("ready", "nsid", "reload")]
             more = [f"imports {', '.join(read.imports)}, which is not read"] if read.imports else []
             said["corefile"] = ", ".join([f"lameduck {read.lameduck:g} s", *named, *more])
-        if self.corefile.asks_resolv_conf:
-            said["upstream"] += " of the pods: their nodes'"
         said |= {"not seen": "; ".join(self.not_seen)}
         return {name: text for name, text in said.items() if text}
 
