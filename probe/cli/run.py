@@ -207,7 +207,7 @@ def _show(plan: Plan) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken."""
     series = expected_series(plan)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
-    how_many, lasts = planned_text(series), seconds_text(plan.duration_ns)
+    how_many, lasts = planned_text(series), f"{plan.most}{seconds_text(plan.duration_ns)}"
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("lane", "targets", "ports", "types"):

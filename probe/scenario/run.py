@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -21,14 +22,17 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.awaiting import Look, look
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
-from probe.scenario.steps import STEPS, take
+from probe.scenario.steps import STEPS, awaits, take
 
 POLL_S = 0.1
+LAST_NS = NS // 2
+"""From the decision to end until no row is due any more: longer than the engine's notice."""
 LATE_NS = NS // 5
 """A step that is taken so much later than it was due says so."""
 
@@ -50,6 +54,9 @@ class View(Protocol):
 
     def marked(self, mark: Mark) -> None:
         """Something happened."""
+
+    def waits(self, text: str) -> None:
+        """What its steps wait for now."""
 
     def noted(self, text: str) -> None:
         """A sentence for the person: what is being started, what went wrong, what is waited for."""
@@ -181,6 +188,12 @@ class _Going:
     interrupted: bool = False
     failed: bool = False
     stopped_ns: int | None = None
+    end_ns: int = field(init=False)
+    ended: bool = False
+    awaited: Look = field(default_factory=lambda: Look(""))
+
+    def __post_init__(self) -> None:
+        self.end_ns = self.plan.duration_ns
 
     def add(self, series: list[Series]) -> None:
         """Take note of series that the engine has."""
@@ -227,6 +240,17 @@ class _Going:
         self.cut = f"ended after {self.stopped_ns / NS:.1f} s by {why}"
         self.view.noted(f"{self.cut}; waiting for the last answers")
 
+    def _end(self, why: str, source: str) -> None:
+        """A run that has seen what it is for: what would be due from here on is not planned, so nothing is cut."""
+        now_ns = max(0, self.engine.now_ns())
+        if self.ended or self.stopped_ns is not None or now_ns + LAST_NS >= self.end_ns:
+            return
+        self.ended, self.end_ns = True, now_ns + LAST_NS
+        for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
+            self.writer.end_series(series.index, series.stop_ns)
+        self._mark(Mark(now_ns, "ended", why, source))
+        self.view.noted(f"{why}: the run ends")
+
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
         """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
         next_flush_ns = NS
@@ -237,7 +261,7 @@ class _Going:
                 self._stop("an error of dnsprobe's own")
             self._tell_of_deaths()
             now_ns = self.engine.now_ns()
-            if now_ns > (self.plan.duration_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
+            if now_ns > (self.end_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
                 self.cut = self.cut or "the worker did not finish in time"
                 return
             if now_ns >= next_flush_ns:
@@ -262,7 +286,7 @@ class _Going:
 
     def _is_over(self) -> bool:
         """A schedule may be empty long before the run is: its last query was due, its pods are gone."""
-        return self.engine.finished and (self.stopped_ns is not None or self.engine.now_ns() >= self.plan.duration_ns)
+        return self.engine.finished and (self.stopped_ns is not None or self.engine.now_ns() >= self.end_ns)
 
     def _flush(self) -> None:
         flush, now_ns = self.engine.flush(), self.engine.now_ns()
@@ -282,7 +306,8 @@ class _Going:
 
     def _finish(self) -> None:
         now_ns = self.engine.now_ns() if self.stopped_ns is None else self.stopped_ns
-        end_ns = min(now_ns, self.plan.duration_ns)
+        end_ns = min(now_ns, self.end_ns)
+        self._tell_what_did_not_come(end_ns)
         for pod in list(self.lives):
             self._life_ends(pod, end_ns)
         self._flush()
@@ -296,14 +321,36 @@ class _Going:
         except RunFileProblem as problem:
             self.view.noted(f"{problem}; the run file lacks what came last")
 
+    def _tell_what_did_not_come(self, end_ns: int) -> None:
+        """Time is up, or somebody ended the run: that much of what the steps wait for was not seen."""
+        missed = self.awaited.under_way if self.ended else self.awaited.text
+        if missed and self.stopped_ns is None:
+            text = f"what the steps wait for had not come when the run ended: {missed}"
+            self._mark(Mark(end_ns, "unfinished", text, "scenario"))
+
+    async def _wait_for_rollout(self, cluster: Cluster, quiet_ns: int) -> str:
+        """How it ended, once all is quiet; `awaited` is what there is to say of it meanwhile."""
+        while not (seen := look(cluster.rollouts(), time.monotonic_ns(), quiet_ns)).over:
+            self.awaited = seen
+            self.view.waits(seen.text)
+            await asyncio.sleep(POLL_S)
+        self.awaited = Look("")
+        self.view.waits("")
+        return seen.text
+
     async def _take_steps(self) -> None:
-        due_ns = 0
+        due_ns, came = 0, ""
         for step in self.plan.steps:
             due_ns += step.ns if step.word == "wait" else 0
             await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
-            if self.stopped_ns is not None:
+            if self.stopped_ns is not None or self.ended:
                 return
             if step.word == "wait":
+                continue
+            if step.word == "wait_for" and self.cluster:
+                came = await self._wait_for_rollout(self.cluster, step.ns)
+                self._mark(Mark(max(0, self.engine.now_ns()), "waited", came, "scenario"))
+                due_ns = max(due_ns, self.engine.now_ns())
                 continue
             at_ns = max(due_ns, self.engine.now_ns())
             try:
@@ -316,6 +363,8 @@ class _Going:
             late_ns = at_ns - due_ns
             late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
             self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
+        if awaits(self.plan.steps):
+            self._end(came, "scenario")
 
     async def _tell_time(self) -> None:
         async for edge in self.clock.edges():
@@ -336,7 +385,7 @@ class _Going:
             self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
         if isinstance(happened, Stretch):
             from_ns = max(0, happened.since - self.engine.t0_ns)
-            to_ns = at_ns if happened.at > happened.since else self.plan.duration_ns
+            to_ns = at_ns if happened.at > happened.since else self.end_ns
             if to_ns > from_ns:
                 what = (happened.kind, happened.text, happened.source, happened.subject)
                 self.writer.interval(Interval(from_ns, to_ns, *what))
@@ -356,7 +405,7 @@ class _Going:
                 self.writer.end_series(ended.index, ended.stop_ns)
 
     def _ask_too(self, pod: Target) -> None:
-        if self.stopped_ns is not None:
+        if self.stopped_ns is not None or self.ended:
             return
         series: list[Series] = []
         for lane in self.plan.lanes:
