@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -25,6 +25,7 @@ from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.awaiting import Look, look
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.ready import ReadyFile
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
@@ -65,6 +66,25 @@ class View(Protocol):
         """The last frame; called once, whatever happened."""
 
 
+class Siblings(Protocol):
+    """The pods of the Job that this one is of, and whoever tells all of them to stop."""
+
+    def facts(self) -> dict[str, str]:
+        """What is known of the start that was agreed on."""
+
+    async def start(self, index: int, of: int, say: Callable[[str], None]) -> int:
+        """The instant, in ns since 1970, that all agree on once all are ready; EnvironmentProblem says who is not."""
+
+    async def told_to_stop(self, say: Callable[[str], None]) -> str:
+        """Returns once somebody has said so: how."""
+
+    async def stops(self, say: Callable[[str], None]) -> None:
+        """This one has heard it."""
+
+    async def close(self) -> None:
+        """No more is asked of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a run ended; `cut` is '' if it ran to its end. The file is there in any case.
@@ -90,12 +110,16 @@ async def run(
     idle: bool = True,
     at_unix_ns: int | None = None,
     ceiling: Fraction | None = None,
+    job: Siblings | None = None,
+    together: bool = False,
+    ready: ReadyFile | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
     start another run. at_unix_ns: when t0 is to be (default at once). ceiling: queries a second in all towards what the
-    cluster says is there, None for no limit.
+    cluster says is there, None for no limit. job: whose pod this is; it ends the run in order when it is told to stop.
+    together: t0 is what the job's pods agree on. ready: written once the baseline was clean.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -108,6 +132,10 @@ async def run(
         signals = Signals(cancelling())
         stack.callback(signals.close)
         clock = PodClock()
+        if job:
+            stack.push_async_callback(job.close)
+        if ready:
+            stack.callback(ready.close)
         if cluster:
             view.noted("starting the cluster")
             stack.push_async_callback(cluster.stop)
@@ -118,6 +146,8 @@ async def run(
         check_ceiling(series, ceiling)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
+        if job and together:
+            at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
         # Children inherit the priority: lab, worker and clock are running already.
@@ -132,11 +162,17 @@ async def run(
             command=command,
             scenario=plan.scenario,
             objectives=plan.objectives,
-            facts={**plan.facts, **_versions(), **engine.facts(), **(cluster.facts() if cluster else {})},
+            facts={
+                **plan.facts,
+                **_versions(),
+                **engine.facts(),
+                **(cluster.facts() if cluster else {}),
+                **(job.facts() if job else {}),
+            },
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
+        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling, job, ready)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
@@ -178,6 +214,8 @@ class _Going:
     clock: PodClock
     host: Host
     ceiling: Fraction | None = None
+    job: Siblings | None = None
+    ready: ReadyFile | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
     recent: Recent = field(default_factory=lambda: Recent(BASELINE))
     series: list[Series] = field(default_factory=list)
@@ -208,6 +246,8 @@ class _Going:
         if self.cluster:
             beside.append(asyncio.create_task(self._watch(self.cluster)))
             beside.append(asyncio.create_task(self._tell_time()))
+        if self.job:
+            beside.append(asyncio.create_task(self._hear(self.job)))
         try:
             await self._flush_until_done(beside)
         finally:
@@ -302,6 +342,8 @@ class _Going:
         except RunFileProblem as problem:
             self.view.noted(str(problem))
         self.recent.add(flush, self.series, max(0, now_ns))
+        if self.ready:
+            self.ready.look(self.recent, now_ns, self.view.noted)
         self.view.flushed(flush, now_ns)
 
     def _finish(self) -> None:
@@ -365,6 +407,11 @@ class _Going:
             self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
         if awaits(self.plan.steps):
             self._end(came, "scenario")
+
+    async def _hear(self, job: Siblings) -> None:
+        """Whoever says that the run is to stop has seen what they wanted: its verdict is about what was seen."""
+        self._end(await job.told_to_stop(self.view.noted), "dnsprobe stop")
+        await job.stops(self.view.noted)
 
     async def _tell_time(self) -> None:
         async for edge in self.clock.edges():
