@@ -61,6 +61,12 @@ def _cut(run: Run) -> Said:
         yield f"{run.cut}{left}: what came after was not seen", ()
 
 
+def _unfinished(run: Run) -> Said:
+    for mark in run.marks:
+        if mark.kind == "unfinished":
+            yield f"{mark.text}: what came after was not seen", ()
+
+
 def _shard_missing(run: Run) -> Said:
     for interval in _stretches(run, "shard_missing"):
         yield interval.text, ()
@@ -243,6 +249,7 @@ def _lanes(run: Run, series: Iterable[int]) -> Lanes:
 
 DOUBTS: dict[str, Kind] = {
     "cut": Kind("the run ended early: what came after was not seen", True, _cut),
+    "unfinished": Kind("what the steps wait for had not come when the run ended", True, _unfinished),
     "shard_missing": Kind("a merged run lacks a shard: its rows are undecided", True, _shard_missing),
     "undecided": Kind("rows never got an outcome", True, _undecided),
     "unsent": Kind("rows were due and never sent, with their cause", True, _unsent),

@@ -11,12 +11,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from probe.advice import PLATFORMS
+from probe.cluster.kube.board import HOME
 from probe.errors import UsageError
 from probe.report import REPORTS
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
 from probe.scenario.load import WINDOW
 from probe.scenario.plan import CEILING
+from probe.scenario.recent import BASELINE
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
 
 T = TypeVar("T")
@@ -65,7 +67,14 @@ SHARD_HELP = (
     "Ask this slice of the rows alone, counted from 0: 0/4 to 3/4 on four machines"
     f" (default {JOB_INDEX}/{JOB_COMPLETIONS} where both are set); put together by `dnsprobe merge`."
 )
-START_HELP = "When the first query is due: 2026-11-21T04:30:00Z, +30s, or unix seconds (default at once)."
+START_HELP = (
+    "When the first query is due: 2026-11-21T04:30:00Z, +30s, unix seconds, or job: once all pods of this Indexed Job"
+    " are ready (default at once)."
+)
+READY_HELP = f"A file that is there once the last {BASELINE:g} s of all lanes were clean: for a readiness probe."
+JOB_HELP = "job/NAME: the Job whose runs are to end, with their reports."
+HOME_HELP = f"Its namespace (default {HOME})."
+STOP_HELP = "How long its pods have to say that they heard it (default 30s)."
 PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
@@ -156,6 +165,10 @@ Objectives = Annotated[Texts, option(RATES, "", "--objective", "WHAT", OBJECTIVE
 Workers = Annotated[str, option(MANY, "-T", "--workers", "N", WORKERS_HELP)]
 Shard = Annotated[str, option(MANY, "", "--shard", "I/N", SHARD_HELP)]
 StartAt = Annotated[str, option(MANY, "", "--start-at", "TIME", START_HELP)]
+ReadyPath = Annotated[str, option(RESULT, "", "--ready-file", "PATH", READY_HELP)]
+JobName = Annotated[str, typer.Argument(metavar="job/NAME", help=JOB_HELP, show_default=False)]
+Namespace = Annotated[str, option(MANY, "-n", "--namespace", "NAME", HOME_HELP)]
+StopWait = Annotated[str, option(MANY, "", "--wait", "TIME", STOP_HELP)]
 
 DryRun = Annotated[bool, flag(RESULT, "", "--dry-run", DRY_RUN_HELP)]
 RunFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", OUT_HELP)]

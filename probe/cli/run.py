@@ -21,6 +21,8 @@ from probe.cli.output import check_format, check_json, complain, drawn, print_re
 from probe.cli.sweep import Asked, sweep
 from probe.cluster import Cluster
 from probe.cluster.kube import Kube, named_service
+from probe.cluster.kube.api import connect
+from probe.cluster.kube.membership import JOB, NAMESPACE, Membership
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, UsageError
@@ -42,9 +44,10 @@ from probe.scenario.plan import (
     planned_text,
 )
 from probe.scenario.quantity import seconds_text
+from probe.scenario.ready import ReadyFile
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
-from probe.scenario.start import shard_of, start_of, workers_of
+from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, shard_of, start_of, workers_of
 from probe.scenario.steps import undo_of
 from probe.verdict import fail_condition
 
@@ -96,6 +99,7 @@ def run(
     workers: options.Workers = "1",
     shard: options.Shard = "",
     start_at: options.StartAt = "",
+    ready_file: options.ReadyPath = "",
     out: options.RunFile = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
@@ -118,8 +122,9 @@ def run(
         jobs=jobs and options.typed("--jobs", jobs, jobs_of),
     )
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
-        if shard or start_at:
-            raise UsageError(f"{'--shard' if shard else '--start-at'}: not with a matrix, which is many runs")
+        of_one_run = {"--shard": shard, "--start-at": start_at, "--ready-file": ready_file}
+        if typed := [word for word, value in of_one_run.items() if value]:
+            raise UsageError(f"{typed[0]}: not with a matrix, which is many runs")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
         how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
@@ -131,8 +136,13 @@ def run(
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     check_ceiling(expected_series(plan), ceiling)
     plan = _in_shard(shard, plan)
+    together = start_at == TOGETHER
+    if together and plan.share.of < 2:
+        raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
     at_unix_ns = (
-        options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
+        options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns()))
+        if start_at and not together
+        else None
     )
     check_load(plan, processes)
     cluster = _cluster(plan, lab, options.given(context=context, service=service))
@@ -146,11 +156,18 @@ def run(
     check_path(path)
     check_json(json_file, path)
     engine = Engine(EngineOptions(workers=processes))
+    ready = ReadyFile(Path(ready_file)) if ready_file else None
+    job = Membership.of(os.environ, lambda: connect(context or ""))
+    if together and not job:
+        raise UsageError(f"--start-at job: this is no pod of a Job: {JOB} and {NAMESPACE} are not set")
     command = options.command_line()
     started = run_plan(
         *(plan, path, fitting_view(), engine, cluster, command),
         at_unix_ns=at_unix_ns,
         ceiling=None if lab else ceiling,
+        job=job,
+        together=together,
+        ready=ready,
     )
     ending = asyncio.run(started)
     code = print_report(open_run(ending.path), form, json_file)
@@ -207,7 +224,7 @@ def _show(plan: Plan) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken."""
     series = expected_series(plan)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
-    how_many, lasts = planned_text(series), seconds_text(plan.duration_ns)
+    how_many, lasts = planned_text(series), f"{plan.most}{seconds_text(plan.duration_ns)}"
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("lane", "targets", "ports", "types"):

@@ -35,7 +35,8 @@ def scenarios() -> None:
     for name, file in shipped_scenarios().items():
         plan = read_scenario(str(file))
         matrix = read_matrix(str(file), [])
-        lasts = f"{len(matrix.cells) * matrix.repeats} runs" if matrix else seconds_text(plan.duration_ns)
+        once = f"{plan.most}{seconds_text(plan.duration_ns)}"
+        lasts = f"{len(matrix.cells) * matrix.repeats} runs" if matrix else once
         changes = ", ".join(changes_of(plan.steps)) or "changes nothing"
         opening = plan.scenario.split("\n", 1)[0].removeprefix("# Proves ")
         shown += [Text(f"{name}: {lasts}; {changes}{_needs(plan)}"), Padding(Text(opening), (0, 0, 0, 4))]

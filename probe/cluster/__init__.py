@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from probe.model import Target
@@ -63,6 +64,33 @@ class Shutdown:
         return self.readiness_period * self.readiness_failures if self.readiness == "ready" else math.inf
 
 
+class Phase(StrEnum):
+    """How far a rollout has come since the run began."""
+
+    WAITING = "waiting"
+    PROGRESSING = "progressing"
+    COMPLETED = "completed"
+    STALLED = "stalled"
+    ROLLED_BACK = "rolled back"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a workload's pods have been replaced, and why they are no further. updated: pods of the newest template.
+
+    CLOCK_MONOTONIC in ns: began; since, its phase's beginning; changed, when anything of it did, or might have unseen.
+    """
+
+    name: str
+    phase: Phase
+    updated: int
+    wanted: int
+    why: str = ""
+    began: int = 0
+    since: int = 0
+    changed: int = 0
+
+
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.
 
@@ -89,6 +117,9 @@ class Cluster(Protocol):
 
     def facts(self) -> dict[str, str]:
         """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""
+
+    def rollouts(self) -> list[Rollout]:
+        """Of each workload that can be seen, how far its rollout has come since start()."""
 
     def shutdown(self) -> Shutdown:
         """How its pods end, as far as their objects say so."""

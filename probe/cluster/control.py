@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe.cluster import Happened
+from probe.cluster.rollout import Standing
 from probe.cluster.settings import LabSettings
 from probe.model import Target
 
@@ -55,19 +56,21 @@ class Refused:
 
 Request = Build | Act
 Answer = Built | Done | Refused
+Message = Request | Answer | Happened | Standing
+"""Unasked come Happened, and a Standing whenever the Deployment stands otherwise than before."""
 
 
-def write(writer: asyncio.StreamWriter, message: Request | Answer | Happened) -> None:
+def write(writer: asyncio.StreamWriter, message: Message) -> None:
     """One message: its length in four octets, and it pickled. Both ends are this program."""
     body = pickle.dumps(message)
     writer.write(len(body).to_bytes(4) + body)
 
 
-async def read(reader: asyncio.StreamReader) -> Request | Answer | Happened | None:
+async def read(reader: asyncio.StreamReader) -> Message | None:
     """The next message; None when the other side has gone."""
     try:
         length = int.from_bytes(await reader.readexactly(4))
-        message: Request | Answer | Happened = pickle.loads(await reader.readexactly(length))  # noqa: S301
+        message: Message = pickle.loads(await reader.readexactly(length))  # noqa: S301
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     return message

@@ -13,6 +13,7 @@ from probe.cluster.endpoints import Endpoint
 from probe.cluster.images import Image
 from probe.cluster.network import Network
 from probe.cluster.pods import Place, Pod, Template
+from probe.cluster.rollout import Standing
 from probe.cluster.settings import LabSettings
 from probe.cluster.zone import Corefile
 from probe.errors import UsageError
@@ -25,6 +26,8 @@ _COUNTS = {"pod_ready": "up", "pod_deleted": "down", "pod_gone": "gone"}
 """What these events say of the pod as a target."""
 _EVICTED_AFTER = 300.0
 """Seconds that pods stay on a node that is unreachable: the default toleration (tolerationSeconds)."""
+_CRASHES = 2
+"""Exits of a pod that never was Ready from which on it is in a crash loop."""
 
 
 class Emit(Protocol):
@@ -63,6 +66,7 @@ class Deployment:
         self._emit, self._sliced, self._left = emit, sliced, left
         self._replicas = 0
         self._template = self._new_template(image)
+        self._templates = [self._template]
         self._rolling = False
         self._lost: set[int] = set()
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -97,8 +101,15 @@ class Deployment:
         return found.name
 
     def restart(self, image: Image | None = None) -> None:
-        """As `kubectl rollout restart`: a new template; pods of the old one go as those of the new become available."""
-        self._template = self._new_template(image or self._template.image)
+        """As `kubectl rollout restart`: a new template; pods of the old one go as those of the new become available.
+
+        image: as `kubectl set image`: one that there has been since the last restart has the template of that time.
+        """
+        known = [template for template in self._templates if template.image == image]
+        if known == [self._template]:
+            return
+        self._template = known[0] if known else self._new_template(image or self._template.image)
+        self._templates = [*self._templates, self._template] if image else [self._template]
         self._rolling = True
         self._emit("rollout_started", f"template {self._template.hash}", NAME)
         self._reconcile()
@@ -124,6 +135,15 @@ class Deployment:
             if pod.node == node:
                 pod.delete()
         self._reconcile()
+
+    @property
+    def standing(self) -> Standing:
+        """How its rollout stands."""
+        new = [pod for pod in self._active() if pod.template is self._template]
+        crashed = (pod.name for pod in new if pod.exits >= _CRASHES and not pod.times_ready)
+        stuck = next((f"pod {name}: container coredns is in a crash loop" for name in crashed), "")
+        image = str(self._template.image.coredns or "stand-in")
+        return Standing(NAME, self._template.hash, image, len(new), self._replicas, not self._rolling, stuck)
 
     def logs(self) -> list[tuple[Pod, Path]]:
         """Pods that run, and where their output goes."""

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Happened, Shutdown, control
+from probe.cluster import Happened, Rollout, Shutdown, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.images import choose_coredns, version_of
+from probe.cluster.rollout import Rollouts, Standing
 from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import LabSettings
 from probe.cluster.site import NETWORKS
@@ -119,6 +120,7 @@ class Lab:
         self.namespaces: tuple[str, ...] = ("",)
         self._network: Mapping[str, str] = {}
         self._pods: dict[str, Target] = {}
+        self._rollouts = Rollouts("lab")
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
         self._asking = asyncio.Lock()
@@ -203,6 +205,10 @@ class Lab:
         }
         return {**self._network, "coredns": self._version, **settings}
 
+    def rollouts(self) -> list[Rollout]:
+        """CoreDNS's."""
+        return self._rollouts.now
+
     def shutdown(self) -> Shutdown:
         """As the lab was set."""
         settings = self._settings
@@ -247,6 +253,9 @@ class Lab:
         while (message := await control.read(reader)) is not None:
             if isinstance(message, Happened):
                 self._note(message)
+            elif isinstance(message, Standing):
+                if told := self._rollouts.see(time.monotonic_ns(), message):
+                    self._note(told)
             elif isinstance(message, Built | Done | Refused):
                 self._answers.put_nowait(message)
         if self._writer:

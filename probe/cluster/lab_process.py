@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from probe.cluster import Happened, control
-from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
+from probe.cluster import control
+from probe.cluster.control import Act, Answer, Build, Built, Done, Message, Refused
 from probe.cluster.keeper import sweep
 from probe.cluster.leftovers import PREFIX
 from probe.cluster.site import ACTIONS, Site
@@ -26,7 +26,7 @@ def _refused(problem: BaseException) -> Refused:
     return Refused(str(problem), isinstance(problem, UsageError))
 
 
-async def _carry_out(site: Site, request: Request | Answer | Happened) -> Answer:
+async def _carry_out(site: Site, request: Message) -> Answer:
     if not isinstance(request, Act):
         return Refused(f"the lab cannot do {request!r}")
     try:

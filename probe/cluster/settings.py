@@ -50,6 +50,7 @@ class LabSettings:
     `udp_timeout`: of Service sessions; None is the mode's own: 300 s for ipvs, 120 s for iptables.
     `max_unavailable`, `max_surge`, `min_ready_seconds`: the Deployment's strategy of a rolling update; kubeadm's is
     1 and 25 %, rounded up.
+    `rollout_after`: from the start until somebody else restarts the Deployment; 0 is never.
     `configmap_delay`: from a patched Corefile to the file in a running pod; kubelets take up to a minute or so.
     `node_grace`: from a node's loss until its pods count as not ready (node-monitor-grace-period).
     `cache`: seconds, `cache` of the Corefile; 0 leaves it out. `upstream`: what `forward` leads to, a mode of
@@ -79,6 +80,7 @@ class LabSettings:
     max_surge: int = 1
     min_ready_seconds: float = 0.0
     start_delay: float = 0.0
+    rollout_after: float = 0.0
     configmap_delay: float = 1.0
     node_grace: float = 40.0
     cache: float = 0.0

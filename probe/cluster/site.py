@@ -21,6 +21,7 @@ from probe.cluster.network import Network
 from probe.cluster.nodelocal import NodeLocal
 from probe.cluster.pods import Pod
 from probe.cluster.proxies import Proxies
+from probe.cluster.rollout import Standing
 from probe.cluster.settings import LabSettings
 from probe.cluster.zone import RELOAD_EVERY, RELOAD_JITTER, at, wire_name
 from probe.errors import EnvironmentProblem, UsageError
@@ -41,9 +42,9 @@ _QUERY = b"\xd1\x5c\1\0\0\1\0\0\0\0\0\0" + wire_name("kubernetes.default.svc.clu
 
 
 class Site:
-    """One lab. `happened` is told of each thing as it happens."""
+    """One lab. `happened` is told of each thing as it happens, and how the Deployment stands when that changes."""
 
-    def __init__(self, build: Build, folder: Path, happened: Callable[[Happened], None]) -> None:
+    def __init__(self, build: Build, folder: Path, happened: Callable[[Happened | Standing], None]) -> None:
         self.settings = settings = build.settings
         self.network = NETWORKS[settings.backend](settings, folder.name)
         only = len(self.network.probers) == 1
@@ -63,6 +64,7 @@ class Site:
         self.deployment = Deployment(
             settings, self.network, self._image, self._tasks, self.emit, self.proxies.learn, self.proxies.gone
         )
+        self._stood = self.deployment.standing
         self.upstream: Target | None = None
         self._modes: asyncio.subprocess.Process | None = None
         self.nodelocal: NodeLocal | None = None
@@ -71,6 +73,9 @@ class Site:
     def emit(self, kind: str, text: str, subject: str, **counts: Target) -> None:
         """It happened now."""
         self._happened(Happened(time.monotonic_ns(), kind, text, _SOURCE, subject, **counts))
+        if (standing := self.deployment.standing) != self._stood:
+            self._stood = standing
+            self._happened(standing)
 
     async def run(self, built: asyncio.Future[Built]) -> None:
         """Build, then live until cancelled. `built` gets the targets once all is Ready, or what is missing."""
@@ -94,6 +99,7 @@ class Site:
                     *(self.nodelocal.targets if self.nodelocal else []),
                 )
                 built.set_result(Built((*self.services, *others), self.network.probers, self.network.facts()))
+                self._tasks.create_task(self._someone_else())
 
     async def _build(self) -> None:
         if self.settings.upstream:
@@ -149,6 +155,12 @@ class Site:
                 if lines and not pod.ready:
                     return f": {lines[-1]}. `ss -lntup` shows who holds a port; coredns: stand-in does without CoreDNS"
         return ""
+
+    async def _someone_else(self) -> None:
+        """Whoever restarts the Deployment while a run looks on."""
+        if self.settings.rollout_after:
+            await asyncio.sleep(self.settings.rollout_after)
+            self.deployment.restart()
 
     async def _watch_drops(self) -> None:
         """Say it each second in which the lab itself lost datagrams, so that nobody blames DNS for them."""

@@ -130,15 +130,19 @@ class Engine:
             worker.send(Orders(add=tuple(self._deal.part(s, number) for s in added)))
         return added
 
-    def end(self, indices: Sequence[int], stop_ns: int) -> list[Series]:
-        """Let series stop at stop_ns, or NOTICE_NS from now if that is later; as they are then."""
+    def end(self, indices: Sequence[int], stop_ns: int, *, last: bool = False) -> list[Series]:
+        """Let series stop at stop_ns, or NOTICE_NS from now if that is later; as they are then.
+
+        last: these are all there are, and none will be added.
+        """
         stop_ns = max(stop_ns, self.now_ns() + NOTICE_NS)
         ended = [replace(self._series[i], stop_ns=stop_ns) for i in indices if self._series[i].stop_ns > stop_ns]
         for each in ended:
             self._series[each.index] = each
-        if ended:
+        if ended or last:
             for number, worker in enumerate(self._workers):
-                worker.send(Orders(end=tuple(self._deal.part(s, number) for s in ended)))
+                parts = tuple(self._deal.part(s, number) for s in ended)
+                worker.send(Orders(end=parts, last_ns=stop_ns if last else 0))
         return ended
 
     def stop(self) -> None:

@@ -37,10 +37,14 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the parent asks of a worker: series to add, series to end (with their new stop_ns), or to stop."""
+    """What the parent asks of a worker: series to add, series to end (with their new stop_ns), or to stop.
+
+    last_ns: no series goes on from then on, ns since t0, and none will be added; 0 leaves that open.
+    """
 
     add: tuple[Series, ...] = ()
     end: tuple[Series, ...] = ()
+    last_ns: int = 0
     stop: bool = False
 
 

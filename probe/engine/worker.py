@@ -473,6 +473,8 @@ class Worker:
                     mine = self._open.get(int(self._channel_of[series.index]), {})
                     if series.index in mine:
                         mine[series.index] = series
+                if order.last_ns:
+                    self._until = order.last_ns
                 if order.stop:
                     self._stop()
         except EOFError:

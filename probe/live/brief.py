@@ -36,6 +36,8 @@ class Brief:
 
     def marked(self, mark: Mark) -> None: ...
 
+    def waits(self, text: str) -> None: ...
+
     def noted(self, text: str) -> None:
         self._draw(f"{plain(text)} ...")
 

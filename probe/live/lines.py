@@ -26,6 +26,7 @@ class Lines:
         self._tally = Tally()
         self._plan: Plan | None = None
         self._next_ns = LINE_NS
+        self._waits = ""
 
     def begin(self, plan: Plan) -> None:
         self._plan = plan
@@ -46,6 +47,9 @@ class Lines:
         if mark.kind == "step":
             self._say(said(mark))
 
+    def waits(self, text: str) -> None:
+        self._waits = text
+
     def noted(self, text: str) -> None:
         self._say(plain(text))
 
@@ -65,5 +69,7 @@ class Lines:
         bad = [f"{lane} {target}: {state}" for (lane, target), state in states.items() if state not in FINE]
         more = [f"and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
         pace = f" {plan.unplanned}" if plan.unplanned else ""
+        far = f"{now_ns / NS:.0f} s of {plan.most}{plan.duration_ns / NS:.0f} s"
+        waits = [plain(self._waits)] if self._waits else []
         counts = f"{asked:,} asked/s{pace}, good {good:,}, lost {lost:,}, waiting {tally.waiting:,}"
-        return "; ".join([f"{now_ns / NS:.0f} s of {plan.duration_ns / NS:.0f} s: {counts}", *bad[:NAMED], *more])
+        return "; ".join([f"{far}: {counts}", *bad[:NAMED], *more, *waits])

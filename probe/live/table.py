@@ -46,6 +46,7 @@ class LiveTable:
         self._plan: Plan | None = None
         self._now_ns = 0
         self._drawn = 0.0
+        self._waits = ""
 
     def begin(self, plan: Plan) -> None:
         self._plan = plan
@@ -67,6 +68,9 @@ class LiveTable:
         self._events.add(mark)
         self._draw()
 
+    def waits(self, text: str) -> None:
+        self._waits = plain(text)
+
     def noted(self, text: str) -> None:
         with suppress(OSError):
             self._live.console.print(Text(plain(text)))
@@ -85,7 +89,7 @@ class LiveTable:
         """What the screen shows now."""
         width, height = self._live.console.width, self._live.console.height
         waiting = f"waiting {self._tally.waiting:,}"
-        left = ", ".join(filter(None, (_time_left(plan, self._now_ns), plan.unplanned, waiting)))
+        left = ", ".join(filter(None, (self._waits, _time_left(plan, self._now_ns), plan.unplanned, waiting)))
         # Title, headings, an empty line and the cursor's are always there.
         events = self._events.lines(min(MOST, max(1, (height - 4) // 3)))
         shown, others = self._chosen(max(1, height - 4 - len(events)))
@@ -121,7 +125,7 @@ class LiveTable:
 
 def _time_left(plan: Plan, now_ns: int) -> str:
     left = max(0, -(-(plan.duration_ns - now_ns) // NS))
-    return f"{left // 60}:{left % 60:02d} left" if left else "waiting for the last answers"
+    return f"{plan.most}{left // 60}:{left % 60:02d} left" if left else "waiting for the last answers"
 
 
 def fitting(rows: Sequence[Row], width: int) -> list[Text]:

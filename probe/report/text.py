@@ -90,6 +90,8 @@ def _about(run: Run) -> list[str]:
     lines = [f"{plain(head.name)}: {run.end_ns / NS:,.1f} s from {date(head.started_unix_ns)}"]
     if run.cut:
         lines += _wrapped(f"CUT SHORT: {plain(run.cut)} (planned: {head.planned_ns / NS:,.1f} s)")
+    if run.ended:
+        lines += _wrapped(f"ended: {plain(run.ended)} (at most: {head.planned_ns / NS:,.1f} s)")
     if head.command:
         lines.append(plain(head.command))
     if load := load_text(run.series):

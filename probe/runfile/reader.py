@@ -139,6 +139,11 @@ class Run:
     doubts: tuple[Doubt, ...] = ()
     servers: Mapping[str, Answered] = field(default_factory=dict)
 
+    @property
+    def ended(self) -> str:
+        """Why the run was over, in order, before its duration was; '' if it was not."""
+        return "; ".join(dict.fromkeys(mark.text for mark in self.marks if mark.kind == "ended"))
+
 
 def open_run(path: Path | str) -> Run:
     """Reads a run file; never writes, not even beside it. UsageError says what is wrong with the file, if anything."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
-from probe.cluster import Cluster, Happened, Shutdown
+from probe.cluster import Cluster, Happened, Rollout, Shutdown
 from probe.cluster.scrape import requests_of
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
@@ -139,6 +139,9 @@ class Careful:
 
     def facts(self) -> dict[str, str]:
         return self.inner.facts()
+
+    def rollouts(self) -> list[Rollout]:
+        return self.inner.rollouts()
 
     def shutdown(self) -> Shutdown:
         return self.inner.shutdown()

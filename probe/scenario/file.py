@@ -122,6 +122,7 @@ class _Lab(Part):
     max_surge: Annotated[int, field_of(lambda text: whole(text, 0, 50, "the number of pods"))] = _LAB.max_surge
     min_ready_seconds: Seconds = _LAB.min_ready_seconds
     start_delay: Seconds = _LAB.start_delay
+    rollout_after: Seconds = _LAB.rollout_after
     configmap_delay: Seconds = _LAB.configmap_delay
     node_grace: Seconds = _LAB.node_grace
     cache: Seconds = _LAB.cache

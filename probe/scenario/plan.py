@@ -18,7 +18,7 @@ from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Lane, Series, Shape, Slice, Target, TargetKind
 from probe.scenario.load import UNPLANNED
 from probe.scenario.quantity import rate_text
-from probe.scenario.steps import Step, changes_of
+from probe.scenario.steps import Step, awaits, changes_of
 from probe.schedule import pacer_of, phase
 from probe.verdict import Objective, parse_objective
 
@@ -53,7 +53,13 @@ class Plan:
         named = {server.name for server in self.servers}
         asked = [lane for lane in self.lanes if lane.target in CLUSTER_TARGETS and lane.target not in named]
         lanes = [f"lane {lane.name} (target: {lane.target})" for lane in asked]
-        return lanes + [f"step {change}" for change in changes_of(self.steps)]
+        awaited = [f"step {step}" for step in self.steps if step.word == "wait_for"]
+        return lanes + awaited + [f"step {change}" for change in changes_of(self.steps)]
+
+    @property
+    def most(self) -> str:
+        """`at most ` where steps may end the run before its duration is over; or ''."""
+        return "at most " if awaits(self.steps) else ""
 
     @property
     def notes(self) -> list[str]:

@@ -92,7 +92,7 @@ async def _counted(target: Target, pods: Sequence[Target], query: bytes) -> tupl
         answers = [await _asked(target.address, target.port, "udp", query) for _ in range(TIMES)]
         rose = await _count(pods) - before
     except OSError as problem:
-        return False, f"what pods count of {target.name} was not seen: {problem or type(problem).__name__}"
+        return False, f"what pods count of {target.name} was not seen: {str(problem) or type(problem).__name__}"
     n, whose = sum(answers), "its own counter" if [target] == list(pods) else "its pods' counters"
     if rose < n:
         text = f"{target.name} answered {n} queries, of which {whose} saw {max(0, rose)}"

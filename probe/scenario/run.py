@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -22,15 +23,19 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.awaiting import Look, look
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
-from probe.scenario.preflight import look
+from probe.scenario.preflight import look as look_for_interception
+from probe.scenario.ready import ReadyFile
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
-from probe.scenario.steps import STEPS, take
+from probe.scenario.steps import STEPS, awaits, take
 
 POLL_S = 0.1
+LAST_NS = NS // 2
+"""From the decision to end until no row is due any more: longer than the engine's notice."""
 LATE_NS = NS // 5
 """A step that is taken so much later than it was due says so."""
 
@@ -53,11 +58,33 @@ class View(Protocol):
     def marked(self, mark: Mark) -> None:
         """Something happened."""
 
+    def waits(self, text: str) -> None:
+        """What its steps wait for now."""
+
     def noted(self, text: str) -> None:
         """A sentence for the person: what is being started, what went wrong, what is waited for."""
 
     def end(self) -> None:
         """The last frame; called once, whatever happened."""
+
+
+class Siblings(Protocol):
+    """The pods of the Job that this one is of, and whoever tells all of them to stop."""
+
+    def facts(self) -> dict[str, str]:
+        """What is known of the start that was agreed on."""
+
+    async def start(self, index: int, of: int, say: Callable[[str], None]) -> int:
+        """The instant, in ns since 1970, that all agree on once all are ready; EnvironmentProblem says who is not."""
+
+    async def told_to_stop(self, say: Callable[[str], None]) -> str:
+        """Returns once somebody has said so: how."""
+
+    async def stops(self, say: Callable[[str], None]) -> None:
+        """This one has heard it."""
+
+    async def close(self) -> None:
+        """No more is asked of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +112,16 @@ async def run(
     idle: bool = True,
     at_unix_ns: int | None = None,
     ceiling: Fraction | None = None,
+    job: Siblings | None = None,
+    together: bool = False,
+    ready: ReadyFile | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
     start another run. at_unix_ns: when t0 is to be (default at once). ceiling: queries a second in all towards what the
-    cluster says is there, None for no limit.
+    cluster says is there, None for no limit. job: whose pod this is; it ends the run in order when it is told to stop.
+    together: t0 is what the job's pods agree on. ready: written once the baseline was clean.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -103,6 +134,10 @@ async def run(
         signals = Signals(cancelling())
         stack.callback(signals.close)
         clock = PodClock()
+        if job:
+            stack.push_async_callback(job.close)
+        if ready:
+            stack.callback(ready.close)
         if cluster:
             view.noted("starting the cluster")
             stack.push_async_callback(cluster.stop)
@@ -112,10 +147,12 @@ async def run(
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         check_ceiling(series, ceiling)
         facts = cluster.facts() if cluster else {}
-        looked = await look(series, cluster, facts.get("zone") or DOMAIN)
+        looked = await look_for_interception(series, cluster, facts.get("zone") or DOMAIN)
         facts |= {"interception": looked.said} if looked.said else {}
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
+        if job and together:
+            at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
         # Children inherit the priority: lab, worker and clock are running already.
@@ -130,13 +167,13 @@ async def run(
             command=command,
             scenario=plan.scenario,
             objectives=plan.objectives,
-            facts={**plan.facts, **_versions(), **engine.facts(), **facts},
+            facts={**plan.facts, **_versions(), **engine.facts(), **facts, **(job.facts() if job else {})},
         )
         writer = RunWriter.create(path, head)
         for lane, text in looked.found.items():
             writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
+        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling, job, ready)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
@@ -178,6 +215,8 @@ class _Going:
     clock: PodClock
     host: Host
     ceiling: Fraction | None = None
+    job: Siblings | None = None
+    ready: ReadyFile | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
     recent: Recent = field(default_factory=lambda: Recent(BASELINE))
     series: list[Series] = field(default_factory=list)
@@ -188,6 +227,12 @@ class _Going:
     interrupted: bool = False
     failed: bool = False
     stopped_ns: int | None = None
+    end_ns: int = field(init=False)
+    ended: bool = False
+    awaited: Look = field(default_factory=lambda: Look(""))
+
+    def __post_init__(self) -> None:
+        self.end_ns = self.plan.duration_ns
 
     def add(self, series: list[Series]) -> None:
         """Take note of series that the engine has."""
@@ -202,6 +247,8 @@ class _Going:
         if self.cluster:
             beside.append(asyncio.create_task(self._watch(self.cluster)))
             beside.append(asyncio.create_task(self._tell_time()))
+        if self.job:
+            beside.append(asyncio.create_task(self._hear(self.job)))
         try:
             await self._flush_until_done(beside)
         finally:
@@ -234,6 +281,17 @@ class _Going:
         self.cut = f"ended after {self.stopped_ns / NS:.1f} s by {why}"
         self.view.noted(f"{self.cut}; waiting for the last answers")
 
+    def _end(self, why: str, source: str) -> None:
+        """A run that has seen what it is for: what would be due from here on is not planned, so nothing is cut."""
+        now_ns = max(0, self.engine.now_ns())
+        if self.ended or self.stopped_ns is not None or now_ns + LAST_NS >= self.end_ns:
+            return
+        self.ended, self.end_ns = True, now_ns + LAST_NS
+        for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
+            self.writer.end_series(series.index, series.stop_ns)
+        self._mark(Mark(now_ns, "ended", why, source))
+        self.view.noted(f"{why}: the run ends")
+
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
         """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
         next_flush_ns = NS
@@ -244,7 +302,7 @@ class _Going:
                 self._stop("an error of dnsprobe's own")
             self._tell_of_deaths()
             now_ns = self.engine.now_ns()
-            if now_ns > (self.plan.duration_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
+            if now_ns > (self.end_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
                 self.cut = self.cut or "the worker did not finish in time"
                 return
             if now_ns >= next_flush_ns:
@@ -269,7 +327,7 @@ class _Going:
 
     def _is_over(self) -> bool:
         """A schedule may be empty long before the run is: its last query was due, its pods are gone."""
-        return self.engine.finished and (self.stopped_ns is not None or self.engine.now_ns() >= self.plan.duration_ns)
+        return self.engine.finished and (self.stopped_ns is not None or self.engine.now_ns() >= self.end_ns)
 
     def _flush(self) -> None:
         flush, now_ns = self.engine.flush(), self.engine.now_ns()
@@ -285,11 +343,14 @@ class _Going:
         except RunFileProblem as problem:
             self.view.noted(str(problem))
         self.recent.add(flush, self.series, max(0, now_ns))
+        if self.ready:
+            self.ready.look(self.recent, now_ns, self.view.noted)
         self.view.flushed(flush, now_ns)
 
     def _finish(self) -> None:
         now_ns = self.engine.now_ns() if self.stopped_ns is None else self.stopped_ns
-        end_ns = min(now_ns, self.plan.duration_ns)
+        end_ns = min(now_ns, self.end_ns)
+        self._tell_what_did_not_come(end_ns)
         for pod in list(self.lives):
             self._life_ends(pod, end_ns)
         self._flush()
@@ -303,14 +364,36 @@ class _Going:
         except RunFileProblem as problem:
             self.view.noted(f"{problem}; the run file lacks what came last")
 
+    def _tell_what_did_not_come(self, end_ns: int) -> None:
+        """Time is up, or somebody ended the run: that much of what the steps wait for was not seen."""
+        missed = self.awaited.under_way if self.ended else self.awaited.text
+        if missed and self.stopped_ns is None:
+            text = f"what the steps wait for had not come when the run ended: {missed}"
+            self._mark(Mark(end_ns, "unfinished", text, "scenario"))
+
+    async def _wait_for_rollout(self, cluster: Cluster, quiet_ns: int) -> str:
+        """How it ended, once all is quiet; `awaited` is what there is to say of it meanwhile."""
+        while not (seen := look(cluster.rollouts(), time.monotonic_ns(), quiet_ns)).over:
+            self.awaited = seen
+            self.view.waits(seen.text)
+            await asyncio.sleep(POLL_S)
+        self.awaited = Look("")
+        self.view.waits("")
+        return seen.text
+
     async def _take_steps(self) -> None:
-        due_ns = 0
+        due_ns, came = 0, ""
         for step in self.plan.steps:
             due_ns += step.ns if step.word == "wait" else 0
             await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
-            if self.stopped_ns is not None:
+            if self.stopped_ns is not None or self.ended:
                 return
             if step.word == "wait":
+                continue
+            if step.word == "wait_for" and self.cluster:
+                came = await self._wait_for_rollout(self.cluster, step.ns)
+                self._mark(Mark(max(0, self.engine.now_ns()), "waited", came, "scenario"))
+                due_ns = max(due_ns, self.engine.now_ns())
                 continue
             at_ns = max(due_ns, self.engine.now_ns())
             try:
@@ -323,6 +406,13 @@ class _Going:
             late_ns = at_ns - due_ns
             late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
             self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
+        if awaits(self.plan.steps):
+            self._end(came, "scenario")
+
+    async def _hear(self, job: Siblings) -> None:
+        """Whoever says that the run is to stop has seen what they wanted: its verdict is about what was seen."""
+        self._end(await job.told_to_stop(self.view.noted), "dnsprobe stop")
+        await job.stops(self.view.noted)
 
     async def _tell_time(self) -> None:
         async for edge in self.clock.edges():
@@ -343,7 +433,7 @@ class _Going:
             self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
         if isinstance(happened, Stretch):
             from_ns = max(0, happened.since - self.engine.t0_ns)
-            to_ns = at_ns if happened.at > happened.since else self.plan.duration_ns
+            to_ns = at_ns if happened.at > happened.since else self.end_ns
             if to_ns > from_ns:
                 what = (happened.kind, happened.text, happened.source, happened.subject)
                 self.writer.interval(Interval(from_ns, to_ns, *what))
@@ -363,7 +453,7 @@ class _Going:
                 self.writer.end_series(ended.index, ended.stop_ns)
 
     def _ask_too(self, pod: Target) -> None:
-        if self.stopped_ns is not None:
+        if self.stopped_ns is not None or self.ended:
             return
         series: list[Series] = []
         for lane in self.plan.lanes:

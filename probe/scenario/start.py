@@ -19,6 +19,8 @@ AHEAD_NS = 200_000_000
 """Workers hear of t0 so long before it."""
 JOB_INDEX, JOB_COMPLETIONS = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
 """Kubernetes sets the first in the pods of an Indexed Job; the second is for the Job's manifest to set."""
+TOGETHER = "job"
+"""As a start: when all pods of the Job are ready."""
 
 
 def workers_of(text: str) -> int:

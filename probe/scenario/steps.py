@@ -11,6 +11,7 @@ from functools import partial
 from probe.cluster import Cluster
 from probe.errors import UsageError
 from probe.model import NS
+from probe.scenario.awaiting import QUIET_NS
 from probe.scenario.quantity import duration_ns, seconds_text, whole
 
 OLDEST, NEWEST = "oldest", "newest"
@@ -19,7 +20,7 @@ OLDEST, NEWEST = "oldest", "newest"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a scenario: the word in the file and its value; `ns` is how long a wait is."""
+    """One step of a scenario: the word in the file and its value; `ns` is how long a wait is, or must be quiet."""
 
     word: str
     text: str = ""
@@ -53,8 +54,13 @@ def read_step(word: str, value: str) -> Step:
 
 
 def waited_ns(steps: tuple[Step, ...]) -> int:
-    """How long after the start the last step is taken."""
-    return sum(step.ns for step in steps if step.word == "wait")
+    """How long after the start the last step is taken at the earliest."""
+    return sum(step.ns for step in steps)
+
+
+def awaits(steps: tuple[Step, ...]) -> bool:
+    """Whether they wait for something to happen: then the run ends with the last of them."""
+    return any(step.word == "wait_for" for step in steps)
 
 
 def changes_of(steps: tuple[Step, ...]) -> list[str]:
@@ -114,12 +120,26 @@ def _read_mark(value: str) -> Step:
     return Step("mark", value)
 
 
+def _read_awaited(value: str) -> Step:
+    """`rollout`, `rollout quiet 2m`."""
+    match = re.fullmatch(r"rollout(?: quiet (\S+))?", value)
+    if not match:
+        raise UsageError(f"{value[:40]!r}: say `rollout`, or `rollout quiet 11m`: how long nothing may change then")
+    return Step("wait_for", value, duration_ns(match[1], NS) if match[1] else QUIET_NS)
+
+
 STEPS: dict[str, Kind] = {
     "wait": Kind(
         help="let time pass",
         undo="",
         read=lambda value: Step("wait", ns=duration_ns(value, NS // 1000)),
         say=lambda step: f"wait {seconds_text(step.ns)}",
+    ),
+    "wait_for": Kind(
+        help="until the `rollout` that somebody starts has ended and all is `quiet` (11m): the run ends with its steps",
+        undo="",
+        read=_read_awaited,
+        say=lambda step: f"wait for a rollout to end and {seconds_text(step.ns)} of quiet",
     ),
     "scale": Kind(
         help="set the number of CoreDNS replicas",

@@ -185,6 +185,9 @@ class _Watch:
             most_ns = max(cpu_ns(pid) - before_ns for pid, before_ns in self._used_ns.items())
             self.cpu = most_ns / (now_ns - self._begun_ns)
 
+    def waits(self, text: str) -> None:
+        """Its steps wait for nothing."""
+
     def noted(self, text: str) -> None:
         self._noted(text)
 

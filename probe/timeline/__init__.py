@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,21 +32,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Timeline:
-    """A run as its channels saw it. horizon_ns: what is due later was never recorded; steps_ns: when steps began."""
+    """A run as its channels saw it. horizon_ns: what is due later was never recorded.
+
+    steps: when the cluster was being changed: at steps, which are instants, and in rollouts, from beginning to end.
+    """
 
     run: Run
     horizon_ns: int
     channels: tuple[Channel, ...]
     windows: tuple[Window, ...]
-    steps_ns: tuple[int, ...]
+    steps: Spans
 
     @classmethod
     def of(cls, run: Run) -> Timeline:
         """Everything is worked out here, once."""
         horizon = _horizon(run)
         channels = channels_of(run, horizon)
-        steps = tuple(m.at_ns for m in run.marks if m.kind in ("step", "rollout"))
-        return cls(run, horizon, channels, tuple(windows_of(channels, horizon)), steps)
+        return cls(run, horizon, channels, tuple(windows_of(channels, horizon)), tuple(_steps(run, horizon)))
 
     @cached_property
     def by_channel(self) -> dict[tuple[str, str], list[Window]]:
@@ -85,6 +88,18 @@ def ranked_ns(counts: Ints, longest: int, q: float, good: int = 0, lost: int = 0
         return float(longest)
     beyond = round(lost * int(counts.sum()) / good) if lost else 0
     return min(quantile_ns(counts, q, beyond, longest), longest)
+
+
+def _steps(run: Run, horizon_ns: int) -> Iterator[tuple[int, int]]:
+    rolling: dict[str, int] = {}
+    for mark in sorted(run.marks, key=lambda mark: mark.at_ns):
+        if mark.kind == "step":
+            yield mark.at_ns, mark.at_ns
+        elif mark.kind == "rollout_started":
+            rolling.setdefault(mark.subject, mark.at_ns)
+        elif mark.kind == "rollout_done" and mark.subject in rolling:
+            yield rolling.pop(mark.subject), mark.at_ns
+    yield from ((from_ns, max(from_ns, horizon_ns)) for from_ns in rolling.values())
 
 
 def _horizon(run: Run) -> int:

@@ -188,6 +188,6 @@ def _within(timeline: Timeline, objective: Objective) -> tuple[Spans | None, str
     """The stretches an objective is about; None is the whole run."""
     if objective.within_ns is None:
         return None, ""
-    if not timeline.steps_ns:
+    if not timeline.steps:
         return None, "the run had no steps: over all of it"
-    return joined((at, at + objective.within_ns) for at in timeline.steps_ns), ""
+    return joined((from_ns, to_ns + objective.within_ns) for from_ns, to_ns in timeline.steps), ""

@@ -11,7 +11,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Happened, Shutdown
+from probe.cluster import Happened, Rollout, Shutdown, Stretch
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, Selection, connect
 from probe.cluster.kube.changes import Changes
@@ -68,13 +68,14 @@ class Kube:
             service = await find_service(api, self._named)
             meta = service.metadata
             pulse = Selection(Service, str(meta.namespace) if meta else "", name=objects.name_of(service))
-            watching = Watching(api, pulse, self._arrived, self._happened.put_nowait)
+            watching = Watching(api, pulse, self._arrived, self._seen)
             found = await discover(api, watching, service, version)
         except BaseException:
             await self.stop()
             raise
         changes = Changes(objects.pod_port(found.now(found.slices)))
         self._started = found, changes
+        list(self._rollouts(0))
         for what, things in watching.things.items():
             for name, thing in things.items():
                 list(self._compared(0, what, name, thing))  # what was there before we looked has not happened
@@ -93,6 +94,25 @@ class Kube:
     def _arrived(self, at: int, what: Selection, name: str, thing: Any | None) -> None:
         for happened in self._compared(at, what, name, thing):
             self._happened.put_nowait(happened)
+        if what.of in (Pod, Deployment, DaemonSet):
+            for happened in self._rollouts(at):
+                self._happened.put_nowait(happened)
+
+    def _seen(self, event: Happened) -> None:
+        """A gap of the watch, or its end."""
+        if isinstance(event, Stretch) and self._started:
+            self._now[1].rollouts.look(blind=event.at == event.since)
+        self._happened.put_nowait(event)
+
+    def _rollouts(self, at: int) -> Iterator[Happened]:
+        """What has come of rollouts: of what makes the pods, and of kube-proxy and NodeLocal DNSCache."""
+        found, changes = self._now
+        standing = [workloads.standing_of(daemons) for daemons in found.now(found.daemons)]
+        if found.workload:
+            pods = [objects.pod_view(pod) for pod in found.now(found.pods)]
+            standing.append(workloads.standing_of(found.workload, pods))
+        told = (changes.rollouts.see(at, each) for each in standing)
+        yield from filter(None, told)
 
     def _compared(self, at: int, what: Selection, name: str, thing: Any | None) -> Iterator[Happened]:
         """What has happened to an object since its last version."""
@@ -125,6 +145,10 @@ class Kube:
             known = ", ".join([*kinds, *(target.name for target in every)])
             raise UsageError(f"target {selector!r}: the cluster has {known}")
         return named
+
+    def rollouts(self) -> list[Rollout]:
+        """Of what makes the pods, of kube-proxy and of NodeLocal DNSCache, as far as they can be seen."""
+        return self._now[1].rollouts.now
 
     async def happened(self) -> AsyncIterator[Happened]:
         """Everything from start() to stop(). One reader."""

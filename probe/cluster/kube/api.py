@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,13 @@ from msgspec import MsgspecError
 
 from probe.errors import EnvironmentProblem, UsageError
 
+Json = Any
+"""An object as the API says it."""
 _TIMEOUT = httpx2.Timeout(10.0, connect=5.0)
+_METHODS = {"get": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
+_VERBS = {"list": "list, watch", "watch": "list, watch"}
+"""What goes with what."""
+_NOT_NOW = (409, 422, 429)
 
 
 class NotSeen(EnvironmentProblem):
@@ -27,6 +36,14 @@ class NotSeen(EnvironmentProblem):
 
 class Denied(EnvironmentProblem):
     """It answers, and does not accept who we are, or what we ask for."""
+
+
+class NotNow(EnvironmentProblem):
+    """The API server would not do it as things are: a patch's test failed (422), a conflict (409), a budget (429)."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,11 +62,20 @@ class Selection:
         return {**({"namespace": self.namespace} if self.namespace else {}), "labels": self.labels, "fields": fields}
 
     @property
-    def rule(self) -> str:
-        """The RBAC rule that lets them be read, and where it goes."""
+    def path(self) -> str:
+        """Where the API has them, or the one with this name."""
+        info = api_info(self.of)
+        group, version = info.resource.group, info.resource.version
+        where = [f"namespaces/{self.namespace}"] if self.namespace else []
+        named = [self.name] if self.name else []
+        return "/".join([f"apis/{group}" if group else "api", version, *where, info.plural, *named])
+
+    def rule(self, verb: str, part: str = "") -> str:
+        """The RBAC rule that lets this be done to them, and where it goes. part: of them, `eviction`."""
         info = api_info(self.of)
         role = f"its Role in {self.namespace}" if self.namespace else "its ClusterRole"
-        return f'{role}: {{apiGroups: ["{info.resource.group}"], resources: [{info.plural}], verbs: [list, watch]}}'
+        plural, verbs = f"{info.plural}/{part}" if part else info.plural, _VERBS.get(verb, verb)
+        return f'{role}: {{apiGroups: ["{info.resource.group}"], resources: [{plural}], verbs: [{verbs}]}}'
 
     def __str__(self) -> str:
         plural = str(api_info(self.of).plural)
@@ -57,15 +83,19 @@ class Selection:
 
 
 class Api:
-    """The API of one cluster. `source`: where its address and credentials are from, for people.
+    """The API of one cluster. `source`: where its address and credentials are from, for people; `context`: as it was
+    asked for.
 
     EnvironmentProblem from every call says what is wrong; NotSeen, that it is about those objects alone.
     """
 
-    def __init__(self, config: SingleConfig, source: str) -> None:
+    def __init__(self, config: SingleConfig, source: str, context: str = "", *, in_pod: bool = False) -> None:
+        self.context = context
         self.source = source
         self.server = str(config.cluster.server)
         self.cluster = config.context.cluster
+        self.in_pod = in_pod
+        """Whether it is the cluster that this pod is in."""
         try:
             # lightkube asks for a user, if only for an empty one.
             config = config if config.user else config._replace(user=User())
@@ -94,18 +124,50 @@ class Api:
     async def version(self) -> str:
         """The server's own, `v1.34.1`."""
         with self._told("get", None):
-            # lightkube knows no /version.
-            raw = self._client._client
-            reply = await raw._client.get("version")
-            raw.raise_for_status(reply)
-            return str(reply.json()["gitVersion"])
+            return str((await self._said("GET", "version")).json()["gitVersion"])
+
+    async def date(self) -> int:
+        """The server's clock, in whole seconds since 1970, as it answers."""
+        with self._told("get", None):
+            reply = await self._said("GET", "version")
+            return int(parsedate_to_datetime(reply.headers["date"]).timestamp())
+
+    async def one(self, verb: str, what: Selection, body: Json = None, part: str = "") -> Json:
+        """`get`, `create`, `patch` (by a list of JSON patch operations, or a merge patch, RFC 7386) or `delete` the one
+        that is named, or a part of it: the object, or what else the API says, as it says it. NotNow and NotSeen, too.
+
+        As it says it: a patch's `test` is about what is there, not about what a typed object keeps of it. Whoever is
+        cancelled meanwhile is so once the answer is there: what may be done is known to be, or not.
+        """
+        path = replace(what, name="").path if verb == "create" and not part else what.path
+        kind = "merge-patch" if isinstance(body, dict) else "json-patch"
+        headers = {"Content-Type": f"application/{kind}+json"} if verb == "patch" else None
+        asking = asyncio.ensure_future(self._said(_METHODS[verb], f"{path}/{part}" if part else path, body, headers))
+        with self._told(verb, what, part):
+            try:
+                return (await asyncio.shield(asking)).json()
+            finally:
+                await asyncio.wait({asking})
+
+    async def log(self, what: Selection, container: str, since: datetime) -> str:
+        """What a pod's container has written since then."""
+        with self._told("get", what, "log"):
+            path = f"{what.path}/log?container={container}&sinceTime={since:%Y-%m-%dT%H:%M:%SZ}"
+            return str((await self._said("GET", path)).text)
+
+    async def _said(self, method: str, path: str, body: Json = None, headers: Mapping[str, str] | None = None) -> Any:
+        """lightkube knows no /version, and nothing of objects as they are said."""
+        raw = self._client._client
+        reply = await raw._client.request(method, path, json=body, headers=headers)
+        raw.raise_for_status(reply)
+        return reply
 
     @contextmanager
-    def _told(self, verb: str, what: Selection | None) -> Iterator[None]:
+    def _told(self, verb: str, what: Selection | None, part: str = "") -> Iterator[None]:
         try:
             yield
         except httpx2.HTTPStatusError as problem:
-            raise self._refused(problem, verb, what) from None
+            raise self._refused(problem, verb, what, part) from None
         except httpx2.HTTPError as problem:
             raise self._unreachable(problem) from None
         except ConfigError as problem:
@@ -113,7 +175,9 @@ class Api:
         except (MsgspecError, KeyError, ValueError) as problem:
             raise NotSeen(f"{what or 'version'}: what {self.server} says is not understood: {problem}") from None
 
-    def _refused(self, problem: httpx2.HTTPStatusError, verb: str, what: Selection | None) -> EnvironmentProblem:
+    def _refused(
+        self, problem: httpx2.HTTPStatusError, verb: str, what: Selection | None, part: str
+    ) -> EnvironmentProblem:
         code = problem.status.code if isinstance(problem, ApiError) else problem.response.status_code
         if code == 401:
             return Denied(
@@ -121,12 +185,14 @@ class Api:
                 " wrong or has expired: log in again"
             )
         if code == 403 and what:
-            return NotSeen(f"{what}: no right to {verb} them (403): add to {what.rule}")
+            them = f"their {part}" if part else "them"
+            return NotSeen(f"{what}: no right to {verb} {them} (403): add to {what.rule(verb, part)}")
         if code == 403:
             return Denied(f"{self.server}: no right to {verb} version (403)")
         if code == 404:
             return NotSeen(f"{what or 'version'}: {self.server} has no such thing (404)")
-        return EnvironmentProblem(f"{self.server} refuses to {verb} {what or 'version'}: {code}: {problem}")
+        text = f"{self.server} refuses to {verb} {what or 'version'}: {code}: {problem}"
+        return NotNow(text, code) if code in _NOT_NOW else EnvironmentProblem(text)
 
     def _unreachable(self, problem: httpx2.HTTPError) -> EnvironmentProblem:
         text = str(problem) or type(problem).__name__
@@ -149,7 +215,7 @@ def connect(context: str = "") -> Api:
     if not named and not context and "KUBERNETES_SERVICE_HOST" in os.environ and token.exists():
         config = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
         assert config, "a service account has a context"  # noqa: S101
-        return Api(config, "this pod's service account")
+        return Api(config, "this pod's service account", in_pod=True)
     files = named or [Path(DEFAULT_KUBECONFIG).expanduser()]
     there = [path for path in files if path.is_file()]
     if not there and "KUBERNETES_SERVICE_HOST" in os.environ and not named:
@@ -164,7 +230,7 @@ def connect(context: str = "") -> Api:
         config_of = _read(path)
         name = context or config_of.current_context
         if name in config_of.contexts:
-            return Api(_chosen(config_of, name, path), f"context {name} in {path}")
+            return Api(_chosen(config_of, name, path), f"context {name} in {path}", context)
         known += config_of.contexts
     files_text, names = ", ".join(map(str, there)), ", ".join(known) or "none"
     if context:

@@ -9,6 +9,7 @@ from probe.cluster.endpoints import Endpoint, shown
 from probe.cluster.kube.corefile import changed_lines
 from probe.cluster.kube.objects import CorefileView, NodeView, PodView, pod_target
 from probe.cluster.kube.workloads import WorkloadView
+from probe.cluster.rollout import Rollouts
 from probe.model import Target
 
 SOURCE = "kubernetes"
@@ -19,8 +20,8 @@ class Changes:
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_not_ready, pod_exited, pod_restarted, pod_deleted (it was
     told to end), pod_failed (it ended by itself, for good), pod_gone; of a Deployment or DaemonSet: scaled,
-    rollout_started, rollout_done; of a ConfigMap: corefile_patched; of the Service: endpoints_changed; of a node:
-    node_not_ready, node_ready, node_gone.
+    rollout_started, rollout_done, and what Rollouts tells; of a ConfigMap: corefile_patched; of the Service:
+    endpoints_changed; of a node: node_not_ready, node_ready, node_gone.
     """
 
     def __init__(self, port: int) -> None:
@@ -30,6 +31,7 @@ class Changes:
         self._ended: dict[str, Target] = {}
         self._rolling: set[str] = set()
         self._endpoints: tuple[Endpoint, ...] | None = None
+        self.rollouts = Rollouts(SOURCE)
 
     def pod(self, at: int, before: PodView | None, after: PodView | None) -> Iterator[Happened]:
         """From one version of a pod to the next; None is no such object."""

@@ -81,12 +81,21 @@ def pod_port(slices: Iterable[EndpointSlice]) -> int:
 
 # -- pods
 
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
+             "RegistryUnavailable", "SignatureValidationFailed")  # fmt: skip
+"""Reasons of the kubelet's why a container waits (pkg/kubelet/images/types.go)."""
+_NOT_MADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
+"""And of its runtime (pkg/kubelet/kuberuntime, pkg/kubelet/container/sync_result.go)."""
+_CRASHES = 2
+"""Restarts of a container that is not ready from which on it is in a crash loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodView:
     """A pod. told: that it was deleted, and when by the API's clock; failed: why it has ended by itself; '' if not.
 
-    exits: the exits of its containers, each said once it is known.
+    exits: the exits of its containers, each said once it is known. stuck: why it does not become Ready, in words that
+    stay while it is so; '' if that is not known, or it may yet.
     """
 
     name: str
@@ -100,6 +109,7 @@ class PodView:
     failed: str = ""
     restarts: int = 0
     exits: tuple[str, ...] = ()
+    stuck: str = ""
 
 
 def pod_view(pod: Pod) -> PodView:
@@ -110,6 +120,8 @@ def pod_view(pod: Pod) -> PodView:
     conditions = (status.conditions or []) if status else []
     containers = (status.containerStatuses or []) if status else []
     ended = status.phase in ("Failed", "Succeeded") if status else False
+    ready = any(c.type == "Ready" and c.status == "True" for c in conditions)
+    inits = (status.initContainerStatuses or []) if status else []
     return PodView(
         name=str(meta.name),
         uid=str(meta.uid),
@@ -117,12 +129,29 @@ def pod_view(pod: Pod) -> PodView:
         node=spec.nodeName or "",
         image=dns_container(spec).image or "",
         template=(meta.labels or {}).get("pod-template-hash", ""),
-        ready=any(c.type == "Ready" and c.status == "True" for c in conditions),
+        ready=ready,
         told=_told(meta),
         failed=(status.reason or str(status.phase)) if status and ended else "",
         restarts=sum(each.restartCount for each in containers),
         exits=tuple(text for each in containers for text in _exits(each)),
+        stuck="" if ready or meta.deletionTimestamp else _stuck(conditions, [*inits, *containers]),
     )
+
+
+def _stuck(conditions: Iterable[Any], containers: Iterable[Any]) -> str:
+    """A container in a crash loop is now waiting, now running, now terminated: that it was restarted stays."""
+    for condition in conditions:
+        if condition.type == "PodScheduled" and condition.reason in ("Unschedulable", "SchedulingGated"):
+            return f"cannot be scheduled: {condition.message or condition.reason}"
+    for each in containers:
+        reason = (each.state and each.state.waiting and each.state.waiting.reason) or ""
+        if reason in _NO_IMAGE:
+            return f"image {each.image} cannot be pulled"
+        if reason in _NOT_MADE:
+            return f"container {each.name} cannot be made: {reason}"
+        if reason == "CrashLoopBackOff" or (not each.ready and each.restartCount >= _CRASHES):
+            return f"container {each.name} is in a crash loop"
+    return ""
 
 
 def _told(meta: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment
 
 from probe.cluster import Shutdown
 from probe.cluster.kube.corefile import Read
-from probe.cluster.kube.objects import dns_container, name_of
+from probe.cluster.kube.objects import PodView, dns_container, name_of
+from probe.cluster.rollout import Standing
 from probe.model import Target, TargetKind
 
 _GRACE, _PERIOD, _FAILURES = 30, 10, 3
@@ -70,6 +72,37 @@ def workload_view(workload: Workload) -> WorkloadView:
     over &= (status.observedGeneration or 0) >= (meta.generation or 0)
     image = dns_container(template_of(workload)).image or ""
     return WorkloadView(name_of(workload), revision, template, image, wanted, over)
+
+
+def standing_of(workload: Workload, pods: Iterable[PodView] = ()) -> Standing:
+    """What tells how far its rollout has come. pods: its own, as far as they can be seen."""
+    view = workload_view(workload)
+    meta: Any = workload.metadata
+    status: Any = workload.status
+    daemons = isinstance(workload, DaemonSet)
+    updated = (status.updatedNumberScheduled if daemons else status.updatedReplicas) or 0
+    heard = (status.observedGeneration or 0) >= (meta.generation or 0)
+    stuck = next((f"pod {pod.name}: {pod.stuck}" for pod in pods if pod.stuck), "")
+    return Standing(
+        name=view.name,
+        template=json.dumps(workload.spec.template.to_dict(), sort_keys=True, default=str),
+        image=view.image,
+        updated=updated if heard else 0,
+        wanted=view.wanted,
+        over=view.over,
+        stuck=stuck or _stuck(status.conditions or []),
+    )
+
+
+def _stuck(conditions: Iterable[Any]) -> str:
+    """What a Deployment's conditions say; a DaemonSet has none."""
+    told = {condition.type: condition for condition in conditions}
+    progressing, failure = told.get("Progressing"), told.get("ReplicaFailure")
+    if failure and failure.status == "True":
+        return f"pods cannot be created: {failure.message or failure.reason}"
+    if progressing and progressing.status == "False" and progressing.reason == "ProgressDeadlineExceeded":
+        return "its progress deadline is exceeded"
+    return ""
 
 
 def replicas_of(workload: Workload) -> int:
