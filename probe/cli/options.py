@@ -16,6 +16,7 @@ from probe.report import REPORTS
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
 from probe.scenario.load import WINDOW
+from probe.scenario.manifests import KINDS
 from probe.scenario.plan import CEILING
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
 
@@ -81,6 +82,9 @@ DELETIONS_HELP = "Delete so many pods, one after the other; the longest counts (
 KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
+KIND_HELP = f"{', '.join(KINDS)} (default job)."
+MANIFEST_CLUSTER_HELP = "That it may be changed: the cluster's name, for a scenario with steps."
+HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
@@ -168,6 +172,20 @@ AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HEL
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
+
+IN_CLUSTER = "In a cluster"
+ImageName = Annotated[str, option(IN_CLUSTER, "", "--image", "REF", "The prober's image, as its nodes pull it.")]
+Kind = Annotated[str, option(IN_CLUSTER, "", "--kind", "KIND", KIND_HELP)]
+ObjectName = Annotated[
+    str, option(IN_CLUSTER, "", "--name", "NAME", "Of the Job or its like (default the scenario's).")
+]
+Namespace = Annotated[str, option(IN_CLUSTER, "", "--namespace", "NS", "Of the prober (default dnsprobe).")]
+ClusterName = Annotated[str, option(IN_CLUSTER, "", "--cluster", "NAME", MANIFEST_CLUSTER_HELP)]
+Shards = Annotated[
+    OneText, option(IN_CLUSTER, "", "--shards", "N", "Of an Indexed Job: pods that share the run (default 4).")
+]
+Schedule = Annotated[str, option(IN_CLUSTER, "", "--schedule", "CRON", "Of a CronJob (default 17 * * * *).")]
+HostNetwork = Annotated[bool, flag(IN_CLUSTER, "", "--host-network", HOST_NETWORK_HELP)]
 
 
 def examples(*lines: str) -> str:
