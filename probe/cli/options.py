@@ -82,6 +82,10 @@ DELETIONS_HELP = "Delete so many pods, one after the other; the longest counts (
 KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
+PER_NODE_HELP = (
+    "One of many probers, one on each node: ask N of the pods, chosen by this node's name, and of the API only for the"
+    " Service and its EndpointSlices."
+)
 KIND_HELP = f"{', '.join(KINDS)} (default job)."
 MANIFEST_CLUSTER_HELP = "That it may be changed: the cluster's name, for a scenario with steps."
 HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
@@ -141,6 +145,7 @@ Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
 InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Context = Annotated[OneText, option(SCENARIO, "", "--context", "NAME", CONTEXT_HELP)]
 ServiceName = Annotated[OneText, option(SCENARIO, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
+PerNode = Annotated[OneText, option(SCENARIO, "", "--per-node", "N", PER_NODE_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
 PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]
