@@ -25,7 +25,7 @@ NODES = [f"node-{n}" for n in range(200)]
 
 
 def pods(count: int) -> list[Target]:
-    return [Target(f"coredns-{n}", TargetKind.POD, f"127.0.77.{n + 1}") for n in range(count)]
+    return [Target(f"coredns-{n}", TargetKind.POD, f"127.0.77.{n + 1}", 9) for n in range(count)]
 
 
 def test_each_pod_is_asked_from_about_as_many_nodes() -> None:
@@ -86,7 +86,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
 
 def listed(*there: Target, terminating: tuple[Target, ...] = ()) -> object:
     """The EndpointSlice with these pods."""
-    return endpoint_slice(*((pod.name, pod.address, True, pod in terminating) for pod in there))
+    return endpoint_slice(*((pod.name, pod.address, True, pod in terminating) for pod in there), port=9)
 
 
 def served(*things: object, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ApiServer:
@@ -161,8 +161,7 @@ def test_a_run_follows_its_pods_away_and_back(
         pod: [(i.from_ns, i.to_ns) for i in run.intervals if i.kind == "life" and i.subject == pod] for pod in asked
     }
     assert len(lives[order[1].name]) == 2
-    channels = {one.target: one for one in Timeline.of(run).channels}
-    both = channels[order[1].name]
+    (both,) = [one for one in Timeline.of(run).channels if one.target == order[1]]
     away = lives[order[1].name][1][0] - lives[order[1].name][0][1]
     expected = 20 * (6 * NS - away) / NS
     assert abs(both.loss().asked - expected) <= 3

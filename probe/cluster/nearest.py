@@ -62,5 +62,5 @@ class Nearest:
                 yield self._told(happened.at, "asked", pod, up=pod)
 
     def _told(self, at: int, kind: str, pod: Target, **counts: Target) -> Happened:
-        text = f"{'from now on' if kind == 'asked' else 'no more'} by {self.node}, which asks {self.most} pods"
+        text = f"{self.node} asks it {'from now on' if kind == 'asked' else 'no more'}: its nearest {self.most} changed"
         return Happened(at, kind, text, SOURCE, pod.name, **counts)
