@@ -17,6 +17,7 @@ from probe.report import REPORTS
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
 from probe.scenario.load import WINDOW
+from probe.scenario.manifests import KINDS
 from probe.scenario.plan import CEILING
 from probe.scenario.recent import BASELINE
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
@@ -90,6 +91,13 @@ DELETIONS_HELP = "Delete so many pods, one after the other; the longest counts (
 KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
+PER_NODE_HELP = (
+    "One of many probers, one on each node: ask N of the pods, chosen by this node's name, and of the API only for the"
+    " Service and its EndpointSlices."
+)
+KIND_HELP = f"{', '.join(KINDS)} (default job)."
+MANIFEST_CLUSTER_HELP = "That it may be changed: the cluster's name, for a scenario with steps."
+HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
@@ -146,6 +154,7 @@ Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
 InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Context = Annotated[OneText, option(SCENARIO, "", "--context", "NAME", CONTEXT_HELP)]
 ServiceName = Annotated[OneText, option(SCENARIO, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
+PerNode = Annotated[OneText, option(SCENARIO, "", "--per-node", "N", PER_NODE_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
 PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]
@@ -183,6 +192,19 @@ CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or j
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
+
+IN_CLUSTER = "In a cluster"
+ImageName = Annotated[str, option(IN_CLUSTER, "", "--image", "REF", "The prober's image, as its nodes pull it.")]
+Kind = Annotated[str, option(IN_CLUSTER, "", "--kind", "KIND", KIND_HELP)]
+ObjectName = Annotated[
+    str, option(IN_CLUSTER, "", "--name", "NAME", "Of the Job or its like (default the scenario's).")
+]
+ClusterName = Annotated[str, option(IN_CLUSTER, "", "--cluster", "NAME", MANIFEST_CLUSTER_HELP)]
+Shards = Annotated[
+    OneText, option(IN_CLUSTER, "", "--shards", "N", "Of an Indexed Job: pods that share the run (default 4).")
+]
+Schedule = Annotated[str, option(IN_CLUSTER, "", "--schedule", "CRON", "Of a CronJob (default 17 * * * *).")]
+HostNetwork = Annotated[bool, flag(IN_CLUSTER, "", "--host-network", HOST_NETWORK_HELP)]
 
 
 def examples(*lines: str) -> str:

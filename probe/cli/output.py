@@ -13,9 +13,13 @@ from rich.text import Text
 
 from probe.errors import EXIT_ENVIRONMENT, EnvironmentProblem, UsageError
 from probe.report import REPORTS
+from probe.report.text import headline
 from probe.report.units import plain
 from probe.runfile import Run
 from probe.verdict import verdict_of
+
+MESSAGE = "DNSPROBE_TERMINATION_MESSAGE"
+"""Names the file of which Kubernetes takes the last words of a container: `kubectl describe pod` shows them."""
 
 
 def drawn(*parts: RenderableType) -> str:
@@ -91,6 +95,9 @@ def print_report(run: Run, form: str, json_file: str) -> int:
             code = EXIT_ENVIRONMENT
     if json_file not in ("", "-"):
         write_json(json_file, REPORTS["json"](run), f"the run file is whole: {run.path}")
+    if message := os.environ.get(MESSAGE):
+        with suppress(OSError):
+            Path(message).write_text(f"{headline(verdict_of(run))}\n", encoding="utf-8")
     return code
 
 

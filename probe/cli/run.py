@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from probe.cluster.kube import Kube, named_service
 from probe.cluster.kube.api import connect
 from probe.cluster.kube.membership import JOB, NAMESPACE, Membership
 from probe.cluster.lab import Lab
+from probe.cluster.nearest import Nearest
 from probe.engine import Engine, EngineOptions
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, UsageError
 from probe.live import fitting_view
@@ -43,7 +45,7 @@ from probe.scenario.plan import (
     expected_series,
     planned_text,
 )
-from probe.scenario.quantity import seconds_text
+from probe.scenario.quantity import seconds_text, whole
 from probe.scenario.ready import ReadyFile
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
@@ -92,6 +94,7 @@ def run(
     lab: options.InLab = False,
     context: options.Context = None,
     service: options.ServiceName = None,
+    per_node: options.PerNode = None,
     setting: options.Settings = None,
     dry_run: options.DryRun = False,
     repeats: options.Repeats = None,
@@ -145,7 +148,7 @@ def run(
         else None
     )
     check_load(plan, processes)
-    cluster = _cluster(plan, lab, options.given(context=context, service=service))
+    cluster = _cluster(plan, lab, options.given(context=context, service=service, per_node=per_node))
     for note in plan.notes if lab or dry_run else []:
         complain(f"note: {note}")
     if dry_run:
@@ -195,14 +198,20 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
 
 
 def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
-    """The lab, or the cluster that the plan needs; `told`: the context and the Service that were typed."""
+    """The lab, or the cluster that the plan needs; `told`: what was typed of how it is found and looked at."""
     if told and (lab or not plan.cluster_needs):
         why = "with --lab" if lab else f"{plan.name} asks no cluster"
-        raise UsageError(f"--{', --'.join(told)}: goes with a scenario in a real cluster: {why}")
+        raise UsageError(f"--{', --'.join(told).replace('_', '-')}: goes with a scenario in a real cluster: {why}")
     if lab or not plan.cluster_needs:
         return Lab(plan.lab) if lab else None
     service = options.typed("--service", told["service"], named_service) if "service" in told else None
-    return Kube(told.get("context", ""), service)
+    most = options.typed("--per-node", told["per_node"], _pods) if "per_node" in told else 0
+    node = os.environ.get("DNSPROBE_NODE") or platform.node()
+    return Kube(told.get("context", ""), service, Nearest(node, most) if most else None)
+
+
+def _pods(text: str) -> int:
+    return whole(text, 1, 100, "the number of pods")
 
 
 def _in_shard(shard: str, plan: Plan) -> Plan:

@@ -15,8 +15,9 @@ from probe.cluster import Happened, Rollout, Shutdown, Stretch
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, Selection, connect
 from probe.cluster.kube.changes import Changes
-from probe.cluster.kube.discovery import Found, discover, find_service
+from probe.cluster.kube.discovery import Found, discover, discover_endpoints, find_service
 from probe.cluster.kube.watching import Watching
+from probe.cluster.nearest import Nearest
 from probe.errors import UsageError
 from probe.model import Target
 
@@ -42,16 +43,21 @@ def named_service(text: str) -> tuple[str, str]:
 class Kube:
     """A real cluster. What happens in it: see Changes and Watching; `at` is when the watch's event arrived.
 
-    context: of the kubeconfig, '' for its current one. service: namespace and name, None to find it.
+    context: of the kubeconfig, '' for its current one. service: namespace and name, None to find it. nearest: which
+    pods are asked, None for all; of the API then only the Service and its EndpointSlices are read, and `at` of a pod is
+    when these changed.
     """
 
     namespaces: tuple[str, ...] = ("",)
 
-    def __init__(self, context: str = "", service: tuple[str, str] | None = None) -> None:
-        self._context, self._named = context, service
+    def __init__(
+        self, context: str = "", service: tuple[str, str] | None = None, nearest: Nearest | None = None
+    ) -> None:
+        self._context, self._named, self._nearest = context, service, nearest
         self._api: Api | None = None
         self._started: tuple[Found, Changes] | None = None
         self._views: dict[tuple[Selection, str], Any] = {}
+        self._listed: dict[str, objects.PodView] = {}
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
         self._watch: asyncio.Task[None] | None = None
 
@@ -69,7 +75,8 @@ class Kube:
             meta = service.metadata
             pulse = Selection(Service, str(meta.namespace) if meta else "", name=objects.name_of(service))
             watching = Watching(api, pulse, self._arrived, self._seen)
-            found = await discover(api, watching, service, version)
+            look = discover if self._nearest is None else discover_endpoints
+            found = await look(api, watching, service, version)
         except BaseException:
             await self.stop()
             raise
@@ -79,6 +86,8 @@ class Kube:
         for what, things in watching.things.items():
             for name, thing in things.items():
                 list(self._compared(0, what, name, thing))  # what was there before we looked has not happened
+        if self._nearest:
+            self._nearest.begin(changes.pods.values())
         self._watch = asyncio.create_task(watching.run())
         self._watch.add_done_callback(lambda _: self._happened.put_nowait(None))
 
@@ -93,7 +102,8 @@ class Kube:
 
     def _arrived(self, at: int, what: Selection, name: str, thing: Any | None) -> None:
         for happened in self._compared(at, what, name, thing):
-            self._happened.put_nowait(happened)
+            for each in self._nearest.seen(happened) if self._nearest else (happened,):
+                self._happened.put_nowait(each)
         if what.of in (Pod, Deployment, DaemonSet):
             for happened in self._rollouts(at):
                 self._happened.put_nowait(happened)
@@ -120,6 +130,11 @@ class Kube:
         if what.of is EndpointSlice:
             endpoints = objects.endpoints_of(found.now(found.slices))
             yield from changes.endpoints(at, objects.name_of(found.service), endpoints)
+            if self._nearest:
+                listed = objects.listed_pods(found.now(found.slices))
+                for pod in sorted(self._listed.keys() | listed.keys()):
+                    yield from changes.pod(at, self._listed.get(pod), listed.get(pod))
+                self._listed = listed
             return
         view, compare = _COMPARED[what.of]
         before, after = self._views.pop((what, name), None), view(thing) if thing else None
@@ -136,6 +151,7 @@ class Kube:
         """`service` (one of each family), `nodelocal`, `upstream`, `pods` (Ready once and not deleted), or a name."""
         found, changes = self._now
         service, pods = objects.service_targets(found.service), list(changes.pods.values())
+        pods = self._nearest.of(pods) if self._nearest else pods
         kinds = {"service": service, "nodelocal": found.nodelocal(), "upstream": found.upstream(), "pods": pods}
         if selector in kinds:
             return kinds[selector]

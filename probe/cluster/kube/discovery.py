@@ -84,6 +84,8 @@ class Found:
     """kube-proxy's and NodeLocal's DaemonSets."""
     proxy_mode: str = ""
     not_seen: list[str] = field(default_factory=list)
+    endpoints_only: bool = False
+    """Pods are known by the EndpointSlices."""
 
     def miss(self, text: str) -> None:
         """Take note, once, of what cannot be seen."""
@@ -182,6 +184,9 @@ class Found:
         return {name: text for name, text in said.items() if text}
 
     def _said_pods(self) -> str:
+        if self.endpoints_only:
+            listed = objects.listed_pods(self.now(self.slices)).values()
+            return f"{len(listed)} on {', '.join(sorted({pod.node for pod in listed}))}"
         pods = [objects.pod_view(pod) for pod in self.now(self.pods)]
         if not pods:
             return "none to see: the Service alone can be asked"
@@ -224,6 +229,16 @@ async def discover(api: Api, watching: Watching, service: Service, version: str)
             found.proxy_mode = found.proxy_mode or objects.proxy_mode_of(config.data or {})
     if not found.proxy_mode:
         found.miss("kube-proxy's mode: no ConfigMap says it: iptables is supposed")
+    return found
+
+
+async def discover_endpoints(api: Api, watching: Watching, service: Service, version: str) -> Found:
+    """The Service's EndpointSlices alone: what a prober on every node of a large cluster may ask of the API."""
+    namespace = str(service.metadata.namespace) if service.metadata else ""
+    slices = Selection(EndpointSlice, namespace, {"kubernetes.io/service-name": name_of(service)})
+    found = Found(api, watching, service, version, slices, pods=Selection(Pod, namespace), endpoints_only=True)
+    await watching.add(found.slices)
+    found.miss("all but the Service and its EndpointSlices: not asked for, with --per-node")
     return found
 
 

@@ -72,6 +72,17 @@ def endpoints_of(slices: Iterable[EndpointSlice]) -> tuple[Endpoint, ...]:
     return tuple(sorted(found.values(), key=lambda endpoint: endpoint.pod))
 
 
+def listed_pods(slices: Iterable[EndpointSlice]) -> dict[str, PodView]:
+    """The Service's pods, by name, as far as its EndpointSlices tell of them."""
+    nodes = {e.targetRef.name: e.nodeName for one in slices for e in one.endpoints or [] if e.targetRef and e.nodeName}
+    views = {}
+    for each in endpoints_of(slices):
+        told = "terminating, by its EndpointSlice" if each.terminating else ""
+        node = nodes.get(each.pod, "")
+        views[each.pod] = PodView(each.pod, each.address, each.address, node, "", ready=each.serving, told=told)
+    return views
+
+
 def pod_port(slices: Iterable[EndpointSlice]) -> int:
     """The port on which pods answer DNS by UDP, as their slices say; 53 if none does."""
     ports = [port for one in slices for port in one.ports or [] if port.protocol == "UDP" and port.port]
