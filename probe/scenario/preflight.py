@@ -24,7 +24,7 @@ NOWHERE = {"ipv4": "192.0.2.1", "ipv6": "2001:db8::1"}
 """Addresses that nobody has: TEST-NET-1 (RFC 5737), the documentation prefix (RFC 3849)."""
 COUNTER, COREDNS = "coredns_dns_do_requests_total", "coredns_build_info"
 """Of all requests those with the DO bit: hardly any client in a cluster sets it, so that others do not hide ours."""
-TRANSPORTS = ("udp", "tcp")
+ASKED_BY = ("udp", "tcp")
 TIMES = 3
 PATIENCE = 1.0
 """Seconds for one answer."""
@@ -49,7 +49,7 @@ async def look(series: Sequence[Series], cluster: Cluster | None, domain: str) -
     if not is_pod() or not away or (cluster and "" not in cluster.namespaces):
         return Looked()
     query = encode(Question.of(f"kubernetes.default.svc.{domain}", "A", edns=Edns(do=True)))
-    groups = [[one for one in away if one.transport == transport] for transport in TRANSPORTS]
+    groups = [[one for one in away if one.transport == transport] for transport in ASKED_BY]
     groups = [group for group in groups if group]
     answers = await asyncio.gather(*(_asked_nowhere(group, query) for group in groups))
     for target, among in _counting(away, cluster):
