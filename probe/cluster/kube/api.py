@@ -27,17 +27,22 @@ class NotSeen(EnvironmentProblem):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """Which objects: of one type of lightkube's, in a namespace ('' for types without), by labels, by name."""
+    """Which objects: of one type of lightkube's, in a namespace ('' for types without), by labels, by name.
+
+    about: the kind of object that events are about.
+    """
 
     of: type[Any]
     namespace: str = ""
     labels: Mapping[str, str | list[str]] = field(default_factory=dict)
     name: str = ""
+    about: str = ""
 
     @property
     def where(self) -> dict[str, Any]:
         """As lightkube's list and watch have it."""
-        fields = {"metadata.name": self.name} if self.name else None
+        by = {"metadata.name": self.name, "involvedObject.kind": self.about}
+        fields = {name: value for name, value in by.items() if value} or None
         return {**({"namespace": self.namespace} if self.namespace else {}), "labels": self.labels, "fields": fields}
 
     @property
