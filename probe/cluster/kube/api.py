@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from lightkube import ApiError, AsyncClient, ConfigError, KubeConfig, SingleConf
 from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT
 from lightkube.config.models import User
 from lightkube.core.resource import api_info
+from lightkube.resources.core_v1 import PodLog
 from msgspec import MsgspecError
 
 from probe.errors import EnvironmentProblem, UsageError
@@ -48,13 +49,18 @@ class Selection:
     @property
     def rule(self) -> str:
         """The RBAC rule that lets them be read, and where it goes."""
-        info = api_info(self.of)
+        group, verbs = api_info(self.of).resource.group, "get" if api_info(self.of).action else "list, watch"
         role = f"its Role in {self.namespace}" if self.namespace else "its ClusterRole"
-        return f'{role}: {{apiGroups: ["{info.resource.group}"], resources: [{info.plural}], verbs: [list, watch]}}'
+        return f'{role}: {{apiGroups: ["{group}"], resources: [{self.resource}], verbs: [{verbs}]}}'
+
+    @property
+    def resource(self) -> str:
+        """`pods`, `pods/log`."""
+        info = api_info(self.of)
+        return f"{info.plural}/{info.action}" if info.action else str(info.plural)
 
     def __str__(self) -> str:
-        plural = str(api_info(self.of).plural)
-        return f"{plural} in {self.namespace}" if self.namespace else plural
+        return f"{self.resource} in {self.namespace}" if self.namespace else self.resource
 
 
 class Api:
@@ -91,6 +97,31 @@ class Api:
             async with aclosing(self._client.watch(what.of, resource_version=version, **what.where)) as events:
                 async for event in events:
                     yield event
+
+    async def log(self, namespace: str, pod: str, **asked: str) -> AsyncGenerator[str, None]:
+        """A container's log, a line at a time, each with its time in front; `asked`: container, follow, previous, ...
+
+        The parameters are PodLogOptions' (core/v1). It ends with its container; a pod that is gone has none. NotSeen if
+        there is no right to read it, EnvironmentProblem if there is none just now.
+        """
+        what = Selection(PodLog, namespace, name=pod)
+        # lightkube's own knows neither `previous` nor `sinceTime`.
+        raw = self._client._client
+        timeout = httpx2.Timeout(_TIMEOUT.connect, read=None) if "follow" in asked else _TIMEOUT
+        path = f"api/v1/namespaces/{namespace}/pods/{pod}/log"
+        request = raw._client.build_request("GET", path, params={"timestamps": "true", **asked}, timeout=timeout)
+        with self._told("get", what):
+            reply = await raw._client.send(request, stream=True)
+            try:
+                if reply.status_code == 404:
+                    return
+                if reply.is_error:
+                    await reply.aread()
+                raw.raise_for_status(reply)
+                async for line in reply.aiter_lines():
+                    yield line
+            finally:
+                await reply.aclose()
 
     async def version(self) -> str:
         """The server's own, `v1.34.1`."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from lightkube.models.core_v1 import Container, PodSpec
-from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
+from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
 from probe.cluster.endpoints import Endpoint
@@ -17,11 +17,22 @@ from probe.model import Target, TargetKind
 
 ZONE = "topology.kubernetes.io/zone"
 COREFILE = "Corefile"
+COREDNS_CUSTOM = "coredns-custom"
+"""AKS' and k3s' ConfigMap with a person's own parts of the Corefile."""
+_STARTS = ("ContainerCreating", "PodInitializing")
+"""Why a container waits in every pod's life."""
+_LONGEST = 200
 
 
 def name_of(thing: Any) -> str:
     """An object's name."""
     return str(thing.metadata.name)
+
+
+def short(text: str) -> str:
+    """In one line, up to 200 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 # -- the Service and its endpoints
@@ -86,7 +97,8 @@ def pod_port(slices: Iterable[EndpointSlice]) -> int:
 class PodView:
     """A pod. told: that it was deleted, and when by the API's clock; failed: why it has ended by itself; '' if not.
 
-    exits: the exits of its containers, each said once it is known.
+    exits: the exits of its containers, each said once it is known. waits: why some of them do not run, or why no node
+    takes the pod, if that is more than a start.
     """
 
     name: str
@@ -100,6 +112,7 @@ class PodView:
     failed: str = ""
     restarts: int = 0
     exits: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
 
 
 def pod_view(pod: Pod) -> PodView:
@@ -122,6 +135,7 @@ def pod_view(pod: Pod) -> PodView:
         failed=(status.reason or str(status.phase)) if status and ended else "",
         restarts=sum(each.restartCount for each in containers),
         exits=tuple(text for each in containers for text in _exits(each)),
+        waits=tuple(_waits(conditions, containers)),
     )
 
 
@@ -142,6 +156,17 @@ def _exits(status: Any) -> Iterable[str]:
             yield f"container {status.name}: exit code {end.exitCode}{reason}{at}"
 
 
+def _waits(conditions: Iterable[Any], containers: Iterable[Any]) -> Iterable[str]:
+    """The reasons, without words that differ from one look to the next (`back-off 20s restarting ...`)."""
+    for condition in conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            yield f"{condition.reason}: {short(condition.message or '')}"
+    for each in containers:
+        waiting = each.state and each.state.waiting
+        if waiting and waiting.reason and waiting.reason not in _STARTS:
+            yield f"container {each.name}: {waiting.reason}"
+
+
 def pod_target(view: PodView, port: int) -> Target:
     """It as one that is asked."""
     return Target(view.name, TargetKind.POD, view.address, port)
@@ -153,7 +178,7 @@ def dns_container(spec: PodSpec) -> Container:
     return (serves or spec.containers)[0]
 
 
-# -- ConfigMaps, nodes, others
+# -- ConfigMaps, nodes, events, others
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +192,60 @@ class CorefileView:
 def corefile_view(config: ConfigMap) -> CorefileView:
     """'' if it has none."""
     return CorefileView(name_of(config), (config.data or {}).get(COREFILE, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigView:
+    """All that a ConfigMap says. corefile: whether it is one, or parts of one (AKS' coredns-custom: `x.override`)."""
+
+    name: str
+    text: str
+    corefile: bool
+
+
+def config_view(config: ConfigMap) -> ConfigView:
+    """Of one with a Corefile that alone."""
+    data = config.data or {}
+    if COREFILE in data:
+        return ConfigView(name_of(config), data[COREFILE], True)
+    text = "\n".join(f"{key}:\n{data[key]}" for key in sorted(data))
+    return ConfigView(name_of(config), text, name_of(config) == COREDNS_CUSTOM)
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """An Event. about: kind and name of an object; count: how often it happened; last: when, by its reporter's clock.
+
+    Its times are whole seconds, or a moment before they were reported: no more than +-1 s is to be had of them.
+    """
+
+    name: str
+    about: tuple[str, str]
+    reason: str
+    text: str
+    warning: bool
+    count: int
+    last: str
+
+
+def about(event: Event) -> tuple[str, str]:
+    """Kind and name of the object that it is about."""
+    return event.involvedObject.kind or "", event.involvedObject.name or ""
+
+
+def event_view(event: Event) -> EventView:
+    """The newest time there is: what repeats has a count (kubelet), or a series (newer reporters)."""
+    series = event.series
+    last = event.lastTimestamp or (series and series.lastObservedTime) or event.eventTime or event.firstTimestamp
+    return EventView(
+        name_of(event),
+        about(event),
+        event.reason or "",
+        short(event.message or ""),
+        event.type == "Warning",
+        max(event.count or 1, (series and series.count) or 1),
+        f"{last:%Y-%m-%dT%H:%M:%SZ}" if last else "",
+    )
 
 
 @dataclass(frozen=True, slots=True)

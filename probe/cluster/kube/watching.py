@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,8 +36,8 @@ _SETTLES = 5.0
 class Watching:
     """Follows what is selected. `arrived` gets each new state as it comes, None for an object that is gone.
 
-    `things`: what there is now. Kinds of Happened: watch_gap, when one begins, and again when it is over; its subject is
-    what was not seen, '' for everything; not_seen.
+    `things`: what there is now. Kinds of Happened: watch_gap, when one begins, and again when it is over (its subject
+    is what was not seen, '' for everything); not_seen.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Watching:
         self._alive_ns: dict[Selection | None, int] = {}
         """Last sign of life, and when it ended; of None, of anything."""
         self._falls: dict[Selection | None, int] = {}
+        self._gaps: list[Stretch] = []
+        """Those that have begun and are not over; a later one has all of those before it in it."""
 
     async def add(self, what: Selection) -> list[Any]:
         """What there is now; from here on it is followed. EnvironmentProblem if it cannot be read."""
@@ -74,7 +77,7 @@ class Watching:
 
     def _begin(self) -> None:
         """Follow what is not followed. With None for the API itself."""
-        for what in {None: "", **self._versions}:
+        for what in (None, *self._versions):
             if what not in self._tasks:
                 self._begun_ns[what] = self._alive_ns[what] = time.monotonic_ns()
                 self._tasks[what] = asyncio.create_task(self._follow(what) if what else self._beat())
@@ -88,9 +91,10 @@ class Watching:
     async def _be_blind(self) -> None:
         """From the end of some watches until there are others in their place, or until more have ended."""
         ended = {what: task.result() for what, task in self._tasks.items() if task.done()}
-        whole = None in ended or ended.keys() >= self._versions.keys()
+        away = ended.get(None) or await self._away()
+        whole = away is not None or ended.keys() >= self._versions.keys()
         since = self._alive_ns[None] if whole else min(self._alive_ns[what] for what in ended)
-        why = str(ended.get(None, next(iter(ended.values()))))
+        why = str(away or next(iter(ended.values())))
         for what, problem in ended.items():
             brief = self._alive_ns[what] - self._begun_ns[what] < _LASTS * NS
             self._falls[what] = self._falls.get(what, 0) + 1 if brief else 0
@@ -100,14 +104,22 @@ class Watching:
         if not blind:
             return
         subject = "" if whole else ", ".join(dict.fromkeys(map(str, blind)))
-        who, are, were = (subject, "are", "were") if subject else ("the cluster", "is", "was")
-        self._tell(Stretch(since, "watch_gap", f"{who} {are} not seen: {why}", SOURCE, subject, since=since))
+        gap = Stretch(since, "watch_gap", f"{subject or 'the cluster'}: not seen: {why}", SOURCE, subject, since=since)
+        self._tell(gap)
+        self._gaps.append(gap)
         if whole:
             await self._end(list(self._tasks))
-        await self._see_again(blind, max(self._falls[what] for what in ended))
+        if await self._see_again(blind, max(self._falls[what] for what in ended)):
+            self._tell_over(why)
+
+    def _tell_over(self, why: str) -> None:
+        """All that was not seen is seen again."""
         now = time.monotonic_ns()
-        text = f"{who} {were} not seen from {_clock(since)} to {_clock(now)}, {(now - since) / NS:.1f} s: {why}"
-        self._tell(Stretch(now, "watch_gap", text, SOURCE, subject, since=since))
+        for gap in self._gaps:
+            times = f"from {_clock(gap.since)} to {_clock(now)}, {(now - gap.since) / NS:.1f} s"
+            text = f"{gap.subject or 'the cluster'}: not seen {times}: {why}"
+            self._tell(replace(gap, at=now, text=text))
+        self._gaps.clear()
 
     async def _follow(self, what: Selection) -> EnvironmentProblem:
         """Why it ended."""
@@ -126,15 +138,21 @@ class Watching:
         """Why the API itself is not seen any more."""
         while True:
             await asyncio.sleep(_BEAT)
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    with suppress(NotSeen):
-                        await self._api.list(self._pulse)
-            except TimeoutError:
-                return EnvironmentProblem(f"{self._api.server} has not answered for {_PATIENCE:g} s")
-            except EnvironmentProblem as problem:
-                return problem
+            if away := await self._away():
+                return away
             self._alive_ns[None] = time.monotonic_ns()
+
+    async def _away(self) -> EnvironmentProblem | None:
+        """Why the API cannot be seen, if so."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                with suppress(NotSeen):
+                    await self._api.list(self._pulse)
+        except TimeoutError:
+            return EnvironmentProblem(f"{self._api.server} has not answered for {_PATIENCE:g} s")
+        except EnvironmentProblem as problem:
+            return problem
+        return None
 
     async def _forget(self, at: int, what: Selection, problem: NotSeen) -> None:
         """Follow it no more: all others can still be seen."""
@@ -143,16 +161,16 @@ class Watching:
             await self._end([what])
         self._tell(Happened(at, "not_seen", str(problem), SOURCE))
 
-    async def _see_again(self, blind: Sequence[Selection], falls: int) -> None:
+    async def _see_again(self, blind: Sequence[Selection], falls: int) -> bool:
         """List it anew, as soon as that is possible; more slowly after falls that came one upon the other.
 
-        Given up when something else has ended meanwhile: then more is blind than was said.
+        False: something else has ended meanwhile, so more is blind than was said.
         """
         refused_until = 0.0
         for pause in _pauses(falls):
             await asyncio.sleep(pause)
             if any(task.done() for what, task in self._tasks.items() if what not in blind):
-                return
+                return False
             with suppress(EnvironmentProblem):
                 lists = await asyncio.gather(*map(self._listed, blind))
                 refused_until = refused_until or time.monotonic() + _SETTLES
@@ -169,6 +187,7 @@ class Watching:
                 self._drop(now, what, name)
             for thing in found:
                 self._take(now, what, thing)
+        return True
 
     async def _listed(self, what: Selection) -> tuple[Sequence[Any], str | NotSeen]:
         """What there is, and its version, or why it can be seen no more."""
