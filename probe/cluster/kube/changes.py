@@ -27,8 +27,8 @@ class Changes:
     """What was last seen of each object. `port`: of pods, for DNS.
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_not_ready, pod_exited, pod_restarted, pod_deleted (it was
-    told to end), pod_failed (it ended by itself, for good), pod_waits (for a node, or a container that does not start),
-    pod_gone; of a Deployment or DaemonSet: scaled, rollout_started, rollout_progress, rollout_stalled, rollout_done; of
+    told to end), pod_failed (it ended by itself, for good), pod_stuck (it does not become Ready, and why),
+    pod_gone; of a Deployment or DaemonSet: scaled, rollout_started, rollout_progress, rollout_done; of
     a ReplicaSet: replicaset_current (its template is rolled out), replicaset_scaled; of a ConfigMap: corefile_patched,
     config_changed; of the Service: endpoints_changed; of a node: node_not_ready, node_ready, node_gone; of what an
     Event is about: event.
@@ -64,9 +64,8 @@ class Changes:
         for text in after.exits:
             if text not in (before.exits if before else ()):
                 yield _said(at, "pod_exited", text, after.name)
-        for text in after.waits:
-            if text not in (before.waits if before else ()):
-                yield _said(at, "pod_waits", text, after.name)
+        if after.stuck and after.stuck != (before.stuck if before else ""):
+            yield _said(at, "pod_stuck", after.stuck, after.name)
 
     def _readiness(self, at: int, before: PodView | None, after: PodView) -> Iterator[Happened]:
         was = bool(before and before.ready)
@@ -106,8 +105,6 @@ class Changes:
             yield _said(at, "rollout_done", f"template {after.template}, {after.image}", after.name)
         elif before and after.name in self._rolling:
             yield from self._progress(at, before, after)
-        if after.stalled and not (before and before.stalled):
-            yield _said(at, "rollout_stalled", after.stalled, after.name)
 
     def _progress(self, at: int, before: WorkloadView, after: WorkloadView) -> Iterator[Happened]:
         step = max(1, after.wanted // _STEPS)

@@ -19,8 +19,6 @@ ZONE = "topology.kubernetes.io/zone"
 COREFILE = "Corefile"
 COREDNS_CUSTOM = "coredns-custom"
 """AKS' and k3s' ConfigMap with a person's own parts of the Corefile."""
-_STARTS = ("ContainerCreating", "PodInitializing")
-"""Why a container waits in every pod's life."""
 _LONGEST = 200
 
 
@@ -92,13 +90,21 @@ def pod_port(slices: Iterable[EndpointSlice]) -> int:
 
 # -- pods
 
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
+             "RegistryUnavailable", "SignatureValidationFailed")  # fmt: skip
+"""Reasons of the kubelet's why a container waits (pkg/kubelet/images/types.go)."""
+_NOT_MADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
+"""And of its runtime (pkg/kubelet/kuberuntime, pkg/kubelet/container/sync_result.go)."""
+_CRASHES = 2
+"""Restarts of a container that is not ready from which on it is in a crash loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodView:
     """A pod. told: that it was deleted, and when by the API's clock; failed: why it has ended by itself; '' if not.
 
-    exits: the exits of its containers, each said once it is known. waits: why some of them do not run, or why no node
-    takes the pod, if that is more than a start.
+    exits: the exits of its containers, each said once it is known. stuck: why it does not become Ready, in words that
+    stay while it is so; '' if that is not known, or it may yet.
     """
 
     name: str
@@ -112,7 +118,7 @@ class PodView:
     failed: str = ""
     restarts: int = 0
     exits: tuple[str, ...] = ()
-    waits: tuple[str, ...] = ()
+    stuck: str = ""
 
 
 def pod_view(pod: Pod) -> PodView:
@@ -123,6 +129,8 @@ def pod_view(pod: Pod) -> PodView:
     conditions = (status.conditions or []) if status else []
     containers = (status.containerStatuses or []) if status else []
     ended = status.phase in ("Failed", "Succeeded") if status else False
+    ready = any(c.type == "Ready" and c.status == "True" for c in conditions)
+    inits = (status.initContainerStatuses or []) if status else []
     return PodView(
         name=str(meta.name),
         uid=str(meta.uid),
@@ -130,13 +138,29 @@ def pod_view(pod: Pod) -> PodView:
         node=spec.nodeName or "",
         image=dns_container(spec).image or "",
         template=(meta.labels or {}).get("pod-template-hash", ""),
-        ready=any(c.type == "Ready" and c.status == "True" for c in conditions),
+        ready=ready,
         told=_told(meta),
         failed=(status.reason or str(status.phase)) if status and ended else "",
         restarts=sum(each.restartCount for each in containers),
         exits=tuple(text for each in containers for text in _exits(each)),
-        waits=tuple(_waits(conditions, containers)),
+        stuck="" if ready or meta.deletionTimestamp else _stuck(conditions, [*inits, *containers]),
     )
+
+
+def _stuck(conditions: Iterable[Any], containers: Iterable[Any]) -> str:
+    """A container in a crash loop is now waiting, now running, now terminated: that it was restarted stays."""
+    for condition in conditions:
+        if condition.type == "PodScheduled" and condition.reason in ("Unschedulable", "SchedulingGated"):
+            return f"cannot be scheduled: {condition.message or condition.reason}"
+    for each in containers:
+        reason = (each.state and each.state.waiting and each.state.waiting.reason) or ""
+        if reason in _NO_IMAGE:
+            return f"image {each.image} cannot be pulled"
+        if reason in _NOT_MADE:
+            return f"container {each.name} cannot be made: {reason}"
+        if reason == "CrashLoopBackOff" or (not each.ready and each.restartCount >= _CRASHES):
+            return f"container {each.name} is in a crash loop"
+    return ""
 
 
 def _told(meta: Any) -> str:
@@ -154,17 +178,6 @@ def _exits(status: Any) -> Iterable[str]:
             reason = f", {end.reason}" if end.reason else ""
             at = f" at {end.finishedAt:%Y-%m-%dT%H:%M:%SZ}" if end.finishedAt else ""
             yield f"container {status.name}: exit code {end.exitCode}{reason}{at}"
-
-
-def _waits(conditions: Iterable[Any], containers: Iterable[Any]) -> Iterable[str]:
-    """The reasons, without words that differ from one look to the next (`back-off 20s restarting ...`)."""
-    for condition in conditions:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            yield f"{condition.reason}: {short(condition.message or '')}"
-    for each in containers:
-        waiting = each.state and each.state.waiting
-        if waiting and waiting.reason and waiting.reason not in _STARTS:
-            yield f"container {each.name}: {waiting.reason}"
 
 
 def pod_target(view: PodView, port: int) -> Target:

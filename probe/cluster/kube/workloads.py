@@ -41,8 +41,7 @@ def makes(workload: Workload, selector: dict[str, str]) -> bool:
 class WorkloadView:
     """A Deployment or DaemonSet. revision: of its template; template: that one's hash, or the revision again.
 
-    over: all its pods are of the newest template and available, as `kubectl rollout status` has it. stalled: why it
-    goes no further, '' if it does.
+    over: all its pods are of the newest template and available, as `kubectl rollout status` has it.
     """
 
     name: str
@@ -53,7 +52,6 @@ class WorkloadView:
     updated: int
     available: int
     over: bool
-    stalled: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def workload_view(workload: Workload) -> WorkloadView:
     meta: Any = workload.metadata
     status: Any = workload.status
     annotations = meta.annotations or {}
-    wanted, stalled = replicas_of(workload), ""
+    wanted = replicas_of(workload)
     if isinstance(workload, DaemonSet):
         revision = annotations.get("deprecated.daemonset.template.generation", "")
         template = f"revision {revision}"
@@ -88,16 +86,14 @@ def workload_view(workload: Workload) -> WorkloadView:
         over = min(updated, available) >= wanted
     else:
         revision = annotations.get(_REVISION, "")
-        progress = [c for c in status.conditions or [] if c.type == "Progressing"]
-        said = " ".join(c.message or "" for c in progress)
-        stalled = " ".join(f"{c.reason}: {c.message}" for c in progress if c.status == "False")
+        said = " ".join(c.message or "" for c in status.conditions or [] if c.type == "Progressing")
         newest = re.search(r'"[^"]*-([^"-]+)"', said)  # Created new replica set "coredns-668d6bf9bc"
         template = newest[1] if newest else f"revision {revision}"
         updated, available = status.updatedReplicas or 0, status.availableReplicas or 0
         over = updated >= wanted and (status.replicas or 0) <= updated <= available
     over &= (status.observedGeneration or 0) >= (meta.generation or 0)
     image = dns_container(template_of(workload)).image or ""
-    return WorkloadView(name_of(workload), revision, template, image, wanted, updated, available, over, stalled)
+    return WorkloadView(name_of(workload), revision, template, image, wanted, updated, available, over)
 
 
 def replicas_of(workload: Workload) -> int:
