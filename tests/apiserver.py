@@ -16,7 +16,7 @@ from tests.kube_objects import Json
 
 _PLURALS = {
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
-    "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices",
+    "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "ReplicaSet": "replicasets", "Event": "events",
 }  # fmt: skip
 
 

@@ -257,6 +257,9 @@ def test_a_new_pod_is_a_target_when_it_is_ready(api: ApiServer) -> None:
     assert in_cluster(look) == ["pod_created", "pod_ready"]
 
 
+BOTH = "events in kube-system, events in default"
+
+
 def gaps(seen: list[Happened]) -> list[Stretch]:
     return [event for event in seen if isinstance(event, Stretch)]
 
@@ -278,10 +281,24 @@ def test_an_expired_watch_is_begun_anew_and_the_gap_said(api: ApiServer) -> None
         api.expire()
         return await the_gap(kube)
 
-    begun, over = gaps(in_cluster(look))
-    assert begun.since == begun.at == over.since < over.at < over.since + 2 * NS
-    assert "the cluster is not seen: " in begun.text
+    begun, *_, over = gaps(in_cluster(look))
+    assert begun.since == begun.at
+    assert over.since < over.at < over.since + 2 * NS
+    assert f"{begun.subject or 'the cluster'}: not seen: " in begun.text
     assert "410: too old" in begun.text
+
+
+def test_of_one_watch_that_ends_the_gap_is_its_own(api: ApiServer) -> None:
+    api.refuse = lambda path: 500 if "/events?" in path and "watch=true" in path else 0
+
+    async def look(kube: Kube) -> list[Happened]:
+        seen = await the_gap(kube)
+        api.put(deployment(3))
+        return seen + await until(kube, "scaled")
+
+    found = gaps(in_cluster(look))
+    assert {gap.subject for gap in found} <= {"events in kube-system", "events in default", BOTH}
+    assert all("the cluster" not in gap.text for gap in found)
 
 
 def test_what_happens_while_the_api_is_away_is_seen_when_it_is_back(api: ApiServer) -> None:
@@ -350,13 +367,13 @@ def test_a_right_to_list_alone_is_said_and_not_asked_for_again_and_again(api: Ap
     async def look(kube: Kube) -> list[Happened]:
         seen = await until(kube, "not_seen")
         lists = len(api.asked)
-        await the_gap(kube)
         api.put(deployment(3))
         await until(kube, "scaled")
         assert len(api.asked) < lists + 30
         return seen
 
-    *_, last = in_cluster(look)
+    *blind, last = in_cluster(look)
+    assert {(gap.kind, gap.subject) for gap in blind} == {("watch_gap", "nodes")}
     assert last.text.startswith("nodes: no right to watch them (403): add to its ClusterRole")
 
 
@@ -494,7 +511,7 @@ def test_a_run_asks_the_cluster_s_service_and_records_a_gap(
     assert {series.target.address for series in run.series} == {"127.0.0.1"}
     gap = next(interval for interval in run.intervals if interval.kind == "watch_gap")
     assert 0 < gap.from_ns < gap.to_ns < 4 * NS
-    assert "the cluster was not seen from " in gap.text
+    assert "the cluster: not seen from " in gap.text
 
 
 def test_more_than_the_ceiling_is_refused_though_it_is_the_cluster_that_says_whom(

@@ -322,7 +322,7 @@ def test_nodes_and_corefiles_change() -> None:
     assert told(changes.node(0, up, down)) == ["node_not_ready | NodeStatusUnknown: Unknown"]
     assert told(changes.node(0, down, up)) == ["node_ready | "]
     assert told(changes.node(0, down, None)) == ["node_gone | a"]
-    one = objects.corefile_view(read_as(ConfigMap, config_map()))
-    two = objects.corefile_view(read_as(ConfigMap, config_map(Corefile=COREFILE.replace("5s", "9s"))))
-    assert told(changes.corefile(0, one, one)) == []
-    assert told(changes.corefile(0, one, two)) == ["corefile_patched | -lameduck 5s, +lameduck 9s"]
+    one = objects.config_view(read_as(ConfigMap, config_map()))
+    two = objects.config_view(read_as(ConfigMap, config_map(Corefile=COREFILE.replace("5s", "9s"))))
+    assert told(changes.config(0, one, one)) == []
+    assert told(changes.config(0, one, two)) == ["corefile_patched | -lameduck 5s, +lameduck 9s"]

@@ -7,8 +7,8 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
 
-from lightkube.resources.apps_v1 import DaemonSet, Deployment
-from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
+from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
+from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
 from probe.cluster import Happened, Rollout, Shutdown, Stretch
@@ -16,6 +16,7 @@ from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, Selection, connect
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.discovery import Found, discover, discover_endpoints, find_service
+from probe.cluster.kube.logs import Logs
 from probe.cluster.kube.watching import Watching
 from probe.cluster.nearest import Nearest
 from probe.errors import UsageError
@@ -27,8 +28,10 @@ _COMPARED: dict[type[Any], tuple[Callable[[Any], Any], Callable[..., Iterator[Ha
     Pod: (objects.pod_view, Changes.pod),
     Deployment: (workloads.workload_view, Changes.workload),
     DaemonSet: (workloads.workload_view, Changes.workload),
-    ConfigMap: (objects.corefile_view, Changes.corefile),
+    ReplicaSet: (workloads.replica_set_view, Changes.replica_set),
+    ConfigMap: (objects.config_view, Changes.config),
     Node: (objects.node_view, Changes.node),
+    Event: (objects.event_view, Changes.event),
 }
 
 
@@ -60,6 +63,7 @@ class Kube:
         self._listed: dict[str, objects.PodView] = {}
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
         self._watch: asyncio.Task[None] | None = None
+        self._logs: Logs | None = None
 
     async def start(self) -> None:
         """Find the Service and its pods, and watch from then on. EnvironmentProblem: what is missing or not permitted.
@@ -83,6 +87,7 @@ class Kube:
         changes = Changes(objects.pod_port(found.now(found.slices)))
         self._started = found, changes
         list(self._rollouts(0))
+        self._logs = Logs(api, found.pods.namespace, self._happened.put_nowait)
         for what, things in watching.things.items():
             for name, thing in things.items():
                 list(self._compared(0, what, name, thing))  # what was there before we looked has not happened
@@ -96,6 +101,8 @@ class Kube:
         if self._watch:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        if self._logs:
+            await self._logs.stop()
         if api := self._api:
             self._api = None
             await api.close()
@@ -136,11 +143,22 @@ class Kube:
                     yield from changes.pod(at, self._listed.get(pod), listed.get(pod))
                 self._listed = listed
             return
+        if what.of is Event and thing and not found.concerns(objects.about(thing)):
+            return
+        if what == found.pods:
+            self._read_log(at, name, thing)
         view, compare = _COMPARED[what.of]
         before, after = self._views.pop((what, name), None), view(thing) if thing else None
         if after:
             self._views[what, name] = after
         yield from compare(changes, at, before, after)
+
+    def _read_log(self, at: int, name: str, pod: Pod | None) -> None:
+        """The log of a pod that is there, from now on if it was there before us."""
+        if self._logs and pod and pod.spec:
+            self._logs.follow(name, objects.dns_container(pod.spec).name, from_now=not at)
+        elif self._logs:
+            self._logs.leave(name)
 
     @property
     def _now(self) -> tuple[Found, Changes]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lightkube import ApiError, AsyncClient, ConfigError, KubeConfig, SingleConf
 from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT
 from lightkube.config.models import User
 from lightkube.core.resource import api_info
+from lightkube.resources.core_v1 import PodLog
 from msgspec import MsgspecError
 
 from probe.errors import EnvironmentProblem, UsageError
@@ -48,17 +48,22 @@ class NotNow(EnvironmentProblem):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """Which objects: of one type of lightkube's, in a namespace ('' for types without), by labels, by name."""
+    """Which objects: of one type of lightkube's, in a namespace ('' for types without), by labels, by name.
+
+    about: the kind of object that events are about.
+    """
 
     of: type[Any]
     namespace: str = ""
     labels: Mapping[str, str | list[str]] = field(default_factory=dict)
     name: str = ""
+    about: str = ""
 
     @property
     def where(self) -> dict[str, Any]:
         """As lightkube's list and watch have it."""
-        fields = {"metadata.name": self.name} if self.name else None
+        by = {"metadata.name": self.name, "involvedObject.kind": self.about}
+        fields = {name: value for name, value in by.items() if value} or None
         return {**({"namespace": self.namespace} if self.namespace else {}), "labels": self.labels, "fields": fields}
 
     @property
@@ -74,12 +79,18 @@ class Selection:
         """The RBAC rule that lets this be done to them, and where it goes. part: of them, `eviction`."""
         info = api_info(self.of)
         role = f"its Role in {self.namespace}" if self.namespace else "its ClusterRole"
-        plural, verbs = f"{info.plural}/{part}" if part else info.plural, _VERBS.get(verb, verb)
-        return f'{role}: {{apiGroups: ["{info.resource.group}"], resources: [{plural}], verbs: [{verbs}]}}'
+        resource = f"{info.plural}/{part}" if part else self.resource
+        verbs = "get" if info.action and not part else _VERBS.get(verb, verb)
+        return f'{role}: {{apiGroups: ["{info.resource.group}"], resources: [{resource}], verbs: [{verbs}]}}'
+
+    @property
+    def resource(self) -> str:
+        """`pods`, `pods/log`."""
+        info = api_info(self.of)
+        return f"{info.plural}/{info.action}" if info.action else str(info.plural)
 
     def __str__(self) -> str:
-        plural = str(api_info(self.of).plural)
-        return f"{plural} in {self.namespace}" if self.namespace else plural
+        return f"{self.resource} in {self.namespace}" if self.namespace else self.resource
 
 
 class Api:
@@ -121,6 +132,31 @@ class Api:
                 async for event in events:
                     yield event
 
+    async def log(self, namespace: str, pod: str, **asked: str) -> AsyncGenerator[str, None]:
+        """A container's log, a line at a time, each with its time in front; `asked`: container, follow, previous, ...
+
+        The parameters are PodLogOptions' (core/v1). It ends with its container; a pod that is gone has none. NotSeen if
+        there is no right to read it, EnvironmentProblem if there is none just now.
+        """
+        what = Selection(PodLog, namespace, name=pod)
+        # lightkube's own knows neither `previous` nor `sinceTime`.
+        raw = self._client._client
+        timeout = httpx2.Timeout(_TIMEOUT.connect, read=None) if "follow" in asked else _TIMEOUT
+        path = f"api/v1/namespaces/{namespace}/pods/{pod}/log"
+        request = raw._client.build_request("GET", path, params={"timestamps": "true", **asked}, timeout=timeout)
+        with self._told("get", what):
+            reply = await raw._client.send(request, stream=True)
+            try:
+                if reply.status_code == 404:
+                    return
+                if reply.is_error:
+                    await reply.aread()
+                raw.raise_for_status(reply)
+                async for line in reply.aiter_lines():
+                    yield line
+            finally:
+                await reply.aclose()
+
     async def version(self) -> str:
         """The server's own, `v1.34.1`."""
         with self._told("get", None):
@@ -148,12 +184,6 @@ class Api:
                 return (await asyncio.shield(asking)).json()
             finally:
                 await asyncio.wait({asking})
-
-    async def log(self, what: Selection, container: str, since: datetime) -> str:
-        """What a pod's container has written since then."""
-        with self._told("get", what, "log"):
-            path = f"{what.path}/log?container={container}&sinceTime={since:%Y-%m-%dT%H:%M:%SZ}"
-            return str((await self._said("GET", path)).text)
 
     async def _said(self, method: str, path: str, body: Json = None, headers: Mapping[str, str] | None = None) -> Any:
         """lightkube knows no /version, and nothing of objects as they are said."""

@@ -7,21 +7,32 @@ from collections.abc import Iterator
 from probe.cluster import Happened
 from probe.cluster.endpoints import Endpoint, shown
 from probe.cluster.kube.corefile import changed_lines
-from probe.cluster.kube.objects import CorefileView, NodeView, PodView, pod_target
-from probe.cluster.kube.workloads import WorkloadView
+from probe.cluster.kube.objects import ConfigView, EventView, NodeView, PodView, pod_target
+from probe.cluster.kube.workloads import ReplicaSetView, WorkloadView
 from probe.cluster.rollout import Rollouts
-from probe.model import Target
+from probe.model import NS, Target
 
 SOURCE = "kubernetes"
+TOLD = (
+    *("Killing", "Preempted", "TaintManagerEviction", "ScalingReplicaSet", "SuccessfulRescale"),
+    *("NodeNotReady", "NodeReady", "NodeNotSchedulable", "NodeSchedulable", "RemovingNode"),
+)
+"""Events that are told though they are no warnings."""
+_AGAIN_NS = 10 * NS
+"""From one mark of an Event that repeats to the next, at least."""
+_STEPS = 20
+"""Of a DaemonSet's rollout so many steps are told, however many nodes there are."""
 
 
 class Changes:
     """What was last seen of each object. `port`: of pods, for DNS.
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_not_ready, pod_exited, pod_restarted, pod_deleted (it was
-    told to end), pod_failed (it ended by itself, for good), pod_gone; of a Deployment or DaemonSet: scaled,
-    rollout_started, rollout_done, and what Rollouts tells; of a ConfigMap: corefile_patched; of the Service:
-    endpoints_changed; of a node: node_not_ready, node_ready, node_gone.
+    told to end), pod_failed (it ended by itself, for good), pod_stuck (it does not become Ready, and why),
+    pod_gone; of a Deployment or DaemonSet: scaled, rollout_started, rollout_progress, rollout_done, and what Rollouts
+    tells; of a ReplicaSet: replicaset_current (its template is rolled out), replicaset_scaled; of a ConfigMap:
+    corefile_patched, config_changed; of the Service: endpoints_changed; of a node: node_not_ready, node_ready,
+    node_gone; of what an Event is about: event.
     """
 
     def __init__(self, port: int) -> None:
@@ -30,6 +41,7 @@ class Changes:
         """Pods that count: Ready once, and not told to end."""
         self._ended: dict[str, Target] = {}
         self._rolling: set[str] = set()
+        self._events: dict[str, int] = {}
         self._endpoints: tuple[Endpoint, ...] | None = None
         self.rollouts = Rollouts(SOURCE)
 
@@ -54,6 +66,8 @@ class Changes:
         for text in after.exits:
             if text not in (before.exits if before else ()):
                 yield _said(at, "pod_exited", text, after.name)
+        if after.stuck and after.stuck != (before.stuck if before else ""):
+            yield _said(at, "pod_stuck", after.stuck, after.name)
 
     def _readiness(self, at: int, before: PodView | None, after: PodView) -> Iterator[Happened]:
         was = bool(before and before.ready)
@@ -91,13 +105,48 @@ class Changes:
         elif after.over and after.name in self._rolling:
             self._rolling.discard(after.name)
             yield _said(at, "rollout_done", f"template {after.template}, {after.image}", after.name)
+        elif before and after.name in self._rolling:
+            yield from self._progress(at, before, after)
 
-    def corefile(self, at: int, before: CorefileView | None, after: CorefileView | None) -> Iterator[Happened]:
-        """From one version of the ConfigMap to the next."""
-        name = (before or after or CorefileView("", "")).name
+    def _progress(self, at: int, before: WorkloadView, after: WorkloadView) -> Iterator[Happened]:
+        step = max(1, after.wanted // _STEPS)
+        if after.updated // step != before.updated // step:
+            text = f"{after.updated} of {after.wanted} updated, {after.available} available"
+            yield _said(at, "rollout_progress", text, after.name)
+
+    def replica_set(self, at: int, before: ReplicaSetView | None, after: ReplicaSetView | None) -> Iterator[Happened]:
+        """From one version of a ReplicaSet to the next. A rollback makes an old one the current one again."""
+        if not after:
+            return
+        if not before or after.revision > before.revision:
+            again = f", which was revision {before.revision}" if before else ""
+            yield _said(at, "replicaset_current", f"revision {after.revision}{again}, {after.image}", after.name)
+        if before and before.wanted != after.wanted:
+            yield _said(at, "replicaset_scaled", f"from {before.wanted} to {after.wanted} replicas", after.name)
+
+    def config(self, at: int, before: ConfigView | None, after: ConfigView | None) -> Iterator[Happened]:
+        """From one version of a ConfigMap to the next."""
+        one = after or before
         old, new = before.text if before else "", after.text if after else ""
-        if old != new:
-            yield _said(at, "corefile_patched", changed_lines(old, new), name)
+        if one and old != new:
+            kind = "corefile_patched" if one.corefile else "config_changed"
+            yield _said(at, kind, changed_lines(old, new), one.name)
+
+    def event(self, at: int, before: EventView | None, after: EventView | None) -> Iterator[Happened]:
+        """From one version of an Event to the next: what repeats comes again, with a greater count."""
+        if after is None:
+            self._events.pop(before.name if before else "", None)
+            return
+        new = before is None or after.count > before.count
+        if (
+            new
+            and (after.warning or after.reason in TOLD)
+            and at - self._events.get(after.name, -_AGAIN_NS) >= _AGAIN_NS
+        ):
+            self._events[after.name] = at
+            times = f", {after.count} times by now" if after.count > 1 else ""
+            clock = f", the last at {after.last} by its reporter's clock" if after.last else ""
+            yield _said(at, "event", f"{after.reason}: {after.text}{times}{clock}", after.about[1])
 
     def node(self, at: int, before: NodeView | None, after: NodeView | None) -> Iterator[Happened]:
         """From one version of a node to the next. One that comes is of no interest until it has pods."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightkube.resources.apps_v1 import DaemonSet, Deployment
-from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
+from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
+from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
 from probe.cluster import Shutdown
@@ -25,7 +25,8 @@ from probe.errors import EnvironmentProblem
 from probe.model import Target, TargetKind
 from probe.resolv import is_pod, own_resolv_conf, upstreams_of
 
-_SYSTEM = "kube-system"
+_SYSTEM, _DEFAULT = "kube-system", "default"
+"""The second has the Events of nodes."""
 _LABEL = "k8s-app"
 _KUBE_DNS, _NODELOCAL, _PROXY = "kube-dns", "node-local-dns", "kube-proxy"
 _OPENSHIFT = ("openshift-dns", "dns-default")
@@ -91,6 +92,17 @@ class Found:
         """Take note, once, of what cannot be seen."""
         if text not in self.not_seen:
             self.not_seen.append(text)
+
+    def concerns(self, about: tuple[str, str]) -> bool:
+        """Whether an Event about an object of this kind and name is of CoreDNS, of what it needs or of one of its
+        nodes."""
+        kind, name = about
+        pods = self.now(self.pods)
+        if kind == "Node":
+            return any(pod.spec.nodeName == name for pod in pods)
+        makers = [name_of(self.workload)] if self.workload else []
+        of = (*makers, _PROXY, _NODELOCAL, *map(name_of, pods))
+        return any(name == one or name.startswith(f"{one}-") for one in of)
 
     def now(self, what: Selection | None) -> list[Any]:
         """The objects of a selection, by name; none of what cannot be seen."""
@@ -222,11 +234,13 @@ async def discover(api: Api, watching: Watching, service: Service, version: str)
         await _find_maker(found, selector, namespace)
         await _find_corefile(found, namespace)
     found.nodes = await _optional(found, Selection(Node))
-    daemons = Selection(DaemonSet, _SYSTEM, {_LABEL: [_PROXY, _NODELOCAL]})
-    found.daemons = await _optional(found, daemons)
-    for name in _PROXY_CONFIGS:
-        for config in await _once(found, Selection(ConfigMap, _SYSTEM, name=name)):
-            found.proxy_mode = found.proxy_mode or objects.proxy_mode_of(config.data or {})
+    found.daemons = await _optional(found, Selection(DaemonSet, _SYSTEM, {_LABEL: [_PROXY, _NODELOCAL]}))
+    await _find_configs(found, namespace)
+    for events in (
+        *(Selection(Event, one) for one in sorted({namespace, _SYSTEM})),
+        Selection(Event, _DEFAULT, about="Node"),
+    ):
+        await _optional(found, events)
     if not found.proxy_mode:
         found.miss("kube-proxy's mode: no ConfigMap says it: iptables is supposed")
     return found
@@ -252,22 +266,40 @@ async def _find_maker(found: Found, selector: dict[str, str], namespace: str) ->
     if makers:
         _, kind, name = max(makers, key=lambda maker: maker[0])
         found.maker = await _optional(found, Selection(kind, namespace, name=name))
+        if kind is Deployment:
+            await _optional(found, Selection(ReplicaSet, namespace, selector))
     elif not found.not_seen:
         found.miss(f"what makes the pods: no Deployment or DaemonSet in {namespace} has their labels")
 
 
 async def _find_corefile(found: Found, namespace: str) -> None:
-    """The ConfigMap that the pods mount and that has one."""
+    """The ConfigMap that the pods mount and that has one; what else they mount may be parts of it."""
+    for name in _mounted(found):
+        what = Selection(ConfigMap, namespace, name=name)
+        there = await _optional(found, what)
+        if there and any(objects.corefile_view(one).text for one in found.now(there)):
+            found.config = found.config or there
+    if not found.config and not any("configmaps" in text for text in found.not_seen):
+        found.miss("the Corefile: no ConfigMap that the pods mount has one")
+
+
+def _mounted(found: Found) -> list[str]:
     specs = (
         [workloads.template_of(found.workload)] if found.workload else [pod.spec for pod in found.now(found.pods)[:1]]
     )
-    for name in [name for spec in specs for name in objects.config_maps(spec)]:
-        what = Selection(ConfigMap, namespace, name=name)
-        if any(objects.corefile_view(one).text for one in await _once(found, what)):
-            found.config = await _optional(found, what)
-            return
-    if not any("configmaps" in text for text in found.not_seen):
-        found.miss("the Corefile: no ConfigMap that the pods mount has one")
+    return [name for spec in specs for name in objects.config_maps(spec)]
+
+
+async def _find_configs(found: Found, namespace: str) -> None:
+    """What else decides how names are resolved: a person's own part of the Corefile, kube-proxy's and NodeLocal's."""
+    names = [*_PROXY_CONFIGS, *(name_of(one) for one in found.now(found.daemons) if name_of(one) != _PROXY)]
+    for name in names:
+        config = await _optional(found, Selection(ConfigMap, _SYSTEM, name=name))
+        for one in found.now(config):
+            if name in _PROXY_CONFIGS:
+                found.proxy_mode = found.proxy_mode or objects.proxy_mode_of(one.data or {})
+    if found.config and objects.COREDNS_CUSTOM not in _mounted(found):
+        await _optional(found, Selection(ConfigMap, namespace, name=objects.COREDNS_CUSTOM))
 
 
 async def _optional(found: Found, what: Selection) -> Selection | None:

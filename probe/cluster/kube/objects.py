@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from lightkube.models.core_v1 import Container, PodSpec
-from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
+from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
 from probe.cluster.endpoints import Endpoint
@@ -17,11 +17,20 @@ from probe.model import Target, TargetKind
 
 ZONE = "topology.kubernetes.io/zone"
 COREFILE = "Corefile"
+COREDNS_CUSTOM = "coredns-custom"
+"""AKS' and k3s' ConfigMap with a person's own parts of the Corefile."""
+_LONGEST = 200
 
 
 def name_of(thing: Any) -> str:
     """An object's name."""
     return str(thing.metadata.name)
+
+
+def short(text: str) -> str:
+    """In one line, up to 200 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 # -- the Service and its endpoints
@@ -193,7 +202,7 @@ def dns_container(spec: PodSpec) -> Container:
     return (serves or spec.containers)[0]
 
 
-# -- ConfigMaps, nodes, others
+# -- ConfigMaps, nodes, events, others
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +216,60 @@ class CorefileView:
 def corefile_view(config: ConfigMap) -> CorefileView:
     """'' if it has none."""
     return CorefileView(name_of(config), (config.data or {}).get(COREFILE, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigView:
+    """All that a ConfigMap says. corefile: whether it is one, or parts of one (AKS' coredns-custom: `x.override`)."""
+
+    name: str
+    text: str
+    corefile: bool
+
+
+def config_view(config: ConfigMap) -> ConfigView:
+    """Of one with a Corefile that alone."""
+    data = config.data or {}
+    if COREFILE in data:
+        return ConfigView(name_of(config), data[COREFILE], True)
+    text = "\n".join(f"{key}:\n{data[key]}" for key in sorted(data))
+    return ConfigView(name_of(config), text, name_of(config) == COREDNS_CUSTOM)
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """An Event. about: kind and name of an object; count: how often it happened; last: when, by its reporter's clock.
+
+    Its times are whole seconds, or a moment before they were reported: no more than +-1 s is to be had of them.
+    """
+
+    name: str
+    about: tuple[str, str]
+    reason: str
+    text: str
+    warning: bool
+    count: int
+    last: str
+
+
+def about(event: Event) -> tuple[str, str]:
+    """Kind and name of the object that it is about."""
+    return event.involvedObject.kind or "", event.involvedObject.name or ""
+
+
+def event_view(event: Event) -> EventView:
+    """The newest time there is: what repeats has a count (kubelet), or a series (newer reporters)."""
+    series = event.series
+    last = event.lastTimestamp or (series and series.lastObservedTime) or event.eventTime or event.firstTimestamp
+    return EventView(
+        name_of(event),
+        about(event),
+        event.reason or "",
+        short(event.message or ""),
+        event.type == "Warning",
+        max(event.count or 1, (series and series.count) or 1),
+        f"{last:%Y-%m-%dT%H:%M:%SZ}" if last else "",
+    )
 
 
 @dataclass(frozen=True, slots=True)

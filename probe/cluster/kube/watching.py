@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,8 @@ _PATIENCE = 3.0
 """Seconds without such a sign after which we are blind."""
 _SLOWEST = 5.0
 """Seconds between two attempts to see again, at the most."""
+_TOGETHER = 0.05
+"""Seconds in which watches that end are taken as one: an API that goes takes all of them with it."""
 _LASTS, _FALLS = 10.0, 3
 """A watch that lasts for less seconds has fallen; what refuses us after so many falls in a row is left alone."""
 _SETTLES = 5.0
@@ -33,7 +36,8 @@ _SETTLES = 5.0
 class Watching:
     """Follows what is selected. `arrived` gets each new state as it comes, None for an object that is gone.
 
-    `things`: what there is now. Kinds of Happened: watch_gap, when one begins, and again when it is over; not_seen.
+    `things`: what there is now. Kinds of Happened: watch_gap, when one begins, and again when it is over (its subject
+    is what was not seen, '' for everything); not_seen.
     """
 
     def __init__(
@@ -46,7 +50,13 @@ class Watching:
         self.things: dict[Selection, dict[str, Any]] = {}
         self._versions: dict[Selection, str] = {}
         self._api, self._pulse, self._arrived, self._tell = api, pulse, arrived, tell
-        self._alive_ns = 0
+        self._tasks: dict[Selection | None, asyncio.Task[EnvironmentProblem]] = {}
+        self._begun_ns: dict[Selection | None, int] = {}
+        self._alive_ns: dict[Selection | None, int] = {}
+        """Last sign of life, and when it ended; of None, of anything."""
+        self._falls: dict[Selection | None, int] = {}
+        self._gaps: list[Stretch] = []
+        """Those that have begun and are not over; a later one has all of those before it in it."""
 
     async def add(self, what: Selection) -> list[Any]:
         """What there is now; from here on it is followed. EnvironmentProblem if it cannot be read."""
@@ -56,86 +66,128 @@ class Watching:
 
     async def run(self) -> None:
         """Until cancelled."""
-        falls = 0
-        while True:
-            self._alive_ns = began = time.monotonic_ns()
-            problems = await self._until_blind()
-            since, why = self._alive_ns, str(problems[0][1])
-            falls = falls + 1 if since - began < _LASTS * NS else 0
-            for what, problem in problems:
-                if what and falls >= _FALLS and isinstance(problem, NotSeen):
-                    self._forget(since, what, problem)
-            self._tell(Stretch(since, "watch_gap", f"the cluster is not seen: {why}", SOURCE, since=since))
-            await self._see_again(falls)
-            now = time.monotonic_ns()
-            text = f"the cluster was not seen from {_clock(since)} to {_clock(now)}, {(now - since) / NS:.1f} s: {why}"
-            self._tell(Stretch(now, "watch_gap", text, SOURCE, since=since))
-
-    async def _until_blind(self) -> list[tuple[Selection | None, EnvironmentProblem]]:
-        """What ended and why, the API itself or some selections; _alive_ns is when all could still be seen."""
-        tasks: dict[asyncio.Task[None], Selection | None] = {asyncio.create_task(self._beat()): None}
-        for selection, version in self._versions.items():
-            tasks[asyncio.create_task(self._follow(selection, version))] = selection
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                self._begin()
+                await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(_TOGETHER)
+                await self._be_blind()
         finally:
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception) and not isinstance(end, EnvironmentProblem):
-                raise end
-        found = zip(tasks.items(), ends, strict=True)
-        return [(what, end) for (task, what), end in found if task in done and isinstance(end, EnvironmentProblem)]
+            await self._end(list(self._tasks))
 
-    async def _follow(self, what: Selection, version: str) -> None:
-        """Ends only by EnvironmentProblem."""
+    def _begin(self) -> None:
+        """Follow what is not followed. With None for the API itself."""
+        for what in (None, *self._versions):
+            if what not in self._tasks:
+                self._begun_ns[what] = self._alive_ns[what] = time.monotonic_ns()
+                self._tasks[what] = asyncio.create_task(self._follow(what) if what else self._beat())
+
+    async def _end(self, whats: Sequence[Selection | None]) -> None:
+        tasks = [self._tasks.pop(what) for what in whats]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _be_blind(self) -> None:
+        """From the end of some watches until there are others in their place, or until more have ended."""
+        ended = {what: task.result() for what, task in self._tasks.items() if task.done()}
+        away = ended.get(None) or await self._away()
+        whole = away is not None or ended.keys() >= self._versions.keys()
+        since = self._alive_ns[None] if whole else min(self._alive_ns[what] for what in ended)
+        why = str(away or next(iter(ended.values())))
+        for what, problem in ended.items():
+            brief = self._alive_ns[what] - self._begun_ns[what] < _LASTS * NS
+            self._falls[what] = self._falls.get(what, 0) + 1 if brief else 0
+            if what and self._falls[what] >= _FALLS and isinstance(problem, NotSeen):
+                await self._forget(since, what, problem)
+        blind = list(self._versions) if whole else [what for what in ended if what in self._versions]
+        if not blind:
+            return
+        subject = "" if whole else ", ".join(dict.fromkeys(map(str, blind)))
+        gap = Stretch(since, "watch_gap", f"{subject or 'the cluster'}: not seen: {why}", SOURCE, subject, since=since)
+        self._tell(gap)
+        self._gaps.append(gap)
+        if whole:
+            await self._end(list(self._tasks))
+        if await self._see_again(blind, max(self._falls[what] for what in ended)):
+            self._tell_over(why)
+
+    def _tell_over(self, why: str) -> None:
+        """All that was not seen is seen again."""
+        now = time.monotonic_ns()
+        for gap in self._gaps:
+            times = f"from {_clock(gap.since)} to {_clock(now)}, {(now - gap.since) / NS:.1f} s"
+            text = f"{gap.subject or 'the cluster'}: not seen {times}: {why}"
+            self._tell(replace(gap, at=now, text=text))
+        self._gaps.clear()
+
+    async def _follow(self, what: Selection) -> EnvironmentProblem:
+        """Why it ended."""
         try:
-            async for kind, thing in self._api.watch(what, version):
-                self._alive_ns = time.monotonic_ns()
-                self._take(self._alive_ns, what, thing)
+            async for kind, thing in self._api.watch(what, self._versions[what]):
+                at = self._alive_ns[what] = self._alive_ns[None] = time.monotonic_ns()
+                self._take(at, what, thing)
                 if kind == "DELETED":
-                    self._drop(self._alive_ns, what, name_of(thing))
-        except EnvironmentProblem:
-            self._alive_ns = time.monotonic_ns()
-            raise
+                    self._drop(at, what, name_of(thing))
+        except EnvironmentProblem as problem:
+            self._alive_ns[what] = self._alive_ns[None] = time.monotonic_ns()
+            return problem
+        raise AssertionError("a watch ends by a problem alone")
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> EnvironmentProblem:
+        """Why the API itself is not seen any more."""
         while True:
             await asyncio.sleep(_BEAT)
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    with suppress(NotSeen):
-                        await self._api.list(self._pulse)
-            except TimeoutError:
-                raise EnvironmentProblem(f"{self._api.server} has not answered for {_PATIENCE:g} s") from None
-            self._alive_ns = time.monotonic_ns()
+            if away := await self._away():
+                return away
+            self._alive_ns[None] = time.monotonic_ns()
 
-    def _forget(self, at: int, what: Selection, problem: NotSeen) -> None:
+    async def _away(self) -> EnvironmentProblem | None:
+        """Why the API cannot be seen, if so."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                with suppress(NotSeen):
+                    await self._api.list(self._pulse)
+        except TimeoutError:
+            return EnvironmentProblem(f"{self._api.server} has not answered for {_PATIENCE:g} s")
+        except EnvironmentProblem as problem:
+            return problem
+        return None
+
+    async def _forget(self, at: int, what: Selection, problem: NotSeen) -> None:
         """Follow it no more: all others can still be seen."""
         del self._versions[what]
+        if what in self._tasks:
+            await self._end([what])
         self._tell(Happened(at, "not_seen", str(problem), SOURCE))
 
-    async def _see_again(self, falls: int) -> None:
-        """List everything anew, as soon as that is possible; more slowly after falls that came one upon the other."""
+    async def _see_again(self, blind: Sequence[Selection], falls: int) -> bool:
+        """List it anew, as soon as that is possible; more slowly after falls that came one upon the other.
+
+        False: something else has ended meanwhile, so more is blind than was said.
+        """
         refused_until = 0.0
         for pause in _pauses(falls):
             await asyncio.sleep(pause)
+            if any(task.done() for what, task in self._tasks.items() if what not in blind):
+                return False
             with suppress(EnvironmentProblem):
-                lists = await asyncio.gather(*map(self._listed, list(self._versions)))
+                lists = await asyncio.gather(*map(self._listed, blind))
                 refused_until = refused_until or time.monotonic() + _SETTLES
                 if time.monotonic() >= refused_until or not any(isinstance(one, NotSeen) for _, one in lists):
                     break
         now = time.monotonic_ns()
-        for what, (found, version) in zip(list(self._versions), lists, strict=True):
+        await self._end([what for what in blind if what in self._tasks])
+        for what, (found, version) in zip(blind, lists, strict=True):
             if isinstance(version, NotSeen):
-                self._forget(now, what, version)
+                await self._forget(now, what, version)
                 continue
             self._versions[what] = version
             for name in self.things[what].keys() - set(map(name_of, found)):
                 self._drop(now, what, name)
             for thing in found:
                 self._take(now, what, thing)
+        return True
 
     async def _listed(self, what: Selection) -> tuple[Sequence[Any], str | NotSeen]:
         """What there is, and its version, or why it can be seen no more."""

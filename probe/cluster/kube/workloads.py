@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightkube.models.core_v1 import Container, PodSpec
-from lightkube.resources.apps_v1 import DaemonSet, Deployment
+from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
 
 from probe.cluster import Shutdown
 from probe.cluster.kube.corefile import Read
@@ -19,6 +19,8 @@ from probe.model import Target, TargetKind
 
 _GRACE, _PERIOD, _FAILURES = 30, 10, 3
 """What the API server sets where a Deployment says nothing (core/v1 defaults)."""
+
+_REVISION = "deployment.kubernetes.io/revision"
 
 Workload = Deployment | DaemonSet
 
@@ -49,7 +51,28 @@ class WorkloadView:
     template: str
     image: str
     wanted: int
+    updated: int
+    available: int
     over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSetView:
+    """One template's pods. revision: grows when the Deployment turns to this template again."""
+
+    name: str
+    revision: int
+    image: str
+    wanted: int
+
+
+def replica_set_view(one: ReplicaSet) -> ReplicaSetView:
+    """What is compared from one version of a ReplicaSet to the next."""
+    meta: Any = one.metadata
+    spec: Any = one.spec
+    revision = (meta.annotations or {}).get(_REVISION, "0")
+    image = dns_container(spec.template.spec).image or ""
+    return ReplicaSetView(name_of(one), int(revision), image, 1 if spec.replicas is None else spec.replicas)
 
 
 def workload_view(workload: Workload) -> WorkloadView:
@@ -61,17 +84,18 @@ def workload_view(workload: Workload) -> WorkloadView:
     if isinstance(workload, DaemonSet):
         revision = annotations.get("deprecated.daemonset.template.generation", "")
         template = f"revision {revision}"
-        over = min(status.updatedNumberScheduled or 0, status.numberAvailable or 0) >= wanted
+        updated, available = status.updatedNumberScheduled or 0, status.numberAvailable or 0
+        over = min(updated, available) >= wanted
     else:
-        revision = annotations.get("deployment.kubernetes.io/revision", "")
+        revision = annotations.get(_REVISION, "")
         said = " ".join(c.message or "" for c in status.conditions or [] if c.type == "Progressing")
         newest = re.search(r'"[^"]*-([^"-]+)"', said)  # Created new replica set "coredns-668d6bf9bc"
         template = newest[1] if newest else f"revision {revision}"
-        updated = status.updatedReplicas or 0
-        over = updated >= wanted and (status.replicas or 0) <= updated <= (status.availableReplicas or 0)
+        updated, available = status.updatedReplicas or 0, status.availableReplicas or 0
+        over = updated >= wanted and (status.replicas or 0) <= updated <= available
     over &= (status.observedGeneration or 0) >= (meta.generation or 0)
     image = dns_container(template_of(workload)).image or ""
-    return WorkloadView(name_of(workload), revision, template, image, wanted, over)
+    return WorkloadView(name_of(workload), revision, template, image, wanted, updated, available, over)
 
 
 def standing_of(workload: Workload, pods: Iterable[PodView] = ()) -> Standing:
