@@ -37,7 +37,7 @@ def manifests(
     kind: options.Kind = "job",
     name: options.ObjectName = "",
     namespace: options.Namespace = HOME,
-    cluster: options.ClusterName = "",
+    cluster: options.ManifestCluster = "",
     shards: options.Shards = None,
     schedule: options.Schedule = "",
     host_network: options.HostNetwork = False,

@@ -59,7 +59,7 @@ LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine (lab.backend)."
 CONTEXT_HELP = "Of the kubeconfig: which cluster (default the current one, or the one whose pod this is)."
 SERVICE_HELP = "Of the cluster: its DNS (default kube-system's with the label k8s-app=kube-dns)."
-DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+DRY_RUN_HELP = "Print lanes, planned queries and steps (of a real cluster as it is now); ask and change nothing."
 REPEATS_HELP = "Of a matrix: how often each cell is run (default its own); more continue a sweep."
 JOBS_HELP = "Of a matrix: how many cells run at a time (default what this machine bears)."
 CELL_HELP = "Of a sweep: that run, CELL or CELL.REPEAT, instead of the table."
@@ -98,6 +98,10 @@ PER_NODE_HELP = (
 KIND_HELP = f"{', '.join(KINDS)} (default job)."
 MANIFEST_CLUSTER_HELP = "That it may be changed: the cluster's name, for a scenario with steps."
 HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
+
+YES_HELP = "Change a real cluster as the scenario says; with --cluster."
+CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
+OUTAGE_HELP = "Even if a step can leave no ready endpoint."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
@@ -155,6 +159,10 @@ InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Context = Annotated[OneText, option(SCENARIO, "", "--context", "NAME", CONTEXT_HELP)]
 ServiceName = Annotated[OneText, option(SCENARIO, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
 PerNode = Annotated[OneText, option(SCENARIO, "", "--per-node", "N", PER_NODE_HELP)]
+Yes = Annotated[bool, flag(SCENARIO, "", "--yes", YES_HELP)]
+UndoYes = Annotated[bool, flag(SCENARIO, "", "--yes", "Take it back; with --cluster.")]
+ClusterName = Annotated[str, option(SCENARIO, "", "--cluster", "NAME", CLUSTER_HELP)]
+AllowOutage = Annotated[bool, flag(SCENARIO, "", "--allow-outage", OUTAGE_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
 PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]
@@ -199,7 +207,7 @@ Kind = Annotated[str, option(IN_CLUSTER, "", "--kind", "KIND", KIND_HELP)]
 ObjectName = Annotated[
     str, option(IN_CLUSTER, "", "--name", "NAME", "Of the Job or its like (default the scenario's).")
 ]
-ClusterName = Annotated[str, option(IN_CLUSTER, "", "--cluster", "NAME", MANIFEST_CLUSTER_HELP)]
+ManifestCluster = Annotated[str, option(IN_CLUSTER, "", "--cluster", "NAME", MANIFEST_CLUSTER_HELP)]
 Shards = Annotated[
     OneText, option(IN_CLUSTER, "", "--shards", "N", "Of an Indexed Job: pods that share the run (default 4).")
 ]
