@@ -23,6 +23,7 @@ from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
@@ -171,6 +172,7 @@ class _Going:
     host: Host
     ceiling: Fraction | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
+    recent: Recent = field(default_factory=lambda: Recent(BASELINE))
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
@@ -275,6 +277,7 @@ class _Going:
             self.writer.flush(flush, now_ns)
         except RunFileProblem as problem:
             self.view.noted(str(problem))
+        self.recent.add(flush, self.series, max(0, now_ns))
         self.view.flushed(flush, now_ns)
 
     def _finish(self) -> None:
@@ -379,6 +382,7 @@ class _Going:
         self._life(pod, self.lives.pop(pod), to_ns)
 
     def _life(self, pod: str, from_ns: int, to_ns: int) -> None:
+        self.recent.life(pod, from_ns, to_ns)
         self.writer.interval(Interval(from_ns, max(from_ns, to_ns), "life", f"{pod} counts", "cluster", pod))
 
     def _mark(self, mark: Mark) -> None:
