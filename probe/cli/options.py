@@ -13,6 +13,7 @@ import typer
 from probe.advice import PLATFORMS
 from probe.errors import UsageError
 from probe.report import REPORTS
+from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
 from probe.scenario.load import WINDOW
@@ -71,6 +72,9 @@ OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
+ABORT_HELP = (
+    f"End the run, its changes undone, once this held, e.g. '{RULE}'; repeatable; beside the scenario's own rules."
+)
 OBJECTIVE_HELP = f"What must hold at a rate; repeatable (default {', '.join(OBJECTIVES)})."
 STEP_HELP = "How long each rate is asked (default 5s)."
 PRECISION_HELP = "How near the rates that met and missed are in the end (default 5%)."
@@ -167,6 +171,7 @@ JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
 AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
+AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
 
 

@@ -27,6 +27,7 @@ from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, 
 from probe.live import fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
+from probe.scenario.abort import read_rule
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
@@ -100,6 +101,7 @@ def run(
     form: options.Format = "text",
     json_file: options.JsonFile = "",
     fail: options.Fail = None,
+    abort_on: options.AbortOn = None,
     max_qps: options.MaxQps = str(CEILING),
 ) -> None:
     """Ask on schedule, write down what becomes of every query, and report it.
@@ -120,6 +122,8 @@ def run(
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
         if shard or start_at:
             raise UsageError(f"{'--shard' if shard else '--start-at'}: not with a matrix, which is many runs")
+        if abort_on:
+            raise UsageError("--abort-on: not with a matrix, which is many runs: write abort_on into it")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
         how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
@@ -129,6 +133,7 @@ def run(
     plan = _plan(scenario, asked, setting or [], lab)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
+    plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     check_ceiling(expected_series(plan), ceiling)
     plan = _in_shard(shard, plan)
     at_unix_ns = (
@@ -192,6 +197,12 @@ def _in_shard(shard: str, plan: Plan) -> Plan:
     """The plan with the share that this machine asks, and a fact that says so."""
     share, text = shard_of(shard, os.environ)
     return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+
+
+def _rules(typed: list[str], plan: Plan) -> list[str]:
+    """When the run is to end itself, as --abort-on says; UsageError if one cannot be read, or is about no lane."""
+    lanes = [lane.name for lane in plan.lanes]
+    return [options.typed("--abort-on", text, lambda text: read_rule(text, lanes).text) for text in typed]
 
 
 def _must_hold(fail: str, plan: Plan) -> str:

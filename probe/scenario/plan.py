@@ -43,6 +43,7 @@ class Plan:
     lab: LabSettings = field(default_factory=LabSettings)
     steps: tuple[Step, ...] = ()
     objectives: tuple[str, ...] = ()
+    abort_on: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     share: Slice = WHOLE
     places: Mapping[str, str] = field(default_factory=dict, compare=False)

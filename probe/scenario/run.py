@@ -21,9 +21,10 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
-from probe.scenario.recent import BASELINE, Recent
+from probe.scenario.recent import Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
@@ -172,7 +173,8 @@ class _Going:
     host: Host
     ceiling: Fraction | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
-    recent: Recent = field(default_factory=lambda: Recent(BASELINE))
+    rules: list[Rule] = field(init=False)
+    recent: Recent = field(init=False)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
@@ -181,6 +183,11 @@ class _Going:
     interrupted: bool = False
     failed: bool = False
     stopped_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        lanes = [lane.name for lane in self.plan.lanes]
+        self.rules = [read_rule(text, lanes) for text in self.plan.abort_on]
+        self.recent = recent_for(self.rules)
 
     def add(self, series: list[Series]) -> None:
         """Take note of series that the engine has."""
@@ -243,9 +250,17 @@ class _Going:
             if now_ns >= next_flush_ns:
                 next_flush_ns = (now_ns // NS + 1) * NS
                 self._flush()
+                self._abort_if_told()
         if self.engine.died:
             self.cut = f"the worker ended after {max(0, self.engine.now_ns()) / NS:.1f} s: {self.engine.died}"
             self.view.noted(self.cut)
+
+    def _abort_if_told(self) -> None:
+        """The plan's own rules end the run as Ctrl-C does."""
+        broken = (why for rule in self.rules if (why := rule.broken(self.recent)))
+        if self.stopped_ns is None and (why := next(broken, "")):
+            self._mark(Mark(max(0, self.engine.now_ns()), "aborted", why, "scenario"))
+            self._stop(f"its own rule {why}")
 
     def _tell_of_deaths(self) -> None:
         """Workers that died while others go on."""
