@@ -61,19 +61,19 @@ def test_a_rule_is_read_or_refused_with_an_example(text: str, said: str) -> None
         # a text for each second: of lane vip, then of lane pods
         ("loss(vip) > 50% for 3s", [(".....", "")] * 3, ""),
         ("loss(vip) > 50% for 3s", [("xxxxx", "")] * 2, ""),
-        ("loss(vip) > 50% for 3s", [("xxxxx", "")] * 3, "100.0% on vip -> one"),
-        ("loss(vip) > 50% for 3s", [("xxxxx", ".....")] * 3, "100.0% on vip -> one"),
+        ("loss(vip) > 50% for 3s", [("xxxxx", "")] * 3, "100.0 % on vip -> one"),
+        ("loss(vip) > 50% for 3s", [("xxxxx", ".....")] * 3, "100.0 % on vip -> one"),
         ("loss(vip) > 50% for 3s", [(".....", "xxxxx")] * 3, ""),
-        ("loss(*) > 50% for 3s", [(".....", "xxxxx")] * 3, "100.0% on pods -> coredns-a"),
-        ("loss(vip) > 50% for 3s", [(".....", ""), ("xxxxx", ""), ("xxxx.", "")], "60.0% on vip -> one"),
+        ("loss(*) > 50% for 3s", [(".....", "xxxxx")] * 3, "100.0 % on pods -> coredns-a"),
+        ("loss(vip) > 50% for 3s", [(".....", ""), ("xxxxx", ""), ("xxxx.", "")], "60.0 % on vip -> one"),
         ("loss(vip) > 50% for 2s", [("x....", "")] * 4, ""),
         ("loss(vip) > 50% for 3s", [("uuuuu", "")] * 4, ""),
-        ("loss(vip) > 50% for 3s", [("uuuux", "")] * 4, "100.0% on vip -> one"),
+        ("loss(vip) > 50% for 3s", [("uuuux", "")] * 4, "100.0 % on vip -> one"),
         ("loss(vip) > 50% for 3s", [("xxxxx", ""), ("xxxxx", ""), ("     ", "")], ""),
-        ("loss(vip) > 50% for 3s", [("xxxxx", "")] * 3 + [("     ", "")], "100.0% on vip -> one"),
+        ("loss(vip) > 50% for 3s", [("xxxxx", "")] * 3 + [("     ", "")], "100.0 % on vip -> one"),
         ("p99(vip) > 500us for 3s", [(".....", "")] * 3, "0.00"),
         ("p99(vip) > 5s for 3s", [(".....", "")] * 3, ""),
-        ("p99(vip) > 5s for 3s", [("....x", "")] * 3, "20.0% lost on vip -> one"),
+        ("p99(vip) > 5s for 3s", [("....x", "")] * 3, "20.0 % lost on vip -> one"),
         ("p50(vip) > 5s for 3s", [("....x", "")] * 3, ""),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_run_that_ends_itself_says_why_and_never_passes(
     exit_code, out, err = ran("run it.yaml -o run.db", tmp_path)
     run = open_run(tmp_path / "run.db")
     assert (exit_code, out.partition(":")[0]) == (code, verdict), out
-    why = r"loss\(vip-\*\) > 40% for 2s: \d\d\.\d% on vip-udp -> one"
+    why = r"loss\(vip-\*\) > 40% for 2s: \d\d\.\d % on vip-udp -> one"
     assert re.fullmatch(rf"ended after [345]\.\d s by its own rule {why}", run.cut)
     assert f"{run.cut}; waiting for the last answers" in err
     assert f"CUT SHORT: {run.cut[:40]}" in out

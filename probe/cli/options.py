@@ -16,8 +16,8 @@ from probe.report import REPORTS
 from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
+from probe.scenario.limits import CEILING, MOST_EXTERNAL
 from probe.scenario.load import WINDOW
-from probe.scenario.plan import CEILING
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
 
 T = TypeVar("T")
@@ -85,6 +85,7 @@ DELETIONS_HELP = "Delete so many pods, one after the other; the longest counts (
 KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
+MAX_EXTERNAL_HELP = f"The same of each lane for what upstream servers have to answer (default {MOST_EXTERNAL})."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
@@ -172,6 +173,7 @@ AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HEL
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
+MaxExternal = Annotated[str, option(RESULT, "", "--max-external-qps", "RATE", MAX_EXTERNAL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
 
 

@@ -19,28 +19,34 @@ from probe.book import by_type
 from probe.cli import options
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
 from probe.cli.sweep import Asked, sweep
-from probe.cluster import Cluster
+from probe.cluster import Cluster, Extent
 from probe.cluster.kube import Kube, named_service
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, UsageError
+from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EnvironmentProblem, UsageError
+from probe.host import most_tracked
 from probe.live import fitting_view
+from probe.model import Target
 from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.abort import read_rule
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
+from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
-    CEILING,
+    CLUSTER_TARGETS,
     Plan,
-    check_ceiling,
+    Whom,
     check_load,
     checked_objective,
     expected_series,
+    expected_targets,
+    first_series,
     planned_text,
+    rated,
 )
 from probe.scenario.quantity import seconds_text
 from probe.scenario.run import check_path
@@ -103,6 +109,7 @@ def run(
     fail: options.Fail = None,
     abort_on: options.AbortOn = None,
     max_qps: options.MaxQps = str(CEILING),
+    max_external: options.MaxExternal = str(MOST_EXTERNAL),
 ) -> None:
     """Ask on schedule, write down what becomes of every query, and report it.
 
@@ -114,7 +121,13 @@ def run(
         search=search, ndots=ndots, edns=edns, dnssec=dnssec, nsid=nsid, external=external,
         ramp=ramp, arrivals=arrivals, max_inflight=max_inflight, pair=pair, gso=gso,
     )  # fmt: skip
-    ceiling, processes = options.typed("--max-qps", max_qps, ceiling_of), options.typed("-T", workers, workers_of)
+    limits = Limits(
+        total=options.typed("--max-qps", max_qps, ceiling_of),
+        external=options.typed("--max-external-qps", max_external, ceiling_of),
+        nodes=nodes_of(os.environ.get(NODES, "1")),
+        tracked=most_tracked(),
+    )
+    processes = options.typed("-T", workers, workers_of)
     swept = options.given(
         repeats=repeats and options.typed("--repeats", repeats, repeats_of),
         jobs=jobs and options.typed("--jobs", jobs, jobs_of),
@@ -125,7 +138,8 @@ def run(
         if abort_on:
             raise UsageError("--abort-on: not with a matrix, which is many runs: write abort_on into it")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
-        how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
+        ceiling, told = limits.total, (swept.get("repeats"), swept.get("jobs"))
+        how = Asked(lab, *told, processes, objectives, ceiling, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
     check_format(form)
     if swept:
@@ -134,8 +148,8 @@ def run(
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
-    check_ceiling(expected_series(plan), ceiling)
     plan = _in_shard(shard, plan)
+    limits.check(expected_series(plan))
     at_unix_ns = (
         options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
     )
@@ -144,7 +158,7 @@ def run(
     for note in plan.notes if lab or dry_run else []:
         complain(f"note: {note}")
     if dry_run:
-        _show(plan)
+        _show(plan, *_expected(plan, None if lab else cluster, limits))
         return
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
@@ -155,7 +169,7 @@ def run(
     started = run_plan(
         *(plan, path, fitting_view(), engine, cluster, command),
         at_unix_ns=at_unix_ns,
-        ceiling=None if lab else ceiling,
+        limits=None if lab else limits,
     )
     ending = asyncio.run(started)
     code = print_report(open_run(ending.path), form, json_file)
@@ -214,9 +228,31 @@ def _must_hold(fail: str, plan: Plan) -> str:
     return str(fail_condition(fail))
 
 
-def _show(plan: Plan) -> None:
+async def _there(plan: Plan, cluster: Cluster) -> tuple[dict[str, list[Target]], Extent]:
+    """Whom a real cluster has now for the lanes to ask, and how large it is; nothing in it is asked but its API."""
+    try:
+        await cluster.start()
+        asked = {lane.target for lane in plan.lanes} & {*CLUSTER_TARGETS}
+        return {selector: cluster.targets(selector) for selector in asked}, cluster.extent()
+    finally:
+        await cluster.stop()
+
+
+def _expected(plan: Plan, cluster: Cluster | None, limits: Limits) -> tuple[Whom, str]:
+    """What stands behind targets, and a line that says whose they are: the cluster's, else the lab's."""
+    if not cluster:
+        return expected_targets(plan), ""
+    try:
+        found, extent = asyncio.run(_there(plan, cluster))
+    except EnvironmentProblem as problem:
+        return expected_targets(plan), f"Targets are the lab's, for the cluster's cannot be seen: {problem}"
+    limits.within(extent).check(first_series(plan, lambda selector: found.get(selector, [])))
+    return lambda selector: found.get(selector, []), "Targets are the cluster's, as they are now."
+
+
+def _show(plan: Plan, targets: Whom, whose: str) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken."""
-    series = expected_series(plan)
+    plan, series = rated(plan, targets), first_series(plan, targets)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
     how_many, lasts = planned_text(series), seconds_text(plan.duration_ns)
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
@@ -227,11 +263,11 @@ def _show(plan: Plan) -> None:
         table.add_column(heading, justify="right", overflow="fold")
     for lane in plan.lanes:
         mine = [s for s in series if s.lane == lane.name]
-        targets = list(dict.fromkeys(s.target.name for s in mine))
+        names = list(dict.fromkeys(s.target.name for s in mine))
         types = by_type(lane.questions)
         table.add_row(
             Text(lane.name),
-            Text(targets[0] if len(targets) == 1 else f"{len(targets)} {lane.target}"),
+            Text(names[0] if len(names) == 1 else f"{len(names)} {lane.target}"),
             " ".join([lane.transport, str(lane.ports), *["pair"] * lane.pair, *[f"gso {lane.gso}"] * (lane.gso > 1)]),
             " ".join(types),
             load_text(lane.rate, lane.shape),
@@ -239,4 +275,5 @@ def _show(plan: Plan) -> None:
         )
     lines = [Text(plain(f"  {step}")) for step in plan.steps]
     lines += [Text(f"Undo: {undo}; in the lab nothing, for it ends with the run.") for undo in undo_of(plan.steps)]
+    lines += [Text(plain(whose))] * bool(whose)
     say(drawn(Text(title), table, *lines))

@@ -63,6 +63,16 @@ class Shutdown:
         return self.readiness_period * self.readiness_failures if self.readiness == "ready" else math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a load has to go by. nodes: those that are Ready, 0 if they cannot be seen; zones: whose names the cluster
+    knows itself, none if that cannot be seen.
+    """
+
+    nodes: int = 0
+    zones: tuple[str, ...] = ()
+
+
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.
 
@@ -89,6 +99,9 @@ class Cluster(Protocol):
 
     def facts(self) -> dict[str, str]:
         """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""
+
+    def extent(self) -> Extent:
+        """How large it is, as far as a load has to go by that."""
 
     def shutdown(self) -> Shutdown:
         """How its pods end, as far as their objects say so."""

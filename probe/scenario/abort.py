@@ -37,10 +37,10 @@ class Rule:
                 continue
             loss = counts.lost / counts.asked
             if self.condition.measure == "loss":
-                value, said = loss, f"{loss:.1%}"
+                value, said = loss, f"{loss * 100:.1f} %"
             else:
                 value = recent.quantile_ns(channel, QUANTILES[self.condition.measure], self.seconds) / NS
-                said = f"{value:.3f} s" if value < math.inf else f"{loss:.1%} lost"
+                said = f"{value:.3f} s" if value < math.inf else f"{loss * 100:.1f} % lost"
             if self.condition.met_by(value):
                 return f"{self.text}: {said} on {channel[0]} -> {channel[1]}"
         return ""

@@ -8,12 +8,11 @@ import platform
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
-from probe.cluster import Cluster, Happened, Stretch
+from probe.cluster import Cluster, Extent, Happened, Stretch
 from probe.cluster.clock import PodClock
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
@@ -23,7 +22,8 @@ from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
-from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.limits import Limits
+from probe.scenario.plan import Plan, first_series, rated, series_of
 from probe.scenario.recent import Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
@@ -83,13 +83,13 @@ async def run(
     *,
     idle: bool = True,
     at_unix_ns: int | None = None,
-    ceiling: Fraction | None = None,
+    limits: Limits | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
-    start another run. at_unix_ns: when t0 is to be (default at once). ceiling: queries a second in all towards what the
-    cluster says is there, None for no limit.
+    start another run. at_unix_ns: when t0 is to be (default at once). limits: of the load on what the cluster says is
+    there, None for none.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -108,8 +108,14 @@ async def run(
             await cluster.start()
             stack.push_async_callback(clock.stop)
             await clock.start(cluster.namespaces[0])
-        series = first_series(plan, cluster.targets if cluster else lambda _: [])
-        check_ceiling(series, ceiling)
+            if warning := cluster.facts().get("warning"):
+                view.noted(f"note: {warning}")
+        limits = limits and limits.within(cluster.extent() if cluster else Extent())
+        targets = cluster.targets if cluster else lambda _: []
+        plan = rated(plan, targets)
+        series = first_series(plan, targets)
+        if limits:
+            limits.check(series)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
@@ -130,7 +136,7 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling)
+        going = _Going(plan, engine, writer, view, cluster, clock, host, limits)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(plan)
@@ -171,7 +177,7 @@ class _Going:
     cluster: Cluster | None
     clock: PodClock
     host: Host
-    ceiling: Fraction | None = None
+    limits: Limits | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
     rules: list[Rule] = field(init=False)
     recent: Recent = field(init=False)
@@ -379,7 +385,8 @@ class _Going:
                 first = len(self.series) + len(series)
                 series += series_of(lane, pod, first, max(0, self.engine.now_ns()), self.plan.duration_ns)
         try:
-            check_ceiling([*(s for s in self.series if s.target.name not in self.gone), *series], self.ceiling)
+            if self.limits:
+                self.limits.check([*(s for s in self.series if s.target.name not in self.gone), *series])
             self.add(self.engine.add([replace(s, share=self.plan.share) for s in series]))
         except DnsprobeError as problem:
             self._not_asked(pod, str(problem))
