@@ -10,7 +10,8 @@ from probe.cluster.kube import Kube
 from probe.cluster.kube.acting import Permission
 from probe.errors import EXIT_USAGE, UsageError
 from probe.model import Series
-from probe.scenario.plan import Plan, first_series
+from probe.scenario.limits import Limits
+from probe.scenario.plan import Plan, first_series, rated
 from probe.scenario.steps import STEPS, changes_of
 
 
@@ -33,22 +34,26 @@ def permission_of(yes: bool, name: str, *, allow_outage: bool = False) -> Permis
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a plan would do in a cluster as it is now. names: what --cluster may say."""
+    """What a plan would do in a cluster as it is now: with a rate for every lane. names: what --cluster may say."""
 
+    plan: Plan
     series: list[Series]
     planned: list[Planned]
     names: list[str]
 
 
-async def look(plan: Plan, cluster: Kube) -> Found:
-    """Ask no query, change nothing."""
+async def look(plan: Plan, cluster: Kube, limits: Limits) -> Found:
+    """Ask no query, change nothing. UsageError if it would be more than the limits allow."""
     changes = [(step.word, step.text) for step in plan.steps if STEPS[step.word].changes]
     for word, value in changes:
         cluster.check(word, value)
     try:
         await cluster.start()
         planned = await cluster.plan(changes)
-        return Found(first_series(plan, cluster.targets), planned, await cluster.names())
+        plan = rated(plan, cluster.targets)
+        series = first_series(plan, cluster.targets)
+        limits.within(cluster.extent()).check(series)
+        return Found(plan, series, planned, await cluster.names())
     finally:
         await cluster.stop()
 

@@ -14,11 +14,12 @@ from probe.advice import PLATFORMS
 from probe.cluster.kube.board import HOME
 from probe.errors import UsageError
 from probe.report import REPORTS
+from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
+from probe.scenario.limits import CEILING, MOST_EXTERNAL
 from probe.scenario.load import WINDOW
 from probe.scenario.manifests import KINDS
-from probe.scenario.plan import CEILING
 from probe.scenario.recent import BASELINE
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
 
@@ -81,6 +82,9 @@ OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
+ABORT_HELP = (
+    f"End the run, its changes undone, once this held, e.g. '{RULE}'; repeatable; beside the scenario's own rules."
+)
 OBJECTIVE_HELP = f"What must hold at a rate; repeatable (default {', '.join(OBJECTIVES)})."
 STEP_HELP = "How long each rate is asked (default 5s)."
 PRECISION_HELP = "How near the rates that met and missed are in the end (default 5%)."
@@ -102,6 +106,7 @@ HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the nam
 YES_HELP = "Change a real cluster as the scenario says; with --cluster."
 CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
 OUTAGE_HELP = "Even if a step can leave no ready endpoint."
+MAX_EXTERNAL_HELP = f"The same of each lane for what upstream servers have to answer (default {MOST_EXTERNAL})."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
@@ -199,6 +204,8 @@ FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
+AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
+MaxExternal = Annotated[str, option(RESULT, "", "--max-external-qps", "RATE", MAX_EXTERNAL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
 
 IN_CLUSTER = "In a cluster"

@@ -29,23 +29,33 @@ from probe.cluster.kube.membership import JOB, NAMESPACE, Membership
 from probe.cluster.lab import Lab
 from probe.cluster.nearest import Nearest
 from probe.engine import Engine, EngineOptions
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, UsageError
+from probe.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EnvironmentProblem,
+    UsageError,
+)
+from probe.host import most_tracked
 from probe.live import fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
+from probe.scenario.abort import read_rule
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
+from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
-    CEILING,
     Plan,
-    check_ceiling,
     check_load,
     checked_objective,
     expected_series,
+    expected_targets,
     planned_text,
+    rated,
 )
 from probe.scenario.quantity import seconds_text, whole
 from probe.scenario.ready import ReadyFile
@@ -112,7 +122,9 @@ def run(
     form: options.Format = "text",
     json_file: options.JsonFile = "",
     fail: options.Fail = None,
+    abort_on: options.AbortOn = None,
     max_qps: options.MaxQps = str(CEILING),
+    max_external: options.MaxExternal = str(MOST_EXTERNAL),
 ) -> None:
     """Ask on schedule, write down what becomes of every query, and report it.
 
@@ -124,17 +136,22 @@ def run(
         search=search, ndots=ndots, edns=edns, dnssec=dnssec, nsid=nsid, external=external,
         ramp=ramp, arrivals=arrivals, max_inflight=max_inflight, pair=pair, gso=gso,
     )  # fmt: skip
-    ceiling, processes = options.typed("--max-qps", max_qps, ceiling_of), options.typed("-T", workers, workers_of)
+    limits = Limits(
+        total=options.typed("--max-qps", max_qps, ceiling_of),
+        external=options.typed("--max-external-qps", max_external, ceiling_of),
+        nodes=nodes_of(os.environ.get(NODES, "1")),
+        tracked=most_tracked(),
+    )
+    processes = options.typed("-T", workers, workers_of)
     swept = options.given(
         repeats=repeats and options.typed("--repeats", repeats, repeats_of),
         jobs=jobs and options.typed("--jobs", jobs, jobs_of),
     )
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
-        of_one_run = {"--shard": shard, "--start-at": start_at, "--ready-file": ready_file}
-        if typed := [word for word, value in of_one_run.items() if value]:
-            raise UsageError(f"{typed[0]}: not with a matrix, which is many runs")
+        _only_one_run(shard=shard, start_at=start_at, ready_file=ready_file, abort_on=abort_on)
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
-        how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
+        often = swept.get("repeats"), swept.get("jobs")
+        how = Asked(lab, *often, processes, objectives, limits.total, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
     check_format(form)
     if swept:
@@ -142,29 +159,23 @@ def run(
     plan = _plan(scenario, asked, setting or [], lab)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
-    check_ceiling(expected_series(plan), ceiling)
+    plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     plan = _in_shard(shard, plan)
+    limits.check(expected_series(plan))
     together = start_at == TOGETHER
     if together and plan.share.of < 2:
         raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
-    at_unix_ns = (
-        options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns()))
-        if start_at and not together
-        else None
-    )
+    at_unix_ns = None
+    if start_at and not together:
+        at_unix_ns = options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns()))
     check_load(plan, processes)
     permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
     told = options.given(context=context, service=service, per_node=per_node)
     cluster = _cluster(plan, lab, told, permission)
     for note in plan.notes if lab else []:
         complain(f"note: {note}")
-    if isinstance(cluster, Kube) and (dry_run or (changes_of(plan.steps) and not permission)):
-        found = asyncio.run(look(plan, cluster))
-        _show(plan, found)
-        raise typer.Exit(EXIT_PASS if dry_run else refuse(found))
-    if dry_run:
-        _show(plan)
-        return
+    if dry_run or (isinstance(cluster, Kube) and changes_of(plan.steps) and not permission):
+        raise typer.Exit(_told_of(plan, cluster, limits, dry_run))
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
@@ -178,7 +189,7 @@ def run(
     started = run_plan(
         *(plan, path, fitting_view(), engine, cluster, command),
         at_unix_ns=at_unix_ns,
-        ceiling=None if lab else ceiling,
+        limits=None if lab else limits,
         job=job,
         together=together,
         ready=ready,
@@ -190,6 +201,27 @@ def run(
     elif ending.failed or ending.died:
         code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
     raise typer.Exit(code)
+
+
+def _only_one_run(**given: Any) -> None:
+    """UsageError for what a matrix, which is many runs, cannot have."""
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name.replace('_', '-')}: not with a matrix, which is many runs")
+
+
+def _told_of(plan: Plan, cluster: Cluster | None, limits: Limits, dry_run: bool) -> int:
+    """Show what would be done; the exit code: without a dry run, that it is not permitted yet."""
+    found, missing = None, ""
+    if isinstance(cluster, Kube):
+        try:
+            found = asyncio.run(look(plan, cluster, limits))
+        except EnvironmentProblem as problem:
+            if not dry_run:
+                raise
+            missing = str(problem)
+    _show(plan, found, missing)
+    return EXIT_PASS if dry_run or not found else refuse(found)
 
 
 def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) -> Plan:
@@ -231,6 +263,12 @@ def _in_shard(shard: str, plan: Plan) -> Plan:
     return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
 
 
+def _rules(typed: list[str], plan: Plan) -> list[str]:
+    """When the run is to end itself, as --abort-on says; UsageError if one cannot be read, or is about no lane."""
+    lanes = [lane.name for lane in plan.lanes]
+    return [options.typed("--abort-on", text, lambda text: read_rule(text, lanes).text) for text in typed]
+
+
 def _must_hold(fail: str, plan: Plan) -> str:
     """The objective that --fail means; UsageError if it says what is good, or is about no lane of the plan."""
     condition = checked_objective(fail, [lane.name for lane in plan.lanes])
@@ -240,8 +278,10 @@ def _must_hold(fail: str, plan: Plan) -> str:
     return str(fail_condition(fail))
 
 
-def _show(plan: Plan, found: Found | None = None) -> None:
-    """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster."""
+def _show(plan: Plan, found: Found | None = None, missing: str = "") -> None:
+    """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster; missing: why
+    that cannot be seen."""
+    plan = found.plan if found else rated(plan, expected_targets(plan))
     series = found.series if found else expected_series(plan)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
     how_many, lasts = planned_text(series), f"{plan.most}{seconds_text(plan.duration_ns)}"
@@ -253,11 +293,11 @@ def _show(plan: Plan, found: Found | None = None) -> None:
         table.add_column(heading, justify="right", overflow="fold")
     for lane in plan.lanes:
         mine = [s for s in series if s.lane == lane.name]
-        targets = list(dict.fromkeys(s.target.name for s in mine))
+        names = list(dict.fromkeys(s.target.name for s in mine))
         types = by_type(lane.questions)
         table.add_row(
             Text(lane.name),
-            Text(targets[0] if len(targets) == 1 else f"{len(targets)} {lane.target}"),
+            Text(names[0] if len(names) == 1 else f"{len(names)} {lane.target}"),
             " ".join([lane.transport, str(lane.ports), *["pair"] * lane.pair, *[f"gso {lane.gso}"] * (lane.gso > 1)]),
             " ".join(types),
             load_text(lane.rate, lane.shape),
@@ -266,5 +306,7 @@ def _show(plan: Plan, found: Found | None = None) -> None:
     lines = said_steps(plan, found) if found else [f"  {step}" for step in plan.steps]
     lab = "" if found else "; in the lab nothing, for it ends with the run"
     lines += [f"Undo: {undo}{lab}." for undo in undo_of(plan.steps)]
+    lines += [f"Targets are the lab's, for the cluster's cannot be seen: {missing}"] * bool(missing)
+    lines += ["Targets are the cluster's, as they are now."] * bool(found)
     say(drawn(Text(title), table))
     say("\n".join(map(plain, lines)))

@@ -107,6 +107,16 @@ class Undone:
     conflicts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a load has to go by. nodes: those that are Ready, 0 if they cannot be seen; zones: whose names the cluster
+    knows itself, none if that cannot be seen.
+    """
+
+    nodes: int = 0
+    zones: tuple[str, ...] = ()
+
+
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.
 
@@ -137,6 +147,9 @@ class Cluster(Protocol):
 
     def rollouts(self) -> list[Rollout]:
         """Of each workload that can be seen, how far its rollout has come since start()."""
+
+    def extent(self) -> Extent:
+        """How large it is, as far as a load has to go by that."""
 
     def shutdown(self) -> Shutdown:
         """How its pods end, as far as their objects say so."""

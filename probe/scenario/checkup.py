@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 
 from probe.advice.checkup import ApiServer, Checkup, paths_of
@@ -23,7 +22,8 @@ from probe.model import Lane, Target, TargetKind
 from probe.resolv import ResolvConf, is_pod, own_resolv_conf
 from probe.runfile import open_run
 from probe.scenario.file import read_scenario_text
-from probe.scenario.plan import CEILING, CLUSTER_TARGETS, Plan
+from probe.scenario.limits import Limits
+from probe.scenario.plan import CLUSTER_TARGETS, Plan
 from probe.scenario.run import View
 from probe.scenario.run import run as run_plan
 
@@ -98,7 +98,7 @@ class Check:
                 seen, interrupted = self._seen(blind, targets), False
                 if plan.lanes:
                     cluster = self.cluster if self._found else None
-                    ending = await run_plan(plan, path, view, Engine(), cluster, command, ceiling=Fraction(CEILING))
+                    ending = await run_plan(plan, path, view, Engine(), cluster, command, limits=Limits())
                     interrupted, measured = ending.interrupted, open_run(path)
                     told = dict.fromkeys(one.text for one in measured.intervals if one.kind == "intercepted")
                     seen = replace(seen, paths=paths_of(measured), intercepted=tuple(told))
