@@ -1,4 +1,4 @@
-"""Objects in, an HTTP server that lists and watches them as the Kubernetes API does out, and faults on demand."""
+"""Objects in, an HTTP server that lists, watches, creates and patches as the Kubernetes API does out; and faults."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests import kube_objects
 from tests.kube_objects import Json
 
 _PLURALS = {
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
     "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "ReplicaSet": "replicasets", "Event": "events",
+    "Job": "jobs",
 }  # fmt: skip
 
 
-def _selected(thing: Json, labels: str, fields: str) -> bool:
+def _selected(one: Json, labels: str, fields: str) -> bool:
     """Whether selectors as lightkube writes them are met: `a=b`, `a in (b,c)`, `metadata.name=b`."""
-    have = thing["metadata"]["labels"]
+    have = one["metadata"]["labels"]
     for part in labels.replace(",", ", ").split(", ") if " in (" not in labels else [labels]:
         if " in (" in part:
             key, _, values = part.partition(" in (")
@@ -30,7 +32,7 @@ def _selected(thing: Json, labels: str, fields: str) -> bool:
                 return False
         elif part and have.get(part.partition("=")[0]) != part.partition("=")[2].lstrip("="):
             return False
-    return not fields or thing["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
+    return not fields or one["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
 
 
 class ApiServer:
@@ -45,7 +47,7 @@ class ApiServer:
         self.asked: list[str] = []
         self._changed = threading.Condition()
         self._log: list[tuple[int, str, Json]] = []
-        self._things: dict[tuple[str, str], Json] = {}
+        self.things: dict[tuple[str, str], Json] = {}
         self._version = 100
         self._epoch = 0
         self.port = 0
@@ -66,6 +68,12 @@ class ApiServer:
             def do_GET(self) -> None:
                 with suppress(OSError):
                     outer._answer(self)
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def do_PATCH(self) -> None:
+                self.do_GET()
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -107,12 +115,12 @@ class ApiServer:
     def put(self, thing: Json) -> None:
         """Create or replace an object."""
         key = (thing["kind"], thing["metadata"]["name"])
-        self._happen("MODIFIED" if key in self._things else "ADDED", thing)
-        self._things[key] = thing
+        self._happen("MODIFIED" if key in self.things else "ADDED", thing)
+        self.things[key] = thing
 
     def delete(self, thing: Json) -> None:
         """It is gone; `thing` is its last state."""
-        del self._things[thing["kind"], thing["metadata"]["name"]]
+        del self.things[thing["kind"], thing["metadata"]["name"]]
         self._happen("DELETED", thing)
 
     def _happen(self, kind: str, thing: Json) -> None:
@@ -146,6 +154,9 @@ class ApiServer:
             return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         parts = url.path.strip("/").split("/")
+        if request.command != "GET":
+            self._change(request, parts)
+            return
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
 
         def meant(thing: Json) -> bool:
@@ -157,8 +168,24 @@ class ApiServer:
             self._stream(request, int(query["resourceVersion"]), meant)
             return
         with self._changed:
-            items = [thing for thing in self._things.values() if meant(thing)]
+            items = [thing for thing in self.things.values() if meant(thing)]
             self._say(request, {"items": items, "metadata": {"resourceVersion": str(self._version)}})
+
+    def _change(self, request: BaseHTTPRequestHandler, parts: list[str]) -> None:
+        """Create what a POST says, or put a JSON merge patch (RFC 7386) of one level into what is named."""
+        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        kind = next(kind for kind, plural in _PLURALS.items() if plural in parts)
+        name = body["metadata"]["name"] if request.command == "POST" else parts[-1]
+        with self._changed:
+            there = self.things.get((kind, name))
+            if bool(there) == (request.command == "POST"):
+                code = 409 if there else 404
+                self._say(request, {"kind": "Status", "code": code, "message": f"{name}: {code}"}, code)
+                return
+            made = kube_objects.thing(kind, name, namespace=parts[parts.index("namespaces") + 1])
+            changed = {key: {**(there or made).get(key, {}), **value} for key, value in body.items() if key == "data"}
+            self.put({**(there or made), **changed})
+        self._say(request, self.things[kind, name])
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:

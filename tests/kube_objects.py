@@ -84,6 +84,27 @@ def pod(
     return made
 
 
+def job(name: str = "watch", uid: str = "uid-1", pods: int = 2) -> list[Json]:
+    """A Job in the namespace dnsprobe, and its pods, watch-0 and so on, that run."""
+    made = thing("Job", name, namespace="dnsprobe")
+    made["metadata"]["uid"] = uid
+    return [made, *(job_pod(f"{name}-{n}", n, name, uid) for n in range(pods))]
+
+
+def job_pod(
+    name: str, index: int, of: str = "watch", uid: str = "uid-1", phase: str = "Running", **status: Any
+) -> Json:
+    """One of its pods."""
+    made = thing("Pod", name, labels={"batch.kubernetes.io/job-name": of}, namespace="dnsprobe")
+    made["metadata"] |= {
+        "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": of, "uid": uid}],
+    }
+    made["spec"] = {"nodeName": "node-1" if phase == "Running" else "", "containers": [{"name": "dnsprobe"}]}
+    made["status"] = {"phase": phase, **status}
+    return made
+
+
 def exited(code: int, reason: str, *, restarts: int = 0, last: bool = False) -> Json:
     """A container's status."""
     end = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": "2026-11-21T04:30:00Z"}}

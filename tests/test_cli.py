@@ -41,12 +41,12 @@ def told(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, st
     return int(exited.value.code or 0), out, err
 
 
-def start(command: str, folder: Path) -> subprocess.Popen[str]:
+def start(command: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
     """A run in a process of its own: a run lowers its priority for good."""
     return subprocess.Popen(
         [sys.executable, "-m", "probe.cli", *words(command)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
