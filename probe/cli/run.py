@@ -24,7 +24,7 @@ from probe.cluster.kube import Kube, named_service
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, UsageError
-from probe.live import fitting_view
+from probe.live import Telling, fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.adhoc import Options, plan_of
@@ -44,7 +44,7 @@ from probe.scenario.plan import (
 from probe.scenario.quantity import seconds_text
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
-from probe.scenario.start import shard_of, start_of, workers_of
+from probe.scenario.start import pod_facts, shard_of, start_of, workers_of
 from probe.scenario.steps import undo_of
 from probe.verdict import fail_condition
 
@@ -144,16 +144,17 @@ def run(
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
-    check_json(json_file, path)
+    check_json(json_file, path, form)
     engine = Engine(EngineOptions(workers=processes))
     command = options.command_line()
+    telling = Telling(fitting_view(), path, say) if form == "jsonl" else None
     started = run_plan(
-        *(plan, path, fitting_view(), engine, cluster, command),
+        *(plan, path, telling or fitting_view(), engine, cluster, command),
         at_unix_ns=at_unix_ns,
         ceiling=None if lab else ceiling,
     )
     ending = asyncio.run(started)
-    code = print_report(open_run(ending.path), form, json_file)
+    code = print_report(open_run(ending.path), form, json_file, telling and telling.finish)
     if ending.interrupted:
         code = EXIT_INTERRUPTED
     elif ending.failed or ending.died:
@@ -189,9 +190,10 @@ def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
 
 
 def _in_shard(shard: str, plan: Plan) -> Plan:
-    """The plan with the share that this machine asks, and a fact that says so."""
+    """The plan with the share that this machine asks, and facts that say so, and where this is."""
     share, text = shard_of(shard, os.environ)
-    return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+    facts = {**plan.facts, **pod_facts(os.environ), **({"shard": text} if text else {})}
+    return replace(plan, share=share, facts=facts)
 
 
 def _must_hold(fail: str, plan: Plan) -> str:

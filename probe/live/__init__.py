@@ -4,8 +4,9 @@ from rich.console import Console
 
 from probe.live.lines import Lines
 from probe.live.table import LiveTable
+from probe.live.telling import Telling
 
-__all__ = ["Lines", "LiveTable", "fitting_view"]
+__all__ = ["Lines", "LiveTable", "Telling", "fitting_view"]
 
 
 def fitting_view() -> LiveTable | Lines:

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+NODE_FACT, POD_FACT = "prober's node", "prober's pod"
+"""Where a prober ran, in its facts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The head of a run file. `started_unix_ns` is t0, UTC; `planned_ns` how long the run is meant to last.
