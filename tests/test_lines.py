@@ -33,8 +33,8 @@ def of_type(found: list[Line], kind: str) -> list[Line]:
 
 def test_a_line_for_everything_and_each_on_its_own(tmp_path: Path) -> None:
     series = [
-        replace(series_of(0, "vip", rate=1, seconds=30), share=Slice(1, 4)),
-        replace(series_of(1, "pods", "pod-1", TargetKind.POD, rate=1, seconds=30), share=Slice(1, 4)),
+        replace(series_of(0, "vip", rate=1, seconds=60), share=Slice(1, 4)),
+        replace(series_of(1, "pods", "pod-1", TargetKind.POD, rate=1, seconds=60), share=Slice(1, 4)),
     ]
     run = written(
         tmp_path / "run.db",
@@ -60,15 +60,16 @@ def test_a_line_for_everything_and_each_on_its_own(tmp_path: Path) -> None:
     assert (window["time"], window["seconds"]) == ("2026-09-21T14:13:37.000Z", 17)
     assert [(mark["text"], mark["after_seconds"]) for mark in window["marks"]] == [("scale to 2", -2), ("late", 16)]
     vip, pod = of_type(found, "totals")
-    assert (vip["planned"], vip["good"], vip["lost"], vip["in_flight"]) == (8, 6, 2, 0)
+    assert (vip["planned"], vip["good"], vip["lost"], vip["in_flight"]) == (15, 13, 2, 0)
     assert vip["types"] == {
-        "A": {"planned": 8, "in_flight": 0, "outcomes": {"answer": 6, "timeout": 2}, "not_good": {"timeout": 2}}
+        "A": {"planned": 15, "in_flight": 0, "outcomes": {"answer": 13, "timeout": 2}, "not_good": {"timeout": 2}}
     }
     assert (vip["counted"], pod["counted"]) == (None, [[0, 20]])
     verdict = found[-1]
-    assert verdict["verdict"] == "INCONCLUSIVE"
+    assert verdict["verdict"] == "FAIL"
     assert [doubt["id"] for doubt in verdict["doubts"]] == ["few_samples"]
-    assert all(objective["why"] for objective in verdict["objectives"])
+    assert verdict["objectives"][0]["verdict"] == "FAIL"
+    assert verdict["text"].startswith("FAIL: it hurt: 2 of 15 queries lost")
 
 
 @pytest.mark.parametrize(
@@ -104,18 +105,19 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[
     """A run in the lab whose Service loses a pod, ended by SIGTERM a second after its first window was told."""
     folder = tmp_path_factory.mktemp("told")
     words = "--lab --set lab.lameduck=0s --set lab.propagation=1s --set duration=60s --format jsonl -o run.db"
-    process = start(f"run scale-down {words}", folder)
-    assert process.stdout
-    found, windows = [], 0
-    for text in process.stdout:
-        found.append((time.time(), json.loads(text)))
-        if found[-1][1]["type"] == "window" and not windows:
-            windows = 1
-            time.sleep(1)
-            process.send_signal(signal.SIGTERM)
-    assert process.stderr
-    assert "Traceback" not in process.stderr.read()
-    return folder / "run.db", found, process.wait(30)
+    found: list[tuple[float, Line]] = []
+    windows = 0
+    with start(f"run scale-down {words}", folder) as process:
+        assert process.stdout
+        assert process.stderr
+        for text in process.stdout:
+            found.append((time.time(), json.loads(text)))
+            if found[-1][1]["type"] == "window" and not windows:
+                windows = 1
+                time.sleep(1)
+                process.send_signal(signal.SIGTERM)
+        assert "Traceback" not in process.stderr.read()
+    return folder / "run.db", found, process.returncode
 
 
 def test_a_window_is_told_as_it_closes_and_sigterm_brings_totals_and_verdict(
