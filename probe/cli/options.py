@@ -15,6 +15,7 @@ from probe.errors import UsageError
 from probe.report import REPORTS
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
+from probe.scenario.linger import PORT
 from probe.scenario.load import WINDOW
 from probe.scenario.plan import CEILING
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
@@ -68,6 +69,8 @@ SHARD_HELP = (
 START_HELP = "When the first query is due: 2026-11-21T04:30:00Z, +30s, or unix seconds (default at once)."
 PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
+LINGER_HELP = "After the verdict serve the run file until `dnsprobe collect` has taken it, for at most so long."
+HTTP_HELP = f"Of --linger: the TCP port (default {PORT})."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
@@ -166,6 +169,8 @@ Format = Annotated[str, option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)]
 JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
 AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
+Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
+HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
 

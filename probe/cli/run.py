@@ -17,6 +17,7 @@ from rich.text import Text
 
 from probe.book import by_type
 from probe.cli import options
+from probe.cli.linger import lingering
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
 from probe.cli.sweep import Asked, sweep
 from probe.cluster import Cluster
@@ -30,6 +31,7 @@ from probe.runfile import open_run
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
+from probe.scenario.linger import PORT
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
@@ -99,6 +101,8 @@ def run(
     out: options.RunFile = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
+    linger: options.Linger = "",
+    http: options.HttpPort = str(PORT),
     fail: options.Fail = None,
     max_qps: options.MaxQps = str(CEILING),
 ) -> None:
@@ -153,12 +157,14 @@ def run(
         at_unix_ns=at_unix_ns,
         ceiling=None if lab else ceiling,
     )
-    ending = asyncio.run(started)
-    code = print_report(open_run(ending.path), form, json_file, telling and telling.finish)
-    if ending.interrupted:
-        code = EXIT_INTERRUPTED
-    elif ending.failed or ending.died:
-        code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+    with lingering(linger, http, plan) as stay:
+        ending = asyncio.run(started)
+        code = print_report(open_run(ending.path), form, json_file, telling and telling.finish)
+        if ending.interrupted:
+            code = EXIT_INTERRUPTED
+        elif ending.failed or ending.died:
+            code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+        stay(ending, code)
     raise typer.Exit(code)
 
 

@@ -114,8 +114,7 @@ class Teller:
             "text": headline(verdict),
             "objectives": [objective_json(judged) for judged in verdict.objectives],
             "doubts": [
-                {"id": d.id, "text": d.text, "lanes": list(d.lanes), "hides_loss": d.hides_loss}
-                for d in verdict.doubts
+                {"id": d.id, "text": d.text, "lanes": list(d.lanes), "hides_loss": d.hides_loss} for d in verdict.doubts
             ],
             "cut": run.cut or None,
             "planned": int(rows.sum() + in_flight.sum()),
@@ -139,9 +138,7 @@ class Teller:
             yield _text(run, "series", s.start_ns, _series(s))
         self._series = len(run.series)
 
-    def _happened(
-        self, run: Run, channels: dict[tuple[str, str], Channel], windows: list[Window]
-    ) -> Iterator[str]:
+    def _happened(self, run: Run, channels: dict[tuple[str, str], Channel], windows: list[Window]) -> Iterator[str]:
         """Marks and windows that are new, in the order in which they became known."""
         new = [mark for mark in run.marks if mark not in self._marks]
         self._marks |= set(new)

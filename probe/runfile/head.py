@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
 NODE_FACT, POD_FACT = "prober's node", "prober's pod"
 """Where a prober ran, in its facts."""
 
