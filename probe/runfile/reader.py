@@ -36,6 +36,7 @@ from probe.recorder import Answered, Duration
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
+from probe.runfile.vantage import Vantage, read_vantages
 
 Spans = Sequence[tuple[int, int]]
 """Stretches [from, to) of the run, ns since t0."""
@@ -114,7 +115,7 @@ class Run:
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
     servers: by the NSID of the server that answered.
-    doubts: of a merged run, those of its shards.
+    doubts: of a merged run, those of its shards; vantages: its probers.
     """
 
     path: Path
@@ -138,6 +139,7 @@ class Run:
     cut: str
     doubts: tuple[Doubt, ...] = ()
     servers: Mapping[str, Answered] = field(default_factory=dict)
+    vantages: tuple[Vantage, ...] = ()
 
 
 def open_run(path: Path | str, *, histograms: bool = True, since_second: int = 0) -> Run:
@@ -255,6 +257,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> R
             for id_, text, lanes, hides in db.execute("SELECT id, text, lanes, hides_loss FROM doubts ORDER BY rowid")
         ),
         servers=_servers(db, len(series)),
+        vantages=read_vantages(db),
     )
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Slice
-from probe.runfile import NODE_FACT, POD_FACT
+from probe.runfile import NODE_FACT, POD_FACT, ZONE_FACT
 from probe.scenario.quantity import duration_ns, whole
 
 MOST_WORKERS = 64
@@ -23,6 +23,7 @@ POD_FACTS = {
     "DNSPROBE_NAMESPACE": "prober's namespace",
     "DNSPROBE_POD": POD_FACT,
     "DNSPROBE_NODE": NODE_FACT,
+    "DNSPROBE_ZONE": ZONE_FACT,
 }
 """What a Job's manifest tells its pods, and the facts of the run that it becomes."""
 JOB_INDEX, JOB_COMPLETIONS = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
