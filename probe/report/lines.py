@@ -16,7 +16,7 @@ Every line stands alone: schema_version 1; type; run: its name and start; shard:
              in_flight, outcomes{}, not_good{}: how many of each outcome were not expected (unsent rows among them);
              counted[]: [from, to] seconds since the start in which a pod counts, from Ready to deletion, null for
              others; counted_lost: those of the rows that count; final: false for the state in the middle of a run,
-             which has neither
+             which has neither, but open_since: when a window began that is not over yet
     verdict  the last line: verdict; text: the report's first line; objectives[], doubts[] as in the JSON report; cut:
              why the run ended early, null if it did not; planned, good, lost
 """
@@ -68,6 +68,7 @@ class Teller:
         self._marks: set[Mark] = set()
         self._told_ns: dict[tuple[str, str], int] = {}
         """Of each channel, the end of the last window that was told."""
+        self._open: dict[tuple[str, str], int] = {}
         self.open_ns: int | None = None
         """When the first window began that is not over, as far as the last look saw; None if all are."""
 
@@ -79,7 +80,8 @@ class Teller:
         channels = {channel.name: channel for channel in timeline.channels}
         new = [w for w in timeline.windows if w.from_ns >= self._told_ns.get((w.lane, w.target), 0)]
         over = [w for w in new if is_closed(channels[w.lane, w.target], w, decided_ns)]
-        self.open_ns = min((w.from_ns for w in new if w not in over), default=None)
+        self._open = {(w.lane, w.target): w.from_ns for w in new if w not in over}
+        self.open_ns = min(self._open.values(), default=None)
         yield from self._happened(run, channels, over)
 
     def totals(self, run: Run, rows: Ints, in_flight: Ints) -> Iterator[str]:
@@ -89,7 +91,11 @@ class Teller:
         series = run.series[: len(rows)]
         for channel in dict.fromkeys(s.channel for s in series):
             mine = [s for s in series if s.channel == channel]
-            yield _text(run, "totals", run.end_ns, {**_totals(mine, rows, in_flight), "final": False})
+            open_ns = self._open.get(channel)
+            since = None if open_ns is None else rfc3339(run.head.started_unix_ns + open_ns)
+            yield _text(
+                run, "totals", run.end_ns, {**_totals(mine, rows, in_flight), "open_since": since, "final": False}
+            )
 
     def rest(self, run: Run) -> Iterator[str]:
         """Everything that has not been told, totals and the verdict. The run is whole."""

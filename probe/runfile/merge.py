@@ -43,15 +43,15 @@ _ADDED = {
     ),
     "in_flight": ("SELECT second + :late_s, series, n FROM in_flight WHERE second < :last_s", "?, ?, ?", _N),
     "bad": (
-        "SELECT bucket + 10 * :late_s, series, first_ns + :late_ns, last_ns + :late_ns FROM bad"
-        " WHERE bucket < 10 * :last_s",
+        """SELECT bucket + 10 * :late_s, series, first_ns + :late_ns, last_ns + :late_ns FROM bad
+        WHERE bucket < 10 * :last_s""",
         "?, ?, ?, ?",
         "first_ns = min(first_ns, excluded.first_ns), last_ns = max(last_ns, excluded.last_ns)",
     ),
 }
 """What is read of each shard, and how rows that are there already take it in. A second may be in `seconds` by one shard
-and in `tenths` by another: it is both, and every reader adds them. What a prober asked that came late is moved to when that
-was, counts by whole seconds, and left out from where those ended that began together."""
+and in `tenths` by another: it is both, and every reader adds them. What a prober asked that came late is moved to when
+that was, counts by whole seconds; a late shard's rows are left out from where those ended that began together."""
 
 
 def merge(
@@ -115,6 +115,8 @@ def _head(shards: Sequence[Shard], command: str) -> Head:
         for shard in shards
     }
     facts = {"shards": f"{len({shard.share.index for shard in shards})} of {first.share.of}"}
+    if first.is_whole:
+        facts = {"probers": f"{len(shards)}, each of which asked all of it"}
     for name in dict.fromkeys(name for mine in told.values() for name in mine):
         values = {mine.get(name) for mine in told.values()}
         if len(values) == 1:
@@ -127,8 +129,9 @@ def _head(shards: Sequence[Shard], command: str) -> Head:
 
 def _which(shards: Iterable[Shard]) -> str:
     """`shard 2`, `shards 0, 1`."""
-    names = list(dict.fromkeys(str(shard.share.index) for shard in shards))
-    return f"shard{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    names = [shard.name.split(" ", 1) for shard in shards]
+    kind, many = names[0][0], list(dict.fromkeys(name for _, name in names))
+    return f"{kind}{'s' if len(many) > 1 else ''} {', '.join(many)}"
 
 
 def _marks(shards: Sequence[Shard]) -> Iterator[Mark]:
@@ -235,7 +238,7 @@ def _add_tables(
 
 def _when(shard: Shard) -> dict[str, int]:
     """By how much a shard's rows are moved, and before which of its own seconds they were due."""
-    ends_s = -(-shard.run.head.planned_ns // NS) - shard.late_s if shard.late_ns else 1 << 40
+    ends_s = -(-shard.run.head.planned_ns // NS) - shard.late_s if shard.late_ns and not shard.is_whole else 1 << 40
     return {"late_s": shard.late_s, "late_ns": shard.late_ns, "last_s": ends_s}
 
 
@@ -307,7 +310,12 @@ def _by_share(shards: Sequence[Shard], homes: Sequence[Ints]) -> dict[Slice, lis
 
 
 def _away(pieces: Sequence[tuple[Shard, Ints]], seconds: int) -> Sequence[int]:
-    """The seconds in which none of a slice's probers was there all the time; of one that ended as planned, none."""
+    """The seconds in which none of a slice's probers was there all the time; of one that ended as planned, none.
+
+    Where each asked all of it, another one did.
+    """
+    if pieces[0][0].is_whole:
+        return []
     there = np.zeros(seconds + 1, bool)
     for shard, _ in pieces:
         first = shard.late_s + (1 if shard.late_ns else 0)

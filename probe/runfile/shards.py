@@ -14,6 +14,7 @@ import numpy as np
 
 from probe.errors import UsageError
 from probe.model import NS, WHOLE, Doubt, Series, Slice
+from probe.runfile.head import POD_FACT
 from probe.runfile.packed import Ints
 from probe.runfile.reader import Counts, Run, opened
 from probe.runfile.vantage import Seen
@@ -39,8 +40,15 @@ class Shard:
     late_ns: int = 0
 
     @property
+    def is_whole(self) -> bool:
+        """It is no slice: each of several probers asked all of the load, from where it was."""
+        return self.share == WHOLE
+
+    @property
     def name(self) -> str:
-        """`shard 0`, `shard 0 from +75 s`."""
+        """`shard 0`, `shard 0 from +75 s`; `prober NAME` of its pod or file."""
+        if self.is_whole:
+            return f"prober {self.run.head.facts.get(POD_FACT) or self.run.path.name}"
         return f"shard {self.share.index}" + (f" from +{self.late_ns / NS:.0f} s" if self.late_ns else "")
 
     @property
@@ -51,7 +59,8 @@ class Shard:
     @property
     def end_ns(self) -> int:
         """When it ended, since t0 of the others, who ended as planned."""
-        return min(self.late_ns + self.run.end_ns, self.run.head.planned_ns) if self.late_ns else self.run.end_ns
+        end_ns = self.late_ns + self.run.end_ns
+        return min(end_ns, self.run.head.planned_ns) if self.late_ns and not self.is_whole else end_ns
 
 
 @contextmanager
@@ -65,7 +74,7 @@ def shards_of(
     """The shards by index. UsageError if these are not all shards of one load, each once, started together and over.
 
     partial: some may be missing, or have no end. replaced: probers may have begun late, in place of others that were
-    gone, whose shard they go on with; these come last. A load may then also have been asked by one at a time.
+    gone, whose shard they go on with; these come last. And each may have asked all of the load, instead of a slice.
     """
     with ExitStack() as stack:
         shards = []
@@ -114,7 +123,11 @@ def _check_slices(shards: Sequence[Shard]) -> None:
             raise UsageError(
                 f"{one.run.path} is shard {one.share} and {other.run.path} is shard {other.share}: their rows overlap"
             )
-        if one.share == other.share and (not other.late_ns or one.late_ns + one.run.end_ns > other.late_ns + NS):
+        if (
+            one.share == other.share
+            and not one.is_whole
+            and (not other.late_ns or one.late_ns + one.run.end_ns > other.late_ns + NS)
+        ):
             raise UsageError(f"{one.run.path} and {other.run.path} are both shard {one.share}: name each shard once")
 
 
@@ -123,7 +136,7 @@ def _check_same_load(a: Run, shard: Shard) -> None:
     for what in ("name", "scenario", "objectives", "planned_ns"):
         if getattr(a.head, what) != getattr(b.head, what):
             raise UsageError(f"{b.path}: is a run of another scenario than {a.path}: its {what} is not the same")
-    if shard.late_ns:
+    if shard.late_ns or shard.is_whole:
         return  # the pods there are may be others by now
     mine, yours = ([s for s in run.series if not s.start_ns] for run in (a, b))
     if len(mine) != len(yours):
@@ -146,11 +159,11 @@ def same_series(shards: Sequence[Shard]) -> tuple[list[Series], list[Ints]]:
     """The series of all, each once and whole; and which of them those of each shard are: int64[series of the shard].
 
     What joined later, pods that came up, did so at slightly different instants and in another order. What a prober that
-    came late began with, others may have begun with or met later.
+    came late began with, others may have begun with or met later. Of probers that each asked all of it, each has its own.
     """
     found: dict[Hashable, Series] = {}
     homes = []
-    for shard in shards:
+    for number, shard in enumerate(shards):
         times: Tally[Hashable] = Tally()
         home = []
         for own in shard.run.series:
@@ -158,10 +171,10 @@ def same_series(shards: Sequence[Shard]) -> tuple[list[Series], list[Ints]]:
             alike = replace(s, index=0, offset_ns=0, start_ns=min(s.start_ns, 1), stop_ns=0, share=WHOLE)
             alike = replace(alike, shape=replace(s.shape, seed=0))
             first = replace(alike, start_ns=0)
-            if shard.late_ns and (first, 1) in found:
+            if shard.late_ns and (first, 1, 0) in found:
                 alike = first
             times[alike] += 1
-            key = alike, times[alike]
+            key = alike, times[alike], number if shard.is_whole else 0
             one = found.get(key, replace(s, index=len(found), share=WHOLE))
             start_ns, stop_ns = min(one.start_ns, s.start_ns), max(one.stop_ns, s.stop_ns)
             found[key] = replace(one, start_ns=start_ns, stop_ns=stop_ns)
@@ -172,7 +185,7 @@ def same_series(shards: Sequence[Shard]) -> tuple[list[Series], list[Ints]]:
 
 def _moved(series: Series, shard: Shard) -> Series:
     """In the time of those that began together."""
-    if not shard.late_ns:
+    if not shard.late_ns and not shard.is_whole:
         return series
-    stop_ns = min(series.stop_ns + shard.late_ns, shard.run.head.planned_ns)
+    stop_ns = min(series.stop_ns + shard.late_ns, shard.end_ns if shard.is_whole else shard.run.head.planned_ns)
     return replace(series, start_ns=series.start_ns + shard.late_ns, stop_ns=stop_ns)

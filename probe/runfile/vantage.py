@@ -53,7 +53,7 @@ class Vantage:
 
 
 TABLES = """
-CREATE TABLE vantages (     -- of a merged run: the probers, each with its shard I/N, node and pod, and when it was there
+CREATE TABLE vantages (     -- of a merged run: the probers, each with its shard I/N, and when it was there
   vantage INTEGER PRIMARY KEY, shard TEXT NOT NULL, node TEXT NOT NULL, zone TEXT NOT NULL, pod TEXT NOT NULL,
   source TEXT NOT NULL,     -- run file; or log: no latencies, and rows inside of windows are spread evenly
   from_ns INTEGER NOT NULL, to_ns INTEGER NOT NULL

@@ -52,6 +52,28 @@ class Selection:
         return f"{plural} in {self.namespace}" if self.namespace else plural
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is got of one pod by a right of its own: `log`, or `proxy`, its ports."""
+
+    name: str
+    namespace: str
+    pod: str
+
+    @property
+    def path(self) -> str:
+        """Below the API server's address."""
+        return f"api/v1/namespaces/{self.namespace}/pods/{self.pod}/{self.name}"
+
+    @property
+    def rule(self) -> str:
+        """The RBAC rule that lets it be got, and where it goes."""
+        return f'its Role in {self.namespace}: {{apiGroups: [""], resources: [pods/{self.name}], verbs: [get]}}'
+
+    def __str__(self) -> str:
+        return f"pods/{self.name} in {self.namespace}"
+
+
 class Api:
     """The API of one cluster. `source`: where its address and credentials are from, for people.
 
@@ -87,6 +109,23 @@ class Api:
                 async for event in events:
                     yield event
 
+    async def get(self, part: Part, path: str = "", *, patience_s: float | None = 10.0) -> AsyncIterator[bytes]:
+        """The octets of a pod's log, or of what its port answers, as they come. path: what follows.
+
+        patience_s: for the next of them; None for any time. NotSeen is also what the pod itself refuses.
+        """
+        with self._told("get", part):
+            raw = self._client._client
+            timeout = httpx2.Timeout(patience_s, connect=5.0)
+            async with raw._client.stream("GET", part.path + path, timeout=timeout) as reply:
+                if reply.is_error:
+                    await reply.aread()
+                    if reply.status_code not in (401, 403):
+                        raise NotSeen(f"{part}: {part.pod}: {reply.status_code}: {reply.text.strip()[:200]}")
+                raw.raise_for_status(reply)
+                async for octets in reply.aiter_bytes():
+                    yield octets
+
     async def version(self) -> str:
         """The server's own, `v1.34.1`."""
         with self._told("get", None):
@@ -97,7 +136,7 @@ class Api:
             return str(reply.json()["gitVersion"])
 
     @contextmanager
-    def _told(self, verb: str, what: Selection | None) -> Iterator[None]:
+    def _told(self, verb: str, what: Selection | Part | None) -> Iterator[None]:
         try:
             yield
         except httpx2.HTTPStatusError as problem:
@@ -109,7 +148,7 @@ class Api:
         except (MsgspecError, KeyError, ValueError) as problem:
             raise NotSeen(f"{what or 'version'}: what {self.server} says is not understood: {problem}") from None
 
-    def _refused(self, problem: httpx2.HTTPStatusError, verb: str, what: Selection | None) -> EnvironmentProblem:
+    def _refused(self, problem: httpx2.HTTPStatusError, verb: str, what: Selection | Part | None) -> EnvironmentProblem:
         code = problem.status.code if isinstance(problem, ApiError) else problem.response.status_code
         if code == 401:
             return EnvironmentProblem(
