@@ -1,4 +1,4 @@
-"""The lines of a run's log -> a run file, coarser than the prober's own: what is left of a pod that took its file along.
+"""The lines of a run's log -> a run file, coarser than the prober's own: what a pod leaves that took its file along.
 
 Exact: totals by lane, target, type and outcome, as of the last `totals` line; where windows begin and end, and what was
 lost in each; marks. Spread evenly: rows inside of windows, good rows in the rest. Not there: latencies, exact failures.
@@ -280,7 +280,7 @@ def _likeliest(left: dict[tuple[str, Outcome], int], outcome: Outcome) -> tuple[
 
 
 def _elsewhere(series: Series, line: Line, started_ns: int, until_ns: int, n: int) -> list[int]:
-    """When rows were due that are in no window that was told: of one that was still open, or of a pod that was to go."""
+    """When rows were due that are in no window that was told: it was still open, or their pod was to go."""
     end_ns = min(series.stop_ns, until_ns) - 1
     if open_since := line.get("open_since"):
         from_ns = _unix_ns(open_since) - started_ns

@@ -64,18 +64,20 @@ def merge(
     *,
     replaced: bool = False,
     zones: Mapping[str, str] | None = None,
+    missing: Sequence[str] = (),
 ) -> None:
     """Writes `out`; counts, histograms and counters are sums; what each shard doubts, and saw, is kept and named.
 
     partial: shards may be missing, or have no end: what they have not asked is undecided. replaced: several files of a
-    shard may follow each other. zones: by node. UsageError as shards_of().
+    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left.
+    UsageError as shards_of().
     """
     if out.exists():
         raise UsageError(f"{out}: exists already; a run is never overwritten: name another file or remove it")
     part = out.with_name(f"{out.name}.part")
     try:
         with shards_of(paths, doubts_of, seen_by, partial, replaced) as shards:
-            _write(shards, part, command, zones or {})
+            _write(shards, part, command, zones or {}, missing)
         part.rename(out)
     except sqlite3.Error as problem:
         raise EnvironmentProblem(f"{out}: cannot be written: {problem}") from None
@@ -84,7 +86,7 @@ def merge(
             leftover.unlink(missing_ok=True)
 
 
-def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str, str]) -> None:
+def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str, str], missing: Sequence[str]) -> None:
     end_ns = max(shard.end_ns for shard in shards)
     series, homes = same_series(shards)
     writer = RunWriter.create(path, _head(shards, command))
@@ -96,6 +98,8 @@ def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str
     for gone in missing_of(shards):
         text = f"shard {gone} is missing: what it had to ask is undecided"
         writer.interval(Interval(0, end_ns, "shard_missing", text, "merge", f"shard {gone.index}"))
+    for number, text in enumerate(missing):
+        writer.interval(Interval(0, end_ns, "shard_missing", text, "merge", f"prober {number}"))
     writer.flush(_totals(shards, homes, len(series)), end_ns)
     _add_tables(path, shards, series, homes, end_ns, zones)
     cuts = [f"{shard.name} {shard.run.cut}" for shard in shards if shard.run.cut]

@@ -158,8 +158,8 @@ def _check_same_load(a: Run, shard: Shard) -> None:
 def same_series(shards: Sequence[Shard]) -> tuple[list[Series], list[Ints]]:
     """The series of all, each once and whole; and which of them those of each shard are: int64[series of the shard].
 
-    What joined later, pods that came up, did so at slightly different instants and in another order. What a prober that
-    came late began with, others may have begun with or met later. Of probers that each asked all of it, each has its own.
+    What joined later, pods that came up, did so at slightly different instants and in another order. What a prober
+    began with that came late, others may have begun with or met later. Where each asked all of it, each has its own.
     """
     found: dict[Hashable, Series] = {}
     homes = []
