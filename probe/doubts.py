@@ -72,6 +72,11 @@ def _shard_missing(run: Run) -> Said:
         yield interval.text, ()
 
 
+def _from_log(run: Run) -> Said:
+    for interval in _stretches(run, "from_log"):
+        yield f"the run file was gone with its pod: {interval.text}", ()
+
+
 def _undecided(run: Run) -> Said:
     if not run.cut and run.in_flight.n.any():
         yield f"{run.in_flight.n.sum():,} rows never got an outcome", _lanes(run, run.in_flight.series.tolist())
@@ -251,6 +256,7 @@ DOUBTS: dict[str, Kind] = {
     "cut": Kind("the run ended early: what came after was not seen", True, _cut),
     "unfinished": Kind("what the steps wait for had not come when the run ended", True, _unfinished),
     "shard_missing": Kind("a merged run lacks a shard: its rows are undecided", True, _shard_missing),
+    "from_log": Kind("a run file was gone: totals and windows are from the pod's log", False, _from_log),
     "undecided": Kind("rows never got an outcome", True, _undecided),
     "unsent": Kind("rows were due and never sent, with their cause", True, _unsent),
     "own_drops": Kind("our own receive buffer was full: so many timeouts may be no loss", False, _own_drops),

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,34 @@ def _selected(one: Json, labels: str, fields: str) -> bool:
     return not fields or one["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
 
 
+def _chunk(request: BaseHTTPRequestHandler, octets: bytes) -> None:
+    request.wfile.write(b"%x\r\n%s\r\n" % (len(octets), octets))
+    request.wfile.flush()
+
+
+class Log:
+    """What a pod prints: lines that come, until it is ended."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.ended = False
+        self.stir = threading.Condition()
+
+    def add(self, line: str) -> None:
+        with self.stir:
+            self.lines.append(line)
+            self.stir.notify_all()
+
+    def end(self) -> None:
+        with self.stir:
+            self.ended = True
+            self.stir.notify_all()
+
+
 class ApiServer:
     """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
+
+    logs: by pod; ports: by `pod:port`, the port of this machine that its proxy leads to.
 
     stop() and start() keep port and objects; a watch is held open until stop() or expire().
     """
@@ -44,6 +71,8 @@ class ApiServer:
     def __init__(self, *things: Json) -> None:
         self.refuse: Callable[[str], int] = lambda _: 0
         self.deaf = False
+        self.logs: dict[str, Log] = {}
+        self.ports: dict[str, int] = {}
         self.asked: list[str] = []
         self._changed = threading.Condition()
         self._log: list[tuple[int, str, Json]] = []
@@ -152,6 +181,9 @@ class ApiServer:
         if url.path == "/version":
             self._say(request, {"gitVersion": "v1.34.1"})
             return
+        if "/proxy/" in url.path or url.path.endswith("/log"):
+            self._pass_on(request, url.path, url.query)
+            return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         parts = url.path.strip("/").split("/")
         if request.command != "GET":
@@ -187,6 +219,42 @@ class ApiServer:
             self.put({**(there or made), **changed})
         self._say(request, self.things[kind, name])
 
+    def _pass_on(self, request: BaseHTTPRequestHandler, path: str, query: str) -> None:
+        """A pod's log, to its end; or what its port says, status and all."""
+        name = path.split("/pods/")[1].split("/", maxsplit=1)[0]
+        if path.endswith("/log"):
+            if name not in self.logs:
+                self._say(request, {"kind": "Status", "code": 404, "message": "no such pod"}, 404)
+                return
+            request.send_response(200)
+            request.send_header("Transfer-Encoding", "chunked")
+            request.end_headers()
+            log, told = self.logs[name], 0
+            while True:
+                with log.stir:
+                    log.stir.wait_for(lambda: len(log.lines) > told or log.ended, 30)
+                    new, ended = log.lines[told:], log.ended
+                    told = len(log.lines)
+                for line in new:
+                    _chunk(request, line.encode() + b"\n")
+                if ended:
+                    request.wfile.write(b"0\r\n\r\n")
+                    return
+        connection = HTTPConnection("127.0.0.1", self.ports.get(name, 1), timeout=10)
+        try:
+            connection.request("GET", f"/{path.partition('/proxy/')[2]}{f'?{query}' if query else ''}")
+            reply = connection.getresponse()
+            body = reply.read()
+        except OSError as problem:
+            self._say(request, {"kind": "Status", "code": 502, "message": f"dial tcp: {problem}"}, 502)
+            return
+        finally:
+            connection.close()
+        request.send_response(reply.status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:
         data = json.dumps(body).encode()
@@ -204,9 +272,7 @@ class ApiServer:
         request.wfile.flush()
 
         def send(kind: str, thing: Json) -> None:
-            line = json.dumps({"type": kind, "object": thing}).encode() + b"\n"
-            request.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-            request.wfile.flush()
+            _chunk(request, json.dumps({"type": kind, "object": thing}).encode() + b"\n")
 
         epoch, last = self._epoch, version
 

@@ -21,6 +21,7 @@ from probe.recorder import Duration
 from probe.report import REPORTS
 from probe.runfile import FAILURES_KEPT, Head, Run, RunWriter, merge, open_run
 from probe.timeline import Timeline
+from probe.timeline.seen import seen_by
 from tests.servers import RealServer
 from tests.synthetic import MS, STARTED, columns_of, flush_of, series_of, written
 from tests.test_cli import start
@@ -67,7 +68,7 @@ def shard(tmp_path: Path) -> Make:
 
 def merged(*paths: Path, partial: bool = False) -> Run:
     out = paths[0].with_name("all.db")
-    merge(paths, out, "dnsprobe merge", doubts_of, partial)
+    merge(paths, out, "dnsprobe merge", doubts_of, seen_by, partial)
     assert [p.name for p in out.parent.iterdir() if p.name.startswith("all.db")] == ["all.db"]
     return open_run(out)
 

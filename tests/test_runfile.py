@@ -176,7 +176,7 @@ def test_of_shards_who_answered_adds_up_from_the_first_to_the_last(tmp_path: Pat
         series = [replace(series_of(rate=10, seconds=3), share=Slice(index, 2))]
         servers = {"pod-1": [(7 + index, 3 - index, 40 + index)], f"pod-{index + 2}": [(8 - index, 5, 50)]}
         written(path, series, drawn(""), servers=servers)
-    merge(paths, tmp_path / "all.db", "dnsprobe merge", lambda _: [])
+    merge(paths, tmp_path / "all.db", "dnsprobe merge", lambda _: [], lambda _: [])
     run = open_run(tmp_path / "all.db")
     told = {"pod-1": [(15, 2, 41)], "pod-2": [(8, 5, 50)], "pod-3": [(7, 5, 50)]}
     assert {nsid: rows_by(run, nsid) for nsid in run.servers} == told

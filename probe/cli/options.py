@@ -18,6 +18,7 @@ from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
 from probe.scenario.limits import CEILING, MOST_EXTERNAL
+from probe.scenario.linger import PORT
 from probe.scenario.load import WINDOW
 from probe.scenario.manifests import KINDS
 from probe.scenario.recent import BASELINE
@@ -79,6 +80,9 @@ HOME_HELP = f"Its namespace (default {HOME})."
 STOP_HELP = "How long its pods have to say that they heard it (default 30s)."
 PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
+LINGER_HELP = "After the verdict serve the run file until `dnsprobe collect` has taken it, for at most so long."
+HTTP_HELP = f"Of --linger: the TCP port (default {PORT})."
+NAMESPACE_HELP = "The Job's (default dnsprobe)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
@@ -203,6 +207,8 @@ AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HEL
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
+Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
+HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
 MaxExternal = Annotated[str, option(RESULT, "", "--max-external-qps", "RATE", MAX_EXTERNAL_HELP)]

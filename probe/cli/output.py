@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -59,8 +61,10 @@ def check_format(form: str) -> None:
         raise UsageError(f"--format {form!r}: say {', '.join(REPORTS)}")
 
 
-def check_json(json_file: str, run_file: Path) -> None:
+def check_json(json_file: str, run_file: Path, form: str = "") -> None:
     """UsageError where --json cannot be written, before anything is asked."""
+    if json_file == "-" and form == "jsonl":
+        raise UsageError("--json -: stdout has the lines of --format jsonl: name a file")
     if json_file in ("", "-"):
         return
     file = Path(json_file)
@@ -78,18 +82,20 @@ def check_json(json_file: str, run_file: Path) -> None:
         raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}; name another file") from None
 
 
-def print_report(run: Run, form: str, json_file: str) -> int:
+def print_report(run: Run, form: str, json_file: str, rest: Callable[[Run], None] | None = None) -> int:
     """Print the report, and write it as JSON if asked; the verdict's exit code, or that of a full disk on stdout.
 
-    A JSON file that cannot be written any more does not change the verdict.
+    A JSON file that cannot be written any more does not change the verdict. rest: prints what is left of a report that
+    was begun while the run went.
     """
     code = verdict_of(run).ruling.exit_code
-    told = [(REPORTS[form](run), sys.stderr if json_file == "-" else sys.stdout)]
+    first = sys.stderr if json_file == "-" else sys.stdout
+    told = [partial(rest, run) if rest else partial(say, REPORTS[form](run), first, "the report")]
     if json_file == "-":
-        told.append((REPORTS["json"](run), sys.stdout))
-    for text, stream in told:
+        told.append(partial(say, REPORTS["json"](run), sys.stdout, "the report"))
+    for tell in told:
         try:
-            say(text, stream, "the report")
+            tell()
         except EnvironmentProblem as problem:
             complain(f"{problem}; the run file is whole: {run.path}")
             code = EXIT_ENVIRONMENT

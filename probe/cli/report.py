@@ -16,6 +16,7 @@ from probe.runfile import merge as merge_shards
 from probe.runfile import open_run
 from probe.scenario.run import check_path
 from probe.sweep.reader import is_sweep, open_sweep, run_in
+from probe.timeline.seen import seen_by
 
 EXAMPLES = options.examples(
     "dnsprobe report run.db",
@@ -65,5 +66,5 @@ def merge(
     check_format(form)
     check_path(Path(out))
     check_json(json_file, Path(out))
-    merge_shards([Path(file) for file in files], Path(out), options.command_line(), doubts_of, partial)
+    merge_shards([Path(file) for file in files], Path(out), options.command_line(), doubts_of, seen_by, partial)
     raise typer.Exit(print_report(open_run(out), form, json_file))

@@ -19,6 +19,7 @@ from rich.text import Text
 from probe.book import by_type
 from probe.cli import options
 from probe.cli.acting import Found, look, permitted, refuse, said_steps
+from probe.cli.linger import lingering
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
 from probe.cli.sweep import Asked, sweep
 from probe.cluster import Cluster
@@ -38,7 +39,7 @@ from probe.errors import (
     UsageError,
 )
 from probe.host import most_tracked
-from probe.live import fitting_view
+from probe.live import Telling, fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.abort import read_rule
@@ -46,6 +47,7 @@ from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
 from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
+from probe.scenario.linger import PORT
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
@@ -61,7 +63,7 @@ from probe.scenario.quantity import seconds_text, whole
 from probe.scenario.ready import ReadyFile
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
-from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, shard_of, start_of, workers_of
+from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, pod_facts, shard_of, start_of, workers_of
 from probe.scenario.steps import changes_of, undo_of
 from probe.verdict import fail_condition
 
@@ -121,6 +123,8 @@ def run(
     out: options.RunFile = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
+    linger: options.Linger = "",
+    http: options.HttpPort = str(PORT),
     fail: options.Fail = None,
     abort_on: options.AbortOn = None,
     max_qps: options.MaxQps = str(CEILING),
@@ -179,27 +183,30 @@ def run(
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
-    check_json(json_file, path)
+    check_json(json_file, path, form)
     engine = Engine(EngineOptions(workers=processes))
     ready = ReadyFile(Path(ready_file)) if ready_file else None
     job = Membership.of(os.environ, lambda: connect(context or ""))
     if together and not job:
         raise UsageError(f"--start-at job: this is no pod of a Job: {JOB} and {NAMESPACE} are not set")
     command = options.command_line()
+    telling = Telling(fitting_view(), path, say) if form == "jsonl" else None
     started = run_plan(
-        *(plan, path, fitting_view(), engine, cluster, command),
+        *(plan, path, telling or fitting_view(), engine, cluster, command),
         at_unix_ns=at_unix_ns,
         limits=None if lab else limits,
         job=job,
         together=together,
         ready=ready,
     )
-    ending = asyncio.run(started)
-    code = print_report(open_run(ending.path), form, json_file)
-    if ending.interrupted:
-        code = EXIT_INTERRUPTED
-    elif ending.failed or ending.died:
-        code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+    with lingering(linger, http, plan) as stay:
+        ending = asyncio.run(started)
+        code = print_report(open_run(ending.path), form, json_file, telling and telling.finish)
+        if ending.interrupted:
+            code = EXIT_INTERRUPTED
+        elif ending.failed or ending.died:
+            code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+        stay(ending, code)
     raise typer.Exit(code)
 
 
@@ -258,9 +265,10 @@ def _pods(text: str) -> int:
 
 
 def _in_shard(shard: str, plan: Plan) -> Plan:
-    """The plan with the share that this machine asks, and a fact that says so."""
+    """The plan with the share that this machine asks, and facts that say so, and where this is."""
     share, text = shard_of(shard, os.environ)
-    return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+    facts = {**plan.facts, **pod_facts(os.environ), **({"shard": text} if text else {})}
+    return replace(plan, share=share, facts=facts)
 
 
 def _rules(typed: list[str], plan: Plan) -> list[str]:

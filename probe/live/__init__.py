@@ -5,8 +5,9 @@ from rich.console import Console
 from probe.live.brief import Brief
 from probe.live.lines import Lines
 from probe.live.table import LiveTable
+from probe.live.telling import Telling
 
-__all__ = ["Brief", "Lines", "LiveTable", "fitting_view"]
+__all__ = ["Brief", "Lines", "LiveTable", "Telling", "fitting_view"]
 
 
 def fitting_view() -> LiveTable | Lines:

@@ -64,11 +64,11 @@ def json_report(run: Run) -> str:
     """One object, two spaces of indentation, ASCII, ends with a newline."""
     verdict = verdict_of(run)
     channels = {channel.name: channel for channel in verdict.timeline.channels}
-    outcomes, in_flight = _outcomes(run)
+    outcomes, in_flight = outcome_counts(run)
     report: dict[str, Json] = {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict.ruling.value,
-        "objectives": [_objective(judged) for judged in verdict.objectives],
+        "objectives": [objective_json(judged) for judged in verdict.objectives],
         "totals": {
             **_rows(outcomes.sum(axis=0), int(in_flight.sum()), sum(spared(c, _EVER) for c in channels.values())),
             "unsent_by_cause": _named((x.label for x in UnsentCause), run.unsent.sum(axis=0).tolist()),
@@ -89,7 +89,7 @@ def json_report(run: Run) -> str:
     return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
-def _outcomes(run: Run) -> tuple[Ints, Ints]:
+def outcome_counts(run: Run) -> tuple[Ints, Ints]:
     """Rows by series, outcome and good, int64[S, outcomes, 2]; and undecided ones, int64[S]."""
     table = np.zeros((len(run.series), len(Outcome), 2), np.int64)
     np.add.at(table, (run.counts.series, run.counts.outcome, run.counts.good), run.counts.n)
@@ -150,7 +150,8 @@ def _load(s: Series) -> dict[str, Json]:
     }
 
 
-def _objective(judged: Judged) -> dict[str, Json]:
+def objective_json(judged: Judged) -> dict[str, Json]:
+    """One of `objectives`."""
     o = judged.objective
     return {
         "text": o.text,

@@ -79,6 +79,12 @@ def rfc3339(unix_ns: int) -> str:
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
+def moment(unix_ns: int) -> str:
+    """RFC 3339 with milliseconds: 2026-09-21T14:13:20.000Z."""
+    whole, rest = divmod(unix_ns, NS)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 10**6:03d}Z"
+
+
 def plain(text: str) -> str:
     """Text from the network or a file, safe on a terminal: control and invisible characters escaped, on one line."""
     return "".join(c if c == " " or unicodedata.category(c)[0] not in "CZ" else _escaped(c) for c in text)

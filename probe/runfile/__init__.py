@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from probe.runfile.head import Head
+from probe.runfile.head import LOG_FACT, NODE_FACT, POD_FACT, ZONE_FACT, Head
 from probe.runfile.merge import merge
-from probe.runfile.reader import Bad, Counts, Run, open_run
-from probe.runfile.writer import FAILURES_KEPT, RunFileProblem, RunWriter
+from probe.runfile.reader import Bad, Counts, Run, open_run, series_of_row
+from probe.runfile.vantage import Seen, SeenWindow, Vantage
+from probe.runfile.writer import FAILURES_KEPT, RunFileProblem, RunWriter, series_row
 
-__all__ = ["FAILURES_KEPT", "Bad", "Counts", "Head", "Run", "RunFileProblem", "RunWriter", "merge", "open_run"]
+__all__ = [
+    "FAILURES_KEPT",
+    "LOG_FACT",
+    "NODE_FACT",
+    "POD_FACT",
+    "ZONE_FACT",
+    "Bad",
+    "Counts",
+    "Head",
+    "Run",
+    "RunFileProblem",
+    "RunWriter",
+    "Seen",
+    "SeenWindow",
+    "Vantage",
+    "merge",
+    "open_run",
+    "series_of_row",
+    "series_row",
+]

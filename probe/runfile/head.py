@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+NODE_FACT, POD_FACT, ZONE_FACT = "prober's node", "prober's pod", "prober's zone"
+"""Where a prober ran, in its facts."""
+LOG_FACT = "made from a log"
+"""Of a run file that is no prober's own: what of it is known how well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

@@ -36,6 +36,7 @@ from probe.recorder import Answered, Duration
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
+from probe.runfile.vantage import Vantage, read_vantages
 
 Spans = Sequence[tuple[int, int]]
 """Stretches [from, to) of the run, ns since t0."""
@@ -114,7 +115,7 @@ class Run:
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
     servers: by the NSID of the server that answered.
-    doubts: of a merged run, those of its shards.
+    doubts: of a merged run, those of its shards; vantages: its probers.
     """
 
     path: Path
@@ -138,6 +139,7 @@ class Run:
     cut: str
     doubts: tuple[Doubt, ...] = ()
     servers: Mapping[str, Answered] = field(default_factory=dict)
+    vantages: tuple[Vantage, ...] = ()
 
     @property
     def ended(self) -> str:
@@ -145,17 +147,23 @@ class Run:
         return "; ".join(dict.fromkeys(mark.text for mark in self.marks if mark.kind == "ended"))
 
 
-def open_run(path: Path | str) -> Run:
-    """Reads a run file; never writes, not even beside it. UsageError says what is wrong with the file, if anything."""
-    with opened(path) as (run, _):
+def open_run(path: Path | str, *, histograms: bool = True, since_second: int = 0) -> Run:
+    """Reads a run file; never writes, not even beside it. UsageError says what is wrong with the file, if anything.
+
+    histograms, since_second: as opened() has them.
+    """
+    with opened(path, histograms=histograms, since_second=since_second) as (run, _):
         return run
 
 
 @contextmanager
-def opened(path: Path | str, *, histograms: bool = True) -> Iterator[tuple[Run, sqlite3.Connection]]:
+def opened(
+    path: Path | str, *, histograms: bool = True, since_second: int = 0
+) -> Iterator[tuple[Run, sqlite3.Connection]]:
     """The same, with its database, which stays as it was read, also if the run is still going.
 
-    histograms: they are most of a run; without them those of the Run are empty.
+    histograms: they are most of a run; without them those of the Run are empty. since_second: rows that were due
+    earlier are left out, so that who looks each second at a run that goes on need not read all of it each time.
     """
     path = Path(path)
     _check_header(path)
@@ -163,7 +171,7 @@ def opened(path: Path | str, *, histograms: bool = True) -> Iterator[tuple[Run, 
         try:
             db = _connect(path)
             stack.callback(db.close)
-            run = _read(path, db, histograms)
+            run = _read(path, db, histograms, since_second)
         except (sqlite3.Error, zlib.error, UsageError, ValueError, KeyError, TypeError, IndexError) as e:
             raise UsageError(
                 f"{path}: is a damaged run file: {e}; copy it again, with its -wal if it has one"
@@ -204,7 +212,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
 
 
-def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
+def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> Run:
     db.execute("BEGIN")  # one snapshot, also of a run that is still going
     row = db.execute(
         "SELECT version, name, command, scenario, started_unix_ns, planned_ns, objectives, flushed_ns, end_ns, cut,"
@@ -215,8 +223,8 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
     version, name, command, scenario, started, planned, objectives, flushed, end, cut, left_out, lag_max = row
     facts = dict(db.execute("SELECT name, value FROM facts ORDER BY name"))
     head = Head(name, started, planned, command, scenario, tuple(json.loads(objectives)), facts)
-    series = tuple(_series(r) for r in db.execute("SELECT * FROM series ORDER BY series"))
-    counts = _counts(db)
+    series = tuple(series_of_row(r) for r in db.execute("SELECT * FROM series ORDER BY series"))
+    counts = _counts(db, since)
     if [s.index for s in series] != list(range(len(series))) or counts.series.max(initial=-1) >= len(series):
         raise ValueError("rows of a series that it does not describe")
     if end is None:
@@ -239,8 +247,8 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
         failures=tuple(_failure(r) for r in db.execute("SELECT * FROM failures ORDER BY due_ns")),
         failures_left_out=left_out,
         counts=counts,
-        bad=Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad", 4)),
-        in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight", 3)),
+        bad=Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad WHERE bucket >= ?", 4, since * 10)),
+        in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight WHERE second >= ?", 3, since)),
         histograms=_histograms(db if histograms else None),
         unsent=_cells(db, "SELECT series, cause, n FROM unsent", len(series), {c.label: c for c in UnsentCause}),
         counters=_cells(db, "SELECT series, counter, n FROM counters", len(series), {c.label: c for c in Counter}),
@@ -254,20 +262,21 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
             for id_, text, lanes, hides in db.execute("SELECT id, text, lanes, hides_loss FROM doubts ORDER BY rowid")
         ),
         servers=_servers(db, len(series)),
+        vantages=read_vantages(db),
     )
 
 
-def _columns(db: sqlite3.Connection, sql: str, width: int) -> Ints:
-    rows = np.fromiter(db.execute(sql), dtype=np.dtype((np.int64, width)))
+def _columns(db: sqlite3.Connection, sql: str, width: int, *values: int) -> Ints:
+    rows = np.fromiter(db.execute(sql, values), dtype=np.dtype((np.int64, width)))
     return np.ascontiguousarray(rows.T)
 
 
-def _counts(db: sqlite3.Connection) -> Counts:
+def _counts(db: sqlite3.Connection, since: int) -> Counts:
     sql = (
-        "SELECT series, second * 10, 10, outcome, good, n FROM seconds"
-        " UNION ALL SELECT series, bucket, 1, outcome, good, n FROM tenths"
+        "SELECT series, second * 10, 10, outcome, good, n FROM seconds WHERE second >= ?"
+        " UNION ALL SELECT series, bucket, 1, outcome, good, n FROM tenths WHERE bucket >= ?"
     )
-    return Counts(*_columns(db, sql, 6))
+    return Counts(*_columns(db, sql, 6, since, since * 10))
 
 
 def _histograms(db: sqlite3.Connection | None) -> Histograms:
@@ -298,7 +307,8 @@ def _servers(db: sqlite3.Connection, series: int) -> dict[str, Answered]:
     return found
 
 
-def _series(row: tuple[object, ...]) -> Series:
+def series_of_row(row: Sequence[object]) -> Series:
+    """A series from what the table of that name has of it, column by column."""
     index, lane, name, kind, address, port, side, transport, ports, qtype, *load, offset, start, stop, timeout = row
     questions, _, weights, rate, shape, pair, gso, share = load
     target = Target(str(name), TargetKind(str(kind)), str(address), int(str(port)), str(side))

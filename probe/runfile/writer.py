@@ -96,7 +96,7 @@ class RunWriter:
         """Series join the run, at its start or later."""
         paused = [s.index for s in series if s.shape.pause_ns]
         self._paused = np.concatenate([self._paused, np.array(paused, np.int64)])
-        self._later(_INSERT_SERIES, [_series_row(s) for s in series])
+        self._later(_INSERT_SERIES, [series_row(s) for s in series])
 
     def end_series(self, index: int, stop_ns: int) -> None:
         """A series is cut short: no row of it is due at or after stop_ns."""
@@ -230,7 +230,8 @@ def _failure_row(f: Failure) -> tuple[object, ...]:
     return (f.series, f.due_ns, f.sent_ns, f.question, int(f.outcome), f.errno, f.phase, f.source_port, f.query_id)
 
 
-def _series_row(s: Series) -> tuple[object, ...]:
+def series_row(s: Series) -> tuple[object, ...]:
+    """A series as the table of that name has it, column by column."""
     t = s.target
     questions = [
         (q.name, q.qtype, str(q.expect), q.edns and (q.edns.size, q.edns.do, q.edns.nsid))

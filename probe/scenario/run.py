@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -89,7 +90,8 @@ class Siblings(Protocol):
 class Ending:
     """How a run ended; `cut` is '' if it ran to its end. The file is there in any case.
 
-    died: the worker did. failed: the cluster could not do what the plan asks of it.
+    died: the worker did. failed: the cluster could not do what the plan asks of it. interrupted_ns: when the signal
+    came (CLOCK_MONOTONIC).
     """
 
     path: Path
@@ -97,6 +99,7 @@ class Ending:
     interrupted: bool = False
     died: bool = False
     failed: bool = False
+    interrupted_ns: int | None = None
 
 
 async def run(
@@ -245,6 +248,7 @@ class _Going:
     deaths: int = 0
     cut: str = ""
     interrupted: bool = False
+    interrupted_ns: int | None = None
     stopped_ns: int | None = None
     end_ns: int = field(init=False)
     ended: bool = False
@@ -283,12 +287,15 @@ class _Going:
         for end in ends:
             if isinstance(end, Exception):
                 raise end
-        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died), self.taking.failed)
+        how = (self.cut, self.interrupted, bool(self.engine.died), self.taking.failed, self.interrupted_ns)
+        return Ending(self.writer.path, *how)
 
     def interrupt(self, name: str) -> None:
         """Ctrl-C, SIGTERM or SIGHUP: the first ends the run in order, later ones change nothing."""
         self.taking.hurried |= self.interrupted or name != "SIGINT"
         self.interrupted = True
+        if self.interrupted_ns is None:
+            self.interrupted_ns = time.monotonic_ns()
         if self.stopped_ns is None and not self.cut:
             self._stop("Ctrl-C" if name == "SIGINT" else name)
         else:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Slice
+from probe.runfile import NODE_FACT, POD_FACT, ZONE_FACT
 from probe.scenario.quantity import duration_ns, whole
 
 MOST_WORKERS = 64
@@ -17,6 +18,14 @@ MOST_LATE_NS = NS
 """A start that is longer past than this is refused; rows due before all was ready are unsent."""
 AHEAD_NS = 200_000_000
 """Workers hear of t0 so long before it."""
+POD_FACTS = {
+    "DNSPROBE_JOB": "prober's job",
+    "DNSPROBE_NAMESPACE": "prober's namespace",
+    "DNSPROBE_POD": POD_FACT,
+    "DNSPROBE_NODE": NODE_FACT,
+    "DNSPROBE_ZONE": ZONE_FACT,
+}
+"""What a Job's manifest tells its pods, and the facts of the run that it becomes."""
 JOB_INDEX, JOB_COMPLETIONS = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
 """Kubernetes sets the first in the pods of an Indexed Job; the second is for the Job's manifest to set."""
 TOGETHER = "job"
@@ -85,3 +94,8 @@ def shard_of(text: str, environment: Mapping[str, str]) -> tuple[Slice, str]:
     except UsageError as problem:
         raise UsageError(f"{whence} {problem}") from None
     return share, f"{share} (by {whence})"
+
+
+def pod_facts(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where this prober runs, as far as its environment says."""
+    return {fact: environment[name] for name, fact in POD_FACTS.items() if environment.get(name)}

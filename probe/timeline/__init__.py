@@ -13,7 +13,7 @@ from probe.recorder import Duration
 from probe.runfile import Run
 from probe.timeline.channel import Channel, Loss, channels_of
 from probe.timeline.spans import Ints, Spans, common, inside, joined
-from probe.timeline.windows import Elsewhere, Window, stretches, windows_of
+from probe.timeline.windows import Elsewhere, Window, is_closed, stretches, windows_of
 
 __all__ = [
     "Channel",
@@ -24,6 +24,7 @@ __all__ = [
     "Window",
     "common",
     "inside",
+    "is_closed",
     "joined",
     "ranked_ns",
     "stretches",

@@ -122,6 +122,13 @@ def _good_ns(channel: Channel, from_ns: int, to_ns: int) -> int:
     return to_ns - from_ns - int(channel.interval_ns(from_ns, missed))
 
 
+def is_closed(channel: Channel, window: Window, decided_ns: int) -> bool:
+    """Whether nothing that is due from decided_ns on can lengthen it: it was good again for long enough, or is over."""
+    last_ns = window.to_ns - window.resolution_ns
+    ends_ns = max((to_ns for _, to_ns in asked_spans(channel)), default=0)
+    return min(last_ns + _good_again_ns(channel, last_ns), ends_ns) < decided_ns
+
+
 def windows_of(channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
     """The windows of all channels of a run, in the order in which they began."""
     elsewhere = Elsewheres(channels)

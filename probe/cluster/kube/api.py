@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx2
 from lightkube import ApiError, AsyncClient, ConfigError, KubeConfig, SingleConfig
 from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT
 from lightkube.config.models import User
 from lightkube.core.resource import api_info
-from lightkube.resources.core_v1 import PodLog
+from lightkube.resources.core_v1 import Pod
 from msgspec import MsgspecError
 
 from probe.errors import EnvironmentProblem, UsageError
@@ -138,24 +139,42 @@ class Api:
         The parameters are PodLogOptions' (core/v1). It ends with its container; a pod that is gone has none. NotSeen if
         there is no right to read it, EnvironmentProblem if there is none just now.
         """
-        what = Selection(PodLog, namespace, name=pod)
-        # lightkube's own knows neither `previous` nor `sinceTime`.
-        raw = self._client._client
-        timeout = httpx2.Timeout(_TIMEOUT.connect, read=None) if "follow" in asked else _TIMEOUT
-        path = f"api/v1/namespaces/{namespace}/pods/{pod}/log"
-        request = raw._client.build_request("GET", path, params={"timestamps": "true", **asked}, timeout=timeout)
-        with self._told("get", what):
-            reply = await raw._client.send(request, stream=True)
-            try:
-                if reply.status_code == 404:
-                    return
+        patience_s = None if "follow" in asked else _TIMEOUT.read
+        query = urlencode({"timestamps": "true", **asked})
+        pod_log = self.octets(Selection(Pod, namespace, name=pod), "log", f"?{query}", patience_s=patience_s)
+        rest = b""
+        try:
+            async with aclosing(pod_log):
+                async for octets in pod_log:
+                    *lines, rest = (rest + octets).split(b"\n")
+                    for line in lines:
+                        yield line.decode(errors="replace")
+        except NotNow as problem:
+            if problem.code != 404:
+                raise
+        if rest:
+            yield rest.decode(errors="replace")
+
+    async def octets(
+        self, pod: Selection, part: str, path: str = "", *, patience_s: float | None = 10.0
+    ) -> AsyncGenerator[bytes, None]:
+        """What a pod's `log` or a port of its (`proxy`; the pod's name is then `NAME:PORT`) says, as it comes.
+
+        path: what follows. patience_s: for the next of them; None for any time. NotSeen: no right to; NotNow: whatever
+        else the API server, or the pod itself, refuses, with its status.
+        """
+        with self._told("get", pod, part):
+            raw = self._client._client
+            timeout = httpx2.Timeout(patience_s, connect=5.0)
+            async with raw._client.stream("GET", f"{pod.path}/{part}{path}", timeout=timeout) as reply:
                 if reply.is_error:
                     await reply.aread()
+                    if reply.status_code not in (401, 403):
+                        said = f"{pod.name}: its {part}: {reply.status_code}: {reply.text.strip()[:200]}"
+                        raise NotNow(said, reply.status_code)
                 raw.raise_for_status(reply)
-                async for line in reply.aiter_lines():
-                    yield line
-            finally:
-                await reply.aclose()
+                async for octets in reply.aiter_bytes():
+                    yield octets
 
     async def version(self) -> str:
         """The server's own, `v1.34.1`."""

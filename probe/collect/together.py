@@ -1,0 +1,66 @@
+"""What the pods of a Job left -> one run file, and sentences about what of it is from a log, or not there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from probe.collect.fromlog import Told, rebuilt, told_in
+from probe.collect.pods import Left, Note
+from probe.doubts import doubts_of
+from probe.errors import EnvironmentProblem, UsageError
+from probe.model import Series
+from probe.runfile import merge, open_run
+from probe.timeline.seen import seen_by
+
+REMEDY = (
+    "a run that is to leave something prints `--format jsonl`, stays with `--linger 10m` and a"
+    " terminationGracePeriodSeconds of 60 or more; and begin to collect while the Job runs"
+)
+
+
+def put_together(found: Sequence[Left], out: Path, command: str, zones: Mapping[str, str], note: Note) -> None:
+    """Writes `out`. EnvironmentProblem if there is nothing of any pod."""
+    paths: list[Path] = []
+    series: list[Series] = []
+    for left in found:
+        if left.file:
+            try:
+                series += open_run(left.file, histograms=False).series
+                paths.append(left.file)
+            except UsageError as problem:
+                note(str(problem))
+                left.file, left.why = None, str(problem)
+    logs = {left.pod.name: told_in(left.log()) for left in found if not left.file}
+    for left in found:
+        if told := logs.get(left.pod.name):
+            path = left.folder / f"{left.pod.name}.log.db"
+            path.unlink(missing_ok=True)
+            text = rebuilt(told, path, series)
+            note(f"{left.pod}: its run file was gone{f' ({left.why})' if left.why else ''}: {text}")
+            paths.append(path)
+    missing = _missing(found, logs)
+    for text in missing:
+        note(text)
+    if not paths:
+        raise EnvironmentProblem(f"nothing is left of any pod: {'; '.join(missing) or 'there was none'}; {REMEDY}")
+    merge(
+        *(paths, out, command, doubts_of, seen_by),
+        partial=True, replaced=True, zones=zones, missing=missing,
+    )  # fmt: skip
+
+
+def _missing(found: Sequence[Left], logs: Mapping[str, Told | None]) -> list[str]:
+    """A sentence for each pod of which nothing is left; none where it asked nothing and another took its place."""
+    there = {left.pod.index for left in found if left.file or logs.get(left.pod.name)}
+    sentences = []
+    for left in found:
+        if left.file or logs.get(left.pod.name):
+            continue
+        log = left.log()
+        if log and left.pod.index and left.pod.index in there:
+            continue
+        said = f"; the last line of its log: {log[-1]}" if log else f"; {left.why}" if left.why else ""
+        which = f", index {left.pod.index}" if left.pod.index else ""
+        sentences.append(f"of {left.pod}{which} neither a run file nor the lines of one are left{said}; {REMEDY}")
+    return sentences
