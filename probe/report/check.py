@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from probe.advice.causes import exit_code_of
+from probe.advice.causes import APART, exit_code_of
 from probe.advice.checkup import ApiServer, Checkup, Path, State
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Finding, TargetKind
@@ -88,7 +88,8 @@ def check_text(seen: Checkup, causes: Sequence[Finding]) -> str:
         commands = [f"    {line}" for line in cause.remedy.splitlines()]
         parts.append([title, *_wrapped(cause.text), "  next:", *commands])
     if seen.intercepted:
-        parts.append(["INTERCEPTED", *(line for text in seen.intercepted for line in _wrapped(text))])
+        said = [line for text in seen.intercepted for line in _wrapped(text, "- ")]
+        parts.append(["INTERCEPTED", *said, "  next:", *(f"    {line}" for line in APART.splitlines())])
     if seen.resolver:
         parts.append(["THIS POD'S RESOLV.CONF", *(line for text in seen.resolving for line in _wrapped(text, "- "))])
     refused = seen.api.problem if seen.api.reached else ""

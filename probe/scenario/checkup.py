@@ -38,15 +38,15 @@ lanes:
       [kubernetes.default.svc.cluster.local]}
   - {name: service-tcp, target: service, ports: fresh, rate: 5, timeout: 2s, types: [A], questions: *cluster,
      transport: tcp}
-  - {name: service-udp-outside, target: service, ports: fresh, rate: 2, timeout: 4s, types: [A], questions: &outside
+  - {name: service-udp-outside, target: service, ports: fresh, rate: 2, timeout: 3s, types: [A], questions: &outside
       [{name: "{random}.dnsprobe.invalid", expect: answer|nodata|nxdomain}]}
   - {name: pods-udp, target: pods, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster}
   - {name: pods-tcp, target: pods, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster, transport: tcp}
   - {name: nodelocal-udp, target: nodelocal, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster}
   - {name: nodelocal-tcp, target: nodelocal, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster,
      transport: tcp}
-  - {name: upstream-udp-outside, target: upstream, ports: fresh, rate: 2, timeout: 4s, types: [A], questions: *outside}
-  - {name: upstream-tcp-outside, target: upstream, ports: fresh, rate: 2, timeout: 4s, types: [A], questions: *outside,
+  - {name: upstream-udp-outside, target: upstream, ports: fresh, rate: 2, timeout: 3s, types: [A], questions: *outside}
+  - {name: upstream-tcp-outside, target: upstream, ports: fresh, rate: 2, timeout: 3s, types: [A], questions: *outside,
      transport: tcp}
 """
 """The name outside is in no cache, and nobody's (RFC 6761): an upstream that lives says NXDOMAIN. CoreDNS gives up on
