@@ -96,7 +96,7 @@ async def _counted(target: Target, pods: Sequence[Target], transport: str, query
         answers = await asyncio.gather(*(_asked(target.address, target.port, transport, query) for _ in range(TIMES)))
         rose = await _count(pods) - before
     except OSError as problem:
-        return False, f"what pods count of {target.name} was not seen: {problem or type(problem).__name__}"
+        return False, f"what pods count of {target.name} was not seen: {str(problem) or type(problem).__name__}"
     n, whose = sum(answers), "its own counter" if [target] == list(pods) else "its pods' counters"
     text = f"{target.name} answered {n} queries by {transport.upper()}, of which {whose} saw {max(0, rose)}"
     return rose < n, f"{text}: somebody on the way answers in its place" if rose < n else text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,10 +36,10 @@ def checked(
     environment += ["KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT=443"] if in_pod else []
     command = ["env", *environment, sys.executable, "-m", "probe.cli", "check", "--format", "json"]
     words = cluster.first.inside("unshare", "--mount", "sh", "-c", f'{mount}exec "$@"', "sh", *command)
-    began = time.monotonic()
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert time.monotonic() - began < 20, "15 s, and what Python takes to start on a machine that is held up"
-    return ended.returncode, json.loads(ended.stdout or "{}"), ended.stderr
+    said = json.loads(ended.stdout or "{}")
+    assert said.get("seconds", 0) < 15
+    return ended.returncode, said, ended.stderr
 
 
 def causes(said: Any) -> list[str]:
