@@ -1,11 +1,11 @@
 """A Checkup and its causes -> one screen of text, or one JSON object.
 
-JSON: schema_version; state: ok, broken, unknown or no_api; exit_code; headline; seconds (it took); paths[]: target, kind, address,
-transport, outside (for names outside the cluster), state (ok, slow, LOSS, DEAD or ?), asked, answered, p50_seconds,
-worst_seconds, outcome; api{}: server, version, asked, seconds[] (one for each answer), reached, problem; causes[]:
-id, severity, text, evidence, remedy; resolver{}: null outside a pod, else nameservers[], ignored[] (beyond the third),
-search[], ndots, timeout, attempts, options[], says[]; intercepted[]; blind; not_seen[]; facts{}. A duration without a
-sample is null.
+JSON: schema_version; state: ok, broken, unknown or no_api; exit_code; headline; seconds: how long it took; paths[]:
+target, kind, address, transport, outside (for names outside the cluster), state (ok, slow, LOSS, DEAD or ?), asked,
+answered, p50_seconds, worst_seconds, outcome; api{}: server, version, asked, seconds[] (one for each answer), reached,
+problem; causes[]: id, severity, text, evidence, remedy; resolver{}: null outside a pod, else nameservers[], ignored[]
+(beyond the third), search[], ndots, timeout, attempts, options[], says[]; intercepted[]; blind; not_seen[]; facts{}. A
+duration without a sample is null.
 """
 
 from __future__ import annotations
