@@ -12,6 +12,9 @@ from tests.servers import BY_FIRST_LABEL, CoreDNS, Knot, Nsd, RealServer, Rule, 
 NOT_LIFTABLE = ("needs IPv6",)
 """How the reasons of skips begin that no installation lifts: they stay skips even where skips are failures."""
 
+os.environ.pop("KUBERNETES_SERVICE_HOST", None)
+"""Tests are in no pod, wherever they run, unless they say so: a run in a pod asks TEST-NET-1, too."""
+
 collect_ignore = [] if "DNSPROBE_E2E_PARTS" in os.environ else ["e2e"]
 """They are slow and need more than `make test` may ask for: `make e2e` runs them."""
 

@@ -109,7 +109,7 @@ DENIED = ApiServer("https://10.96.0.1:443", asked=1, problem="no right to get ve
         ),
         (seen("ns1 udp ok, ns1 tcp refused, ns1 udp outside ok"), ["one_transport"], 1, "this pod's nameserver"),
         (
-            seen("service * some, pod-a * ok, pod-b * timeout, pod-c * ok"),
+            seen("service * some, service udp outside some, pod-a * ok, pod-b * timeout, pod-c * ok"),
             ["some_pods"],
             1,
             "coredns-b does not answer, the other 2 of 3 pods do: its node, or the way there; so 1 of 3 queries",

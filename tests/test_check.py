@@ -65,7 +65,7 @@ def test_a_lab_that_is_well(tmp_path: Path) -> None:
         (TargetKind.UPSTREAM, "udp", True),
         (TargetKind.UPSTREAM, "tcp", True),
     ]
-    assert 60 < sum(path.asked for path in seen.paths) <= 120  # as few as that only on a machine that is held up
+    assert 50 < sum(path.asked for path in seen.paths) <= 96  # as few as that only on a machine that is held up
     assert len(check_text(seen, []).splitlines()) <= 24
 
 
@@ -91,7 +91,7 @@ def test_the_command_prints_a_screen_or_json(tmp_path: Path) -> None:
     code, out, _ = ran(f"check {lab} --format json", tmp_path)
     said = json.loads(out)
     assert (code, said["state"], said["exit_code"], len(said["paths"])) == (0, "ok", 0, 5)
-    assert 10 < said["paths"][0]["asked"] == said["paths"][0]["answered"] <= 25
+    assert 10 < said["paths"][0]["asked"] == said["paths"][0]["answered"] <= 20
     assert 0 < said["paths"][0]["p50_seconds"] <= said["paths"][0]["worst_seconds"] < 2
     assert [file.name for file in tmp_path.iterdir()] == ["kept.db"]
 
@@ -139,7 +139,7 @@ def of_cluster(path: Path, resolv_conf: str | None = None) -> Checkup:
 def test_of_a_cluster_its_api_server_is_asked_too(api: ApiServer, tmp_path: Path) -> None:
     api.refuse = lambda path: 403 if "/nodes" in path else 0
     seen = of_cluster(tmp_path / "run.db")
-    assert (seen.api.version, len(seen.api.seconds), seen.api.reached) == ("v1.34.1", 5, True)
+    assert (seen.api.version, len(seen.api.seconds), seen.api.reached) == ("v1.34.1", 4, True)
     assert {str(path.outcome.label) for path in seen.paths if path.outcome} == {"connection_refused"}
     assert (seen.ready, seen.wanted, seen.namespace, seen.domain) == (1, 1, "kube-system", "cluster.local")
     (missing,) = seen.not_seen

@@ -101,6 +101,17 @@ def test_own_drops_lag_and_overrun(tmp_path: Path) -> None:
     assert np.count_nonzero(flush.lag) == 1
 
 
+def test_lanes_that_were_intercepted_by_what_was_seen(tmp_path: Path) -> None:
+    series = [series_of(i, lane=lane, rate=10) for i, lane in enumerate(("a", "b", "c"))]
+    said = [Interval(0, 10 * NS, "intercepted", text, "preflight", lane) for lane, text in (("a", "x"), ("c", "x"))]
+    other = Interval(0, 10 * NS, "intercepted", "y", "preflight", "b")
+    found = doubts_of(written(tmp_path / "run.db", series, drawn(""), intervals=[*said, other]))
+    assert [(doubt.id, doubt.text, doubt.lanes, doubt.hides_loss) for doubt in found] == [
+        ("intercepted", "x", ("a", "c"), True),
+        ("intercepted", "y", ("b",), True),
+    ]
+
+
 def test_cpu_that_a_quota_withheld(tmp_path: Path) -> None:
     """The longest stretches are named, the others counted."""
     stretches = [

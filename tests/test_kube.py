@@ -175,6 +175,34 @@ def test_what_must_be_read_and_cannot_is_one_sentence(api: ApiServer, refuse: Ca
         in_cluster(names)
 
 
+@pytest.mark.parametrize(
+    ("nameservers", "host", "asked", "said"),
+    [
+        ("10.0.0.2 10.0.0.3", "10.96.0.1", "10.0.0.2 10.0.0.3", "10.0.0.2, 10.0.0.3 by this pod's own, which is its"),
+        ("10.96.0.10", "10.96.0.1", "", "this pod's own asks cluster DNS itself: with dnsPolicy Default it would say"),
+        ("169.254.20.10", "10.96.0.1", "", "this pod's own asks cluster DNS itself"),
+        ("127.0.0.53", "10.96.0.1", "", "this pod's own"),
+        ("10.0.0.2", "", "", "their nodes', which this machine does not know"),
+    ],
+)
+def test_where_the_corefile_says_resolv_conf_the_prober_s_own_is_taken_if_it_is_a_node_s(
+    nameservers: str, host: str, asked: str, said: str, api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert api.port
+    (tmp_path / "resolv.conf").write_text("".join(f"nameserver {ip}\n" for ip in nameservers.split()))
+    monkeypatch.setattr("probe.resolv.RESOLV_CONF", tmp_path / "resolv.conf")
+    if host:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+
+    async def look(kube: Kube) -> tuple[str, str]:
+        return " ".join(target.address for target in kube.targets("upstream")), kube.facts()["upstream"]
+
+    addresses, text = in_cluster(look)
+    assert addresses == asked
+    assert text.startswith("/etc/resolv.conf of the pods: their nodes'")
+    assert said in text
+
+
 def test_managed_dns_has_a_service_and_no_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = ApiServer(service("kube-dns", "10.0.0.10", selector=None))
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))

@@ -178,6 +178,21 @@ def test_a_corefile_says_how_pods_end_and_whom_they_ask() -> None:
 
 
 @pytest.mark.parametrize(
+    ("corefile", "domain"),
+    [
+        (COREFILE, "cluster.local"),
+        (".:53 {\n  kubernetes prod.example. in-addr.arpa\n}", "prod.example"),
+        (".:53 {\n  kubernetes in-addr.arpa 10.0.0.0/8 prod.example {\n    ttl 30\n  }\n}", "prod.example"),
+        ("dns://prod.example:53 in-addr.arpa {\n  kubernetes\n}", "prod.example"),
+        (".:53 {\n  forward . 10.0.0.2\n}", ""),
+        (".:53 {\n  kubernetes {\n  }\n}", ""),
+    ],
+)
+def test_the_cluster_s_domain_is_its_kubernetes_plugin_s(corefile: str, domain: str) -> None:
+    assert read_corefile(corefile).domain == domain
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"), [("5s", 5), ("1m30s", 90), ("500ms", 0.5), ("1.5s", 1.5), ("5", 0), ("s", 0), ("5 s", 0)]
 )
 def test_durations_are_go_s(text: str, seconds: float) -> None:

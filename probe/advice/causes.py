@@ -15,6 +15,12 @@ from probe.outcome import MEANINGS, REPLIED, Outcome
 
 IMAGE = "IMAGE"
 """Stands in commands for the image that a person has of dnsprobe."""
+APART = f"""\
+# this pod's own lookups go that way, too; past a mesh:
+kubectl run dnsprobe --rm -it --restart=Never --image={IMAGE} \\
+  --labels=sidecar.istio.io/inject=false,istio.io/dataplane-mode=none \\
+  --annotations=linkerd.io/inject=disabled -- check"""
+"""How a pod stays out of Istio (sidecar, ambient) and Linkerd."""
 _SERVICE, _POD, _LOCAL, _UPSTREAM, _SERVER = (
     TargetKind.SERVICE,
     TargetKind.POD,
@@ -177,7 +183,7 @@ def _some_pods(seen: Checkup, left: Sequence[Path]) -> Explained | None:
         text += " its answers are not the others': it has lost the API server, or has another Corefile"
     else:
         text += " its node, or the way there"
-    service = [path for path in left if path.target.kind is _SERVICE and path.state is State.LOSS and not path.outside]
+    service = [path for path in left if path.target.kind is _SERVICE and path.state is State.LOSS]
     if service:
         text += f"; so {len(names)} of {len(every)} queries to the Service are lost"
     remedy = f"{_kubectl(seen)} get pod {names[0]} -o wide\n{_kubectl(seen)} logs {names[0]} --tail=20\n"

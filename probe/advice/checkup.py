@@ -84,7 +84,7 @@ class Checkup:
 
     ready, wanted: CoreDNS pods that are Ready, and how many there should be, None where they cannot be seen.
     namespace: where cluster DNS lives; blind: why the cluster's objects could not be read, or ''.
-    intercepted: who else may have answered, sentences.
+    intercepted: who else may have answered, sentences. seconds: how long all of it took.
     """
 
     paths: tuple[Path, ...] = ()
@@ -100,6 +100,7 @@ class Checkup:
     blind: str = ""
     not_seen: tuple[str, ...] = ()
     intercepted: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def in_pod(self) -> bool:

@@ -41,7 +41,7 @@ def check(
     form: options.CheckFormat = "text",
     out: options.KeptFile = "",
 ) -> None:
-    """What is broken right now? Asks every path to cluster DNS for 5 s, changes nothing, and says what to do next.
+    """What is broken right now? Asks every path to cluster DNS for 4 s, changes nothing, and says what to do next.
 
     In a pod without rights it goes by that pod's resolv.conf, and says what that means. Exit codes: 0 all fine,
     1 something is broken, 3 it cannot be said, 4 no API.

@@ -1,11 +1,11 @@
 """A Checkup and its causes -> one screen of text, or one JSON object.
 
-JSON: schema_version; state: ok, broken, unknown or no_api; exit_code; headline; paths[]: target, kind, address,
-transport, outside (for names outside the cluster), state (ok, slow, LOSS, DEAD or ?), asked, answered, p50_seconds,
-worst_seconds, outcome; api{}: server, version, asked, seconds[] (one for each answer), reached, problem; causes[]:
-id, severity, text, evidence, remedy; resolver{}: null outside a pod, else nameservers[], ignored[] (beyond the third),
-search[], ndots, timeout, attempts, options[], says[]; intercepted[]; blind; not_seen[]; facts{}. A duration without a
-sample is null.
+JSON: schema_version; state: ok, broken, unknown or no_api; exit_code; headline; seconds: how long it took; paths[]:
+target, kind, address, transport, outside (for names outside the cluster), state (ok, slow, LOSS, DEAD or ?), asked,
+answered, p50_seconds, worst_seconds, outcome; api{}: server, version, asked, seconds[] (one for each answer), reached,
+problem; causes[]: id, severity, text, evidence, remedy; resolver{}: null outside a pod, else nameservers[], ignored[]
+(beyond the third), search[], ndots, timeout, attempts, options[], says[]; intercepted[]; blind; not_seen[]; facts{}. A
+duration without a sample is null.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from probe.advice.causes import exit_code_of
+from probe.advice.causes import APART, exit_code_of
 from probe.advice.checkup import ApiServer, Checkup, Path, State
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Finding, TargetKind
@@ -26,8 +26,7 @@ from probe.report.units import duration, plain
 
 WIDTH = 80
 SCHEMA_VERSION = 1
-NAMED = 3
-"""Paths that the headline names."""
+_ALL_BROKEN = "BROKEN: every path to DNS"
 PODS_SHOWN = 4
 """Of more pods that are well only their number is said."""
 _STATES = {EXIT_PASS: "ok", EXIT_MISSED: "broken", EXIT_INCONCLUSIVE: "unknown", EXIT_ENVIRONMENT: "no_api"}
@@ -51,7 +50,7 @@ def headline(seen: Checkup, causes: Sequence[Finding]) -> str:
                 return f"OK: {n - len(idle)} of {n} paths answered; CoreDNS itself has its answers from that upstream"
             return f"OK: all {n} paths answered"
         case "broken":
-            return f"BROKEN: {len(broken)} of {n} paths: {', '.join(_named(seen))}"
+            return _fitting(f"BROKEN: {len(broken)} of {n} paths: ", _named(seen)) if len(broken) < n else _ALL_BROKEN
         case "no_api":
             return f"NO API: it cannot be had; {f'all {n} paths to DNS answered' if n else 'nobody could be asked'}"
     if any(cause.id == "outside" for cause in causes):
@@ -69,7 +68,15 @@ def _named(seen: Checkup) -> list[str]:
         bad = [path.transport for path in paths if path in broken]
         by = f" by {bad[0].upper()}" if 0 < len(bad) < len(paths) else ""
         named += [f"{_name(paths[0]).strip()}{by}"] if bad else []
-    return [*named[:NAMED], *([f"{len(named) - NAMED} more"] if len(named) > NAMED else [])]
+    return named
+
+
+def _fitting(text: str, names: Sequence[str]) -> str:
+    """As many of the names as fit into a line, and how many more there are."""
+    shown = len(names)
+    while shown > 1 and len(text + ", ".join(names[:shown])) > WIDTH - len(", 99 more") * (shown < len(names)):
+        shown -= 1
+    return text + ", ".join([*names[:shown], *([f"{len(names) - shown} more"] if shown < len(names) else [])])
 
 
 def _grouped(seen: Checkup) -> dict[tuple[str, bool], list[Path]]:
@@ -88,7 +95,8 @@ def check_text(seen: Checkup, causes: Sequence[Finding]) -> str:
         commands = [f"    {line}" for line in cause.remedy.splitlines()]
         parts.append([title, *_wrapped(cause.text), "  next:", *commands])
     if seen.intercepted:
-        parts.append(["INTERCEPTED", *(line for text in seen.intercepted for line in _wrapped(text))])
+        said = [line for text in seen.intercepted for line in _wrapped(text, "- ")]
+        parts.append(["INTERCEPTED", *said, "  next:", *(f"    {line}" for line in APART.splitlines())])
     if seen.resolver:
         parts.append(["THIS POD'S RESOLV.CONF", *(line for text in seen.resolving for line in _wrapped(text, "- "))])
     refused = seen.api.problem if seen.api.reached else ""
@@ -193,6 +201,7 @@ def check_json(seen: Checkup, causes: Sequence[Finding]) -> str:
         "state": _STATES[code],
         "exit_code": code,
         "headline": headline(seen, causes),
+        "seconds": round(seen.seconds, 3),
         "paths": [_path(path) for path in seen.paths],
         "api": asdict(seen.api),
         "causes": [{name: value for name, value in asdict(one).items() if name != "source"} for one in causes],

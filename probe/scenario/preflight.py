@@ -26,8 +26,8 @@ COUNTER, COREDNS = "coredns_dns_do_requests_total", "coredns_build_info"
 """Of all requests those with the DO bit: hardly any client in a cluster sets it, so that others do not hide ours."""
 ASKED_BY = ("udp", "tcp")
 TIMES = 3
-PATIENCE = 1.0
-"""Seconds for one answer."""
+PATIENCE = 0.5
+"""Seconds for one answer: those who answer in others' place are near."""
 MOST_PODS = 20
 """With more pods than this it is not counted which of them the Service's queries reach."""
 
@@ -49,12 +49,16 @@ async def look(series: Sequence[Series], cluster: Cluster | None, domain: str) -
     if not is_pod() or not away or (cluster and "" not in cluster.namespaces):
         return Looked()
     query = encode(Question.of(f"kubernetes.default.svc.{domain}", "A", edns=Edns(do=True)))
-    groups = [[one for one in away if one.transport == transport] for transport in ASKED_BY]
-    groups = [group for group in groups if group]
-    answers = await asyncio.gather(*(_asked_nowhere(group, query) for group in groups))
+    by_transport = [[one for one in away if one.transport == transport] for transport in ASKED_BY]
+    groups = [group for group in by_transport if group]
+    asking = asyncio.gather(*(_asked_nowhere(group, query) for group in groups))
+    counted: list[tuple[bool, str]] = []
     for target, among in _counting(away, cluster):
-        groups.append([one for one in away if one.target.kind is target.kind])
-        answers.append(await _counted(target, among, query))
+        for asked in by_transport:
+            if group := [one for one in asked if one.target.kind is target.kind]:
+                groups.append(group)
+                counted.append(await _counted(target, among, group[0].transport, query))
+    answers = [*await asking, *counted]
     found: dict[str, str] = {}
     for (bad, text), group in zip(answers, groups, strict=True):
         for one in group if bad else ():
@@ -85,19 +89,17 @@ async def _asked_nowhere(series: Sequence[Series], query: bytes) -> tuple[bool, 
     return False, f"nobody answered at {' and '.join(addresses)} by {transport.upper()}"
 
 
-async def _counted(target: Target, pods: Sequence[Target], query: bytes) -> tuple[bool, str]:
+async def _counted(target: Target, pods: Sequence[Target], transport: str, query: bytes) -> tuple[bool, str]:
     """Whether the target answered queries that its pods did not count, and that in words, or why it is not known."""
     try:
         before = await _count(pods)
-        answers = [await _asked(target.address, target.port, "udp", query) for _ in range(TIMES)]
+        answers = await asyncio.gather(*(_asked(target.address, target.port, transport, query) for _ in range(TIMES)))
         rose = await _count(pods) - before
     except OSError as problem:
         return False, f"what pods count of {target.name} was not seen: {str(problem) or type(problem).__name__}"
     n, whose = sum(answers), "its own counter" if [target] == list(pods) else "its pods' counters"
-    if rose < n:
-        text = f"{target.name} answered {n} queries, of which {whose} saw {max(0, rose)}"
-        return True, f"{text}: somebody on the way answers in its place"
-    return False, f"{target.name} answered {n} of {TIMES}, {whose} saw {rose}"
+    text = f"{target.name} answered {n} queries by {transport.upper()}, of which {whose} saw {max(0, rose)}"
+    return rose < n, f"{text}: somebody on the way answers in its place" if rose < n else text
 
 
 async def _count(pods: Sequence[Target]) -> int:
