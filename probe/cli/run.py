@@ -17,15 +17,17 @@ from rich.text import Text
 
 from probe.book import by_type
 from probe.cli import options
+from probe.cli.acting import Found, look, permitted, refuse, said_steps
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
 from probe.cli.sweep import Asked, sweep
 from probe.cluster import Cluster
 from probe.cluster.kube import Kube, named_service
+from probe.cluster.kube.acting import Permission
 from probe.cluster.kube.api import connect
 from probe.cluster.kube.membership import JOB, NAMESPACE, Membership
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, UsageError
+from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, UsageError
 from probe.live import fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
@@ -48,7 +50,7 @@ from probe.scenario.ready import ReadyFile
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, shard_of, start_of, workers_of
-from probe.scenario.steps import undo_of
+from probe.scenario.steps import changes_of, undo_of
 from probe.verdict import fail_condition
 
 EXAMPLES = options.examples(
@@ -92,6 +94,9 @@ def run(
     lab: options.InLab = False,
     context: options.Context = None,
     service: options.ServiceName = None,
+    yes: options.Yes = False,
+    cluster_name: options.ClusterName = "",
+    allow_outage: options.AllowOutage = False,
     setting: options.Settings = None,
     dry_run: options.DryRun = False,
     repeats: options.Repeats = None,
@@ -145,9 +150,14 @@ def run(
         else None
     )
     check_load(plan, processes)
-    cluster = _cluster(plan, lab, options.given(context=context, service=service))
-    for note in plan.notes if lab or dry_run else []:
+    permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
+    cluster = _cluster(plan, lab, options.given(context=context, service=service), permission)
+    for note in plan.notes if lab else []:
         complain(f"note: {note}")
+    if isinstance(cluster, Kube) and (dry_run or (changes_of(plan.steps) and not permission)):
+        found = asyncio.run(look(plan, cluster))
+        _show(plan, found)
+        raise typer.Exit(EXIT_PASS if dry_run else refuse(found))
     if dry_run:
         _show(plan)
         return
@@ -194,7 +204,7 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     return plan_of(Options(**given))
 
 
-def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
+def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission | None) -> Cluster | None:
     """The lab, or the cluster that the plan needs; `told`: the context and the Service that were typed."""
     if told and (lab or not plan.cluster_needs):
         why = "with --lab" if lab else f"{plan.name} asks no cluster"
@@ -202,7 +212,7 @@ def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
     if lab or not plan.cluster_needs:
         return Lab(plan.lab) if lab else None
     service = options.typed("--service", told["service"], named_service) if "service" in told else None
-    return Kube(told.get("context", ""), service)
+    return Kube(told.get("context", ""), service, permission, complain)
 
 
 def _in_shard(shard: str, plan: Plan) -> Plan:
@@ -220,9 +230,9 @@ def _must_hold(fail: str, plan: Plan) -> str:
     return str(fail_condition(fail))
 
 
-def _show(plan: Plan) -> None:
-    """A dry run: what would be asked of whom, and which steps would be taken."""
-    series = expected_series(plan)
+def _show(plan: Plan, found: Found | None = None) -> None:
+    """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster."""
+    series = found.series if found else expected_series(plan)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
     how_many, lasts = planned_text(series), f"{plan.most}{seconds_text(plan.duration_ns)}"
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
@@ -243,6 +253,8 @@ def _show(plan: Plan) -> None:
             load_text(lane.rate, lane.shape),
             planned_text(mine),
         )
-    lines = [Text(plain(f"  {step}")) for step in plan.steps]
-    lines += [Text(f"Undo: {undo}; in the lab nothing, for it ends with the run.") for undo in undo_of(plan.steps)]
-    say(drawn(Text(title), table, *lines))
+    lines = said_steps(plan, found) if found else [f"  {step}" for step in plan.steps]
+    lab = "" if found else "; in the lab nothing, for it ends with the run"
+    lines += [f"Undo: {undo}{lab}." for undo in undo_of(plan.steps)]
+    say(drawn(Text(title), table))
+    say("\n".join(map(plain, lines)))

@@ -6,7 +6,7 @@ In: settings. Out: targets, marks and pods' lives as they happen; actions that c
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -91,14 +91,31 @@ class Rollout:
     changed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''."""
+
+    commands: tuple[str, ...]
+    outage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What became of taking back. moves: pods come and go for it; conflicts: what others have set since."""
+
+    moves: bool = False
+    conflicts: tuple[str, ...] = ()
+
+
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.
 
     namespaces: the network namespaces it can be asked from, paths, the first of them unless a target says otherwise; ''
-    is this process's own. Known once it has started.
+    is this process's own. Known once it has started. in_use: people depend on it, and it outlives the run.
     """
 
     namespaces: tuple[str, ...]
+    in_use: bool
 
     async def start(self) -> None:
         """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""
@@ -130,5 +147,21 @@ class Cluster(Protocol):
     async def act(self, word: str, value: str) -> str:
         """Take a step that changes the cluster, by its word (see probe.scenario.steps); what it was done to.
 
-        It returns when asked for, not when done. UsageError or EnvironmentProblem says why it cannot be taken.
+        It returns when asked for, not when done; a patched Corefile of a cluster in use, once all pods have it.
+        UsageError or EnvironmentProblem says why it cannot be taken.
         """
+
+    async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
+        """What act() would do, one step after the other; nothing for a cluster that ends with the run.
+
+        UsageError or EnvironmentProblem if a step cannot be taken, or not as permitted.
+        """
+
+    async def undo(self, tell: Callable[[str], None]) -> Undone:
+        """Take back what act() changed, the last first; `tell` gets each. Nothing in a cluster that ends with the run.
+
+        EnvironmentProblem if it cannot be reached.
+        """
+
+    def settled(self) -> bool:
+        """Whether no rollout is under way and no pod is ending."""

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Happened, Rollout, Shutdown, control
+from probe.cluster import Happened, Planned, Rollout, Shutdown, Undone, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.rollout import Rollouts, Standing
 from probe.cluster.sessions import sessions_of
-from probe.cluster.settings import LabSettings
-from probe.cluster.site import NETWORKS
+from probe.cluster.settings import CHANGED, LabSettings
+from probe.cluster.site import ACTIONS, NETWORKS
 from probe.cluster.upstream import mode_of
 from probe.cluster.zone import Corefile
 from probe.errors import EnvironmentProblem, UsageError
@@ -100,12 +101,14 @@ class Lab:
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
     failed), sigkill, pod_exited, pod_gone, corefile_reloaded; of the Deployment: rollout_started, rollout_done,
-    image_set, corefile_patched; of the Service: endpoints_changed, endpoints_programmed (the change has reached the
-    proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before), flows_stale and
-    flows_deleted (what conntrack has of flows to a pod that is gone, netns); of a node: view_ended,
-    node_lost, node_not_ready; of other servers: upstream_set, nodelocal_ended, nodelocal_started; lab_died (it ended
+    image_set, corefile_patched, deployment_patched; of the Service: endpoints_changed, endpoints_programmed (the change
+    has reached the proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before), flows_stale
+    and flows_deleted (what conntrack has of flows to a pod that is gone, netns); of a node: view_ended, node_lost,
+    node_not_ready, pods_evicted; of other servers: upstream_set, nodelocal_ended, nodelocal_started; lab_died (it ended
     unasked).
     """
+
+    in_use = False
 
     def __init__(self, settings: LabSettings | None = None) -> None:
         self._settings = settings or LabSettings()
@@ -215,7 +218,13 @@ class Lab:
     def check(self, word: str, value: str) -> None:
         """UsageError or EnvironmentProblem if this lab could not carry out this action, as far as is known before."""
         settings = self._settings
-        if word == "set_image":
+        if word not in ACTIONS:
+            raise UsageError(f"{word} {value}: the lab has no such setting: this step is for a real cluster")
+        if word in CHANGED:
+            _check(settings.changed(word, value))
+        elif word == "set_image":
+            if not re.fullmatch(r"[0-9.]+", value):
+                raise UsageError(f"set_image {value}: the lab runs versions of CoreDNS: say one, such as 1.9.3")
             choose_coredns(value)
         elif word == "patch_corefile":
             Corefile().patched(value)
@@ -223,6 +232,8 @@ class Lab:
                 raise EnvironmentProblem("the stand-in reads no Corefile: run `make coredns`, or say lab.coredns: real")
         elif word == "lose_node" and settings.nodes < 2:
             raise UsageError("lose_node: the first node stays: set lab.nodes to 2 or more")
+        elif word == "evict_dns" and settings.nodes < 2:
+            raise UsageError("evict_dns: the pods need another node to go to: set lab.nodes to 2 or more")
         elif word == "upstream":
             mode_of(value)
             if not settings.upstream:
@@ -235,7 +246,21 @@ class Lab:
         if word == "set_image":
             value = f"{value} {choose_coredns(value)}"
         answer = await self._ask(Act(word, value))
+        if word in CHANGED:
+            self._settings = self._settings.changed(word, value)
         return answer.text if isinstance(answer, Done) else ""
+
+    async def plan(self, _: Sequence[tuple[str, str]]) -> list[Planned]:
+        """Nobody depends on it."""
+        return []
+
+    async def undo(self, _: Callable[[str], None]) -> Undone:
+        """It ends with the run."""
+        return Undone()
+
+    def settled(self) -> bool:
+        """Nothing is ever undone that could go on."""
+        return True
 
     async def _ask(self, request: Request) -> Answer:
         async with self._asking:

@@ -7,14 +7,14 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
-from probe.cluster import Cluster, Happened, Rollout, Shutdown
+from probe.cluster import Cluster, Happened, Planned, Rollout, Shutdown, Undone
 from probe.cluster.zone import METRICS_PORT
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
@@ -120,12 +120,13 @@ class Careful:
     """Nobody depends on this cluster's DNS."""
     readings: dict[str, list[Reading]] = field(default_factory=dict)
     namespaces: tuple[str, ...] = ("",)
+    in_use: bool = False
     _polls: list[asyncio.Task[None]] = field(default_factory=list)
     _deleted: float = -math.inf
 
     async def start(self) -> None:
         await self.inner.start()
-        self.namespaces = self.inner.namespaces
+        self.namespaces, self.in_use = self.inner.namespaces, self.inner.in_use
         check(self.shutdown(), self.harmless)
 
     async def stop(self) -> None:
@@ -151,6 +152,15 @@ class Careful:
 
     def check(self, word: str, value: str) -> None:
         self.inner.check(word, value)
+
+    async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
+        return await self.inner.plan(steps)
+
+    async def undo(self, tell: Callable[[str], None]) -> Undone:
+        return await self.inner.undo(tell)
+
+    def settled(self) -> bool:
+        return self.inner.settled()
 
     async def act(self, word: str, value: str) -> str:
         if word != "delete_pod":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -22,20 +21,18 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
-from probe.scenario.awaiting import Look, look
 from probe.scenario.drops import OwnDrops
 from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
 from probe.scenario.ready import ReadyFile
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
-from probe.scenario.steps import STEPS, awaits, take
+from probe.scenario.steps import STEPS
+from probe.scenario.taking import MOST_NS, Taking, with_baseline
 
 POLL_S = 0.1
 LAST_NS = NS // 2
 """From the decision to end until no row is due any more: longer than the engine's notice."""
-LATE_NS = NS // 5
-"""A step that is taken so much later than it was due says so."""
 
 
 class View(Protocol):
@@ -125,9 +122,10 @@ async def run(
     kept whatever happens.
     """
     check_path(path)
-    for step in plan.steps:
-        if cluster and STEPS[step.word].changes:
-            cluster.check(step.word, step.text)
+    changes = [(step.word, step.text) for step in plan.steps if STEPS[step.word].changes] if cluster else []
+    for word, value in changes:
+        assert cluster  # noqa: S101
+        cluster.check(word, value)
     async with AsyncExitStack() as stack:
         signals = Signals(cancelling())
         stack.callback(signals.close)
@@ -142,6 +140,13 @@ async def run(
             await cluster.start()
             stack.push_async_callback(clock.stop)
             await clock.start(cluster.namespaces[0])
+            await cluster.plan(changes)
+        asked = plan
+        if cluster and cluster.in_use and changes:
+            asked = with_baseline(plan)
+            if asked != plan:
+                view.noted(f"before anything is changed, {BASELINE:g} s of baseline are asked")
+            plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         check_ceiling(series, ceiling)
         stack.push_async_callback(engine.close)
@@ -158,7 +163,7 @@ async def run(
         head = Head(
             name=plan.name,
             started_unix_ns=engine.t0_unix_ns,
-            planned_ns=plan.duration_ns,
+            planned_ns=asked.duration_ns,
             command=command,
             scenario=plan.scenario,
             objectives=plan.objectives,
@@ -172,10 +177,10 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, engine, writer, view, cluster, clock, host, ceiling, job, ready)
+        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, ceiling, job, ready)
         signals.meaning = going.interrupt
         stack.callback(view.end)
-        view.begin(plan)
+        view.begin(asked)
         going.add(series)
         return await going.to_the_end()
 
@@ -204,9 +209,10 @@ def _versions() -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class _Going:
-    """A run between its first query and its last outcome."""
+    """A run between its first query and its last outcome. plan: as long as it may last; asked: as it was asked for."""
 
     plan: Plan
+    asked: Plan
     engine: Engine
     writer: RunWriter
     view: View
@@ -218,20 +224,21 @@ class _Going:
     ready: ReadyFile | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
     recent: Recent = field(default_factory=lambda: Recent(BASELINE))
+    taking: Taking = field(init=False)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     deaths: int = 0
     cut: str = ""
     interrupted: bool = False
-    failed: bool = False
     stopped_ns: int | None = None
     end_ns: int = field(init=False)
     ended: bool = False
-    awaited: Look = field(default_factory=lambda: Look(""))
 
     def __post_init__(self) -> None:
         self.end_ns = self.plan.duration_ns
+        told = self.engine.now_ns, self._mark, self.view.noted, self.view.waits
+        self.taking = Taking(self.asked, self.cluster, self.recent, *told)
 
     def add(self, series: list[Series]) -> None:
         """Take note of series that the engine has."""
@@ -254,21 +261,35 @@ class _Going:
             for task in beside:
                 task.cancel()
             ends = await asyncio.gather(*beside, return_exceptions=True)
+            await self.taking.undo()  # what is left of it, if the workers have died
             self._finish()
         for end in ends:
             if isinstance(end, Exception):
                 raise end
-        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died), self.failed)
+        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died), self.taking.failed)
 
     def interrupt(self, name: str) -> None:
         """Ctrl-C, SIGTERM or SIGHUP: the first ends the run in order, later ones change nothing."""
+        self.taking.hurried |= self.interrupted or name != "SIGINT"
         self.interrupted = True
-        if self.stopped_ns is None:
+        if self.stopped_ns is None and not self.cut:
             self._stop("Ctrl-C" if name == "SIGINT" else name)
         else:
             self.view.noted("already stopping: the last answers are waited for")
 
     def _stop(self, why: str) -> None:
+        """The run ends; first what was changed is taken back."""
+        if self.cut:
+            return
+        self.cut = f"ended after {max(0, self.engine.now_ns()) / NS:.1f} s by {why}"
+        self.taking.end()
+        if self.taking.changed:
+            self.view.noted(f"{self.cut}; asking goes on until what was changed is taken back")
+        else:
+            self._halt()
+            self.view.noted(f"{self.cut}; waiting for the last answers")
+
+    def _halt(self) -> None:
         """No more queries; what is open is waited for."""
         if self.stopped_ns is not None:
             return
@@ -277,19 +298,24 @@ class _Going:
         for series in self.series:
             if series.stop_ns > self.stopped_ns:
                 self.writer.end_series(series.index, self.stopped_ns)
-        self.cut = f"ended after {self.stopped_ns / NS:.1f} s by {why}"
-        self.view.noted(f"{self.cut}; waiting for the last answers")
 
     def _end(self, why: str, source: str) -> None:
-        """A run that has seen what it is for: what would be due from here on is not planned, so nothing is cut."""
+        """A run that has seen what it is for ends in order, once what was changed is taken back."""
         now_ns = max(0, self.engine.now_ns())
-        if self.ended or self.stopped_ns is not None or now_ns + LAST_NS >= self.end_ns:
+        if self.ended or self.cut or now_ns + LAST_NS >= self.end_ns:
             return
-        self.ended, self.end_ns = True, now_ns + LAST_NS
-        for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
-            self.writer.end_series(series.index, series.stop_ns)
+        self.ended = True
         self._mark(Mark(now_ns, "ended", why, source))
         self.view.noted(f"{why}: the run ends")
+        self.taking.end()
+        if not self.taking.lasts:
+            self._close()
+
+    def _close(self) -> None:
+        """What would be due from here on is not planned, so nothing is cut."""
+        self.end_ns = min(self.end_ns, max(0, self.engine.now_ns()) + LAST_NS)
+        for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
+            self.writer.end_series(series.index, series.stop_ns)
 
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
         """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
@@ -299,6 +325,7 @@ class _Going:
             await asyncio.sleep(POLL_S)
             if any(task.done() and task.exception() for task in beside):
                 self._stop("an error of dnsprobe's own")
+                self._halt()
             self._tell_of_deaths()
             now_ns = self.engine.now_ns()
             if now_ns > (self.end_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
@@ -365,48 +392,23 @@ class _Going:
 
     def _tell_what_did_not_come(self, end_ns: int) -> None:
         """Time is up, or somebody ended the run: that much of what the steps wait for was not seen."""
-        missed = self.awaited.under_way if self.ended else self.awaited.text
-        if missed and self.stopped_ns is None:
+        awaited = self.taking.awaited
+        missed = awaited.under_way if self.ended else awaited.text
+        if missed and not self.cut:
             text = f"what the steps wait for had not come when the run ended: {missed}"
             self._mark(Mark(end_ns, "unfinished", text, "scenario"))
 
-    async def _wait_for_rollout(self, cluster: Cluster, quiet_ns: int) -> str:
-        """How it ended, once all is quiet; `awaited` is what there is to say of it meanwhile."""
-        while not (seen := look(cluster.rollouts(), time.monotonic_ns(), quiet_ns)).over:
-            self.awaited = seen
-            self.view.waits(seen.text)
-            await asyncio.sleep(POLL_S)
-        self.awaited = Look("")
-        self.view.waits("")
-        return seen.text
-
     async def _take_steps(self) -> None:
-        due_ns, came = 0, ""
-        for step in self.plan.steps:
-            due_ns += step.ns if step.word == "wait" else 0
-            await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
-            if self.stopped_ns is not None or self.ended:
-                return
-            if step.word == "wait":
-                continue
-            if step.word == "wait_for" and self.cluster:
-                came = await self._wait_for_rollout(self.cluster, step.ns)
-                self._mark(Mark(max(0, self.engine.now_ns()), "waited", came, "scenario"))
-                due_ns = max(due_ns, self.engine.now_ns())
-                continue
-            at_ns = max(due_ns, self.engine.now_ns())
-            try:
-                acts = self.cluster if STEPS[step.word].changes else None
-                text = await take(step, acts) if acts else step.text
-            except DnsprobeError as problem:
-                self.failed = True
-                self._stop(f"its step `{step}`: {problem}")
-                return
-            late_ns = at_ns - due_ns
-            late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
-            self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
-        if awaits(self.plan.steps):
-            self._end(came, "scenario")
+        if why := await self.taking.steps():
+            self._stop(why)
+        elif self.taking.came:
+            self._end(self.taking.came, "scenario")
+        if self.taking.lasts:
+            await self.taking.undo()
+            if self.cut:
+                self._halt()
+            else:
+                self._close()
 
     async def _hear(self, job: Siblings) -> None:
         """Whoever says that the run is to stop has seen what they wanted: its verdict is about what was seen."""
@@ -452,7 +454,7 @@ class _Going:
                 self.writer.end_series(ended.index, ended.stop_ns)
 
     def _ask_too(self, pod: Target) -> None:
-        if self.stopped_ns is not None or self.ended:
+        if self.stopped_ns is not None or self.end_ns < self.plan.duration_ns:
             return
         series: list[Series] = []
         for lane in self.plan.lanes:

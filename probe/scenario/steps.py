@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 
 from probe.cluster import Cluster
+from probe.cluster.values import READINESS, STRATEGY, pairs, seconds
 from probe.errors import UsageError
 from probe.model import NS
 from probe.scenario.awaiting import QUIET_NS
@@ -114,6 +115,19 @@ def _said_pod(step: Step) -> str:
     return f"the {step.text} pod" if step.text in (OLDEST, NEWEST) else f"pod {step.text}"
 
 
+def _checked(word: str, check: Callable[[str], object]) -> Callable[[str], Step]:
+    """The reader of a step whose value the cluster reads."""
+
+    def read(value: str) -> Step:
+        check(value)
+        return Step(word, value)
+
+    return read
+
+
+_NODE = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?"
+
+
 def _read_mark(value: str) -> Step:
     if not 0 < len(value) <= 200:
         raise UsageError(f"{value[:40]!r}: a mark is a text of 1 to 200 characters")
@@ -134,12 +148,6 @@ STEPS: dict[str, Kind] = {
         undo="",
         read=lambda value: Step("wait", ns=duration_ns(value, NS // 1000)),
         say=lambda step: f"wait {seconds_text(step.ns)}",
-    ),
-    "wait_for": Kind(
-        help="until the `rollout` that somebody starts has ended and all is `quiet` (11m): the run ends with its steps",
-        undo="",
-        read=_read_awaited,
-        say=lambda step: f"wait for a rollout to end and {seconds_text(step.ns)} of quiet",
     ),
     "scale": Kind(
         help="set the number of CoreDNS replicas",
@@ -166,27 +174,72 @@ STEPS: dict[str, Kind] = {
         say=lambda step: f"kill {_said_pod(step)}",
     ),
     "set_image": Kind(
-        help="a rolling update to another version of CoreDNS: `1.9.3`",
+        help="a rolling update to another version of CoreDNS: `1.9.3`, or (not in the lab) an image in full",
         undo="set the former image",
-        read=_matching("set_image", r"([0-9]{1,3}\.){2}[0-9]{1,3}", "say a version of CoreDNS, such as 1.9.3"),
+        read=_matching(
+            "set_image",
+            r"([0-9]{1,3}\.){2}[0-9]{1,3}|[a-z0-9][A-Za-z0-9._/-]*[:/@][A-Za-z0-9._/:@-]{1,200}",
+            "say a version of CoreDNS, such as 1.9.3, or an image in full, registry.k8s.io/coredns/coredns:v1.12.1",
+        ),
         say=lambda step: f"set image CoreDNS {step.text}",
     ),
     "patch_corefile": Kind(
-        help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`; pods reload it in their own time",
+        help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`, and, not in the lab, any plugin: `nsid`,"
+        " `forward . 192.0.2.1`, `cache 30 { serve_stale; prefetch 5 }`; pods reload it in their own time",
         undo="patch the former value back",
         read=_matching(
             "patch_corefile",
-            r"[a-z]{1,30}( [^\s{}]{1,60}){1,4}",
-            "say a setting and its value, such as `lameduck 10s`",
+            r"[a-z][a-z0-9]{0,29}( [^\s{}]{1,60}){0,20}( \{[^{}]{0,500}\})?",
+            "say a plugin and its arguments, or a setting and its value, such as `lameduck 10s`",
         ),
         say=lambda step: f"patch Corefile: {step.text}",
+    ),
+    "grace_period": Kind(
+        help="another terminationGracePeriodSeconds: `60s`; it replaces all pods",
+        undo="set the former one; that replaces all pods again",
+        read=_checked("grace_period", seconds),
+        say=lambda step: f"grace period {step.text}",
+    ),
+    "pre_stop": Kind(
+        help="a preStop hook that sleeps (Kubernetes 1.30 or later; 0s for none): `15s`; it replaces all pods",
+        undo="set the former hook; that replaces all pods again",
+        read=_checked("pre_stop", seconds),
+        say=lambda step: f"preStop sleep {step.text}",
+    ),
+    "readiness": Kind(
+        help="another readiness probe: one or more of `period 5s, failures 1, path /health`; it replaces all pods",
+        undo="set the former values; that replaces all pods again",
+        read=_checked("readiness", lambda value: pairs(value, READINESS)),
+        say=lambda step: f"readiness {step.text}",
+    ),
+    "strategy": Kind(
+        help="how later rollouts go: one or both of `max_unavailable 0, max_surge 25%`",
+        undo="set the former values",
+        read=_checked("strategy", lambda value: pairs(value, STRATEGY)),
+        say=lambda step: f"strategy {step.text}",
+    ),
+    "min_ready_seconds": Kind(
+        help="how long a new pod must be Ready until the next one goes, in later rollouts: `10s`",
+        undo="set the former value",
+        read=_checked("min_ready_seconds", seconds),
+        say=lambda step: f"minReadySeconds {step.text}",
+    ),
+    "session_affinity": Kind(
+        help="of the Service: `client_ip` or `none` (not in the lab)",
+        undo="set the former one",
+        read=_matching("session_affinity", "none|client_ip", "say client_ip or none"),
+        say=lambda step: f"session affinity {step.text}",
+    ),
+    "evict_dns": Kind(
+        help="cordon a node (the oldest pod's, or by its name), evict its CoreDNS pods, uncordon it, as a drain does",
+        undo="the node is uncordoned at once; an eviction needs none: the Deployment replaces the pod",
+        read=_matching("evict_dns", _NODE, "say a node's name, or nothing for that of the oldest pod"),
+        say=lambda step: f"evict CoreDNS from node {step.text}" if step.text else "evict CoreDNS from one node",
     ),
     "lose_node": Kind(
         help="cut a node off, the last one or by its name, as when its machine dies (lab)",
         undo="none: only a lab loses a node on demand",
-        read=_matching(
-            "lose_node", r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?", "say a node's name, or nothing for the last one"
-        ),
+        read=_matching("lose_node", _NODE, "say a node's name, or nothing for the last one"),
         say=lambda step: f"lose node {step.text}" if step.text else "lose the last node",
     ),
     "upstream": Kind(
@@ -204,6 +257,12 @@ STEPS: dict[str, Kind] = {
         undo="none needed: the new pods are as the old ones were",
         read=_alone("restart_nodelocal", "all of the DaemonSet's pods are replaced"),
         say=lambda _: "restart node-local-dns",
+    ),
+    "wait_for": Kind(
+        help="until the `rollout` that somebody starts has ended and all is `quiet` (11m): the run ends with its steps",
+        undo="",
+        read=_read_awaited,
+        say=lambda step: f"wait for a rollout to end and {seconds_text(step.ns)} of quiet",
     ),
     "mark": Kind(
         help="write a text on the timeline",

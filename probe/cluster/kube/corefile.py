@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
 from itertools import takewhile
@@ -62,19 +61,16 @@ def seconds_of(text: str) -> float:
     return sum(float(n) * _SECONDS[unit] for n, unit in parts) if "".join(n + u for n, u in parts) == text else 0.0
 
 
-def _lines(text: str) -> Iterator[list[str]]:
-    """The tokens of each line, without comments."""
-    for line in text.splitlines():
-        words = takewhile(lambda word: not word.startswith("#"), _WORD.findall(line))
-        if tokens := [word.strip('"') for word in words]:
-            yield tokens
+def tokens_of(line: str) -> list[str]:
+    """Its words, without comments; none of an empty line."""
+    return [word.strip('"') for word in takewhile(lambda word: not word.startswith("#"), _WORD.findall(line))]
 
 
 def read_corefile(text: str) -> Read:
     """Server blocks and their plugins, one per line, each with a block of its own or none."""
     depth, zones, plugin, lameduck = 0, [], "", 0.0
     longest, plugins, forwards, imports = 0.0, set(), [], []
-    for tokens in _lines(text):
+    for tokens in filter(None, map(tokens_of, text.splitlines())):
         if tokens[0] == "}":
             depth -= 1
             longest, lameduck = (max(longest, lameduck), 0.0) if depth == 0 else (longest, lameduck)
@@ -86,7 +82,7 @@ def read_corefile(text: str) -> Read:
         elif depth == 1:
             plugin = tokens[0]
             plugins.add(plugin)
-            if plugin == "forward" and tokens[1:2] == ["."] and any(_is_root(zone) for zone in zones):
+            if plugin == "forward" and tokens[1:2] == ["."] and any(is_root(zone) for zone in zones):
                 forwards += [word for word in tokens[2:] if word != _OPEN]
         elif plugin == "health" and tokens[0] == "lameduck" and len(tokens) > 1:
             lameduck = seconds_of(tokens[1])  # of several in a server block the last one counts
@@ -94,7 +90,7 @@ def read_corefile(text: str) -> Read:
     return Read(max(longest, lameduck), frozenset(plugins), tuple(forwards), tuple(imports))
 
 
-def _is_root(zone: str) -> bool:
+def is_root(zone: str) -> bool:
     """`.`, `.:53`, `dns://.:53`; a snippet in parentheses is none."""
     return re.fullmatch(r"(dns://)?\.?(:[0-9]+)?", zone) is not None
 
