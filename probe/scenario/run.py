@@ -31,7 +31,7 @@ from probe.scenario.ready import ReadyFile
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
-from probe.scenario.steps import STEPS, awaits
+from probe.scenario.steps import STEPS
 from probe.scenario.taking import MOST_NS, Taking, with_baseline
 
 POLL_S = 0.1
@@ -324,17 +324,20 @@ class _Going:
                 self.writer.end_series(series.index, self.stopped_ns)
 
     def _end(self, why: str, source: str) -> None:
-        """A run that has seen what it is for: what would be due from here on is not planned, so nothing is cut."""
+        """A run that has seen what it is for ends in order, once what was changed is taken back."""
         now_ns = max(0, self.engine.now_ns())
-        if self.ended or self.cut or self.stopped_ns is not None or now_ns + LAST_NS >= self.end_ns:
+        if self.ended or self.cut or now_ns + LAST_NS >= self.end_ns:
             return
         self.ended = True
-        self.taking.end()
         self._mark(Mark(now_ns, "ended", why, source))
         self.view.noted(f"{why}: the run ends")
-        if self.taking.lasts:
-            return  # once what was changed is taken back
-        self.end_ns = now_ns + LAST_NS
+        self.taking.end()
+        if not self.taking.lasts:
+            self._close()
+
+    def _close(self) -> None:
+        """What would be due from here on is not planned, so nothing is cut."""
+        self.end_ns = min(self.end_ns, max(0, self.engine.now_ns()) + LAST_NS)
         for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
             self.writer.end_series(series.index, series.stop_ns)
 
@@ -363,7 +366,7 @@ class _Going:
     def _abort_if_told(self) -> None:
         """The plan's own rules end the run as Ctrl-C does."""
         broken = (why for rule in self.rules if (why := rule.broken(self.recent)))
-        if self.stopped_ns is None and (why := next(broken, "")):
+        if self.stopped_ns is None and not self.cut and (why := next(broken, "")):
             self._mark(Mark(max(0, self.engine.now_ns()), "aborted", why, "scenario"))
             self._stop(f"its own rule {why}")
 
@@ -423,18 +426,21 @@ class _Going:
         """Time is up, or somebody ended the run: that much of what the steps wait for was not seen."""
         awaited = self.taking.awaited
         missed = awaited.under_way if self.ended else awaited.text
-        if missed and self.stopped_ns is None:
+        if missed and not self.cut:
             text = f"what the steps wait for had not come when the run ended: {missed}"
             self._mark(Mark(end_ns, "unfinished", text, "scenario"))
 
     async def _take_steps(self) -> None:
         if why := await self.taking.steps():
             self._stop(why)
+        elif self.taking.came:
+            self._end(self.taking.came, "scenario")
         if self.taking.lasts:
             await self.taking.undo()
-            self._halt()
-        elif awaits(self.plan.steps):
-            self._end(self.taking.came, "scenario")
+            if self.cut:
+                self._halt()
+            else:
+                self._close()
 
     async def _hear(self, job: Siblings) -> None:
         """Whoever says that the run is to stop has seen what they wanted: its verdict is about what was seen."""
@@ -480,7 +486,7 @@ class _Going:
                 self.writer.end_series(ended.index, ended.stop_ns)
 
     def _ask_too(self, pod: Target) -> None:
-        if self.stopped_ns is not None or self.ended:
+        if self.stopped_ns is not None or self.end_ns < self.plan.duration_ns:
             return
         series: list[Series] = []
         for lane in self.plan.lanes:

@@ -149,12 +149,6 @@ STEPS: dict[str, Kind] = {
         read=lambda value: Step("wait", ns=duration_ns(value, NS // 1000)),
         say=lambda step: f"wait {seconds_text(step.ns)}",
     ),
-    "wait_for": Kind(
-        help="until the `rollout` that somebody starts has ended and all is `quiet` (11m): the run ends with its steps",
-        undo="",
-        read=_read_awaited,
-        say=lambda step: f"wait for a rollout to end and {seconds_text(step.ns)} of quiet",
-    ),
     "scale": Kind(
         help="set the number of CoreDNS replicas",
         undo="scale back to the former number",
@@ -263,6 +257,12 @@ STEPS: dict[str, Kind] = {
         undo="none needed: the new pods are as the old ones were",
         read=_alone("restart_nodelocal", "all of the DaemonSet's pods are replaced"),
         say=lambda _: "restart node-local-dns",
+    ),
+    "wait_for": Kind(
+        help="until the `rollout` that somebody starts has ended and all is `quiet` (11m): the run ends with its steps",
+        undo="",
+        read=_read_awaited,
+        say=lambda step: f"wait for a rollout to end and {seconds_text(step.ns)} of quiet",
     ),
     "mark": Kind(
         help="write a text on the timeline",

@@ -18,7 +18,7 @@ from probe.model import NS, Mark
 from probe.scenario.awaiting import Look, look
 from probe.scenario.plan import Plan
 from probe.scenario.recent import BASELINE, Recent
-from probe.scenario.steps import STEPS, Step, awaits, take, waited_ns
+from probe.scenario.steps import STEPS, Step, take, waited_ns
 
 LATE_NS = NS // 5
 """A step that is taken so much later than it was due says so."""
@@ -31,6 +31,7 @@ _SEEN = 2.0
 MOST_NS = 900 * NS
 """How much longer than planned a run may go on, for a clean baseline, pods that load a Corefile, and the undo."""
 _POLL_S = 0.2
+_LOOK_NS = NS // 5
 T = TypeVar("T")
 
 
@@ -43,8 +44,8 @@ def with_baseline(plan: Plan) -> Plan:
 
 
 class Taking:
-    """Steps that are taken. now_ns: since t0; mark: gets what was done; noted: what a person should know; waits: what
-    is waited for now."""
+    """Steps that are taken. now_ns: since t0; mark: gets what was done; noted: what a person should know;
+    waits: what is waited for now."""
 
     def __init__(
         self,
@@ -66,9 +67,9 @@ class Taking:
         """A step could not be taken, or not be taken back."""
         self.hurried = False
         self.awaited = Look("")
-        """What is waited for now."""
+        """What is waited for, as it stands."""
         self.came = ""
-        """How it ended, what was waited for."""
+        """What was waited for last, once all steps are taken: the run ends with it."""
 
     @property
     def lasts(self) -> bool:
@@ -81,14 +82,14 @@ class Taking:
 
     async def steps(self) -> str:
         """Take all of them, until the plan's end; why the run cannot go on, or ''."""
-        due_ns = 0
+        due_ns, came = 0, ""
         for step in self._plan.steps:
             due_ns += step.ns if step.word == "wait" else 0
             if await self._until(due_ns + self._later_ns) or step.word == "wait":
                 continue
             if step.word == "wait_for" and self._cluster:
-                await self._wait_for_rollout(self._cluster, step.ns)
-                self._later_ns = max(self._later_ns, self._now_ns() - due_ns)
+                came = await self._wait_for_rollout(self._cluster, step.ns)
+                due_ns = max(due_ns, self._now_ns() - self._later_ns)
                 continue
             try:
                 if self.lasts and STEPS[step.word].changes and not self.changed:
@@ -99,9 +100,24 @@ class Taking:
                 return f"its step `{step}`: {problem}"
             if self._ending.is_set():
                 return ""
-        if self.lasts and not awaits(self._plan.steps):
+        if not self._ending.is_set():
+            self.came = came
+        if self.lasts and not came:
             await self._until(self._plan.duration_ns + self._later_ns)
         return ""
+
+    async def _wait_for_rollout(self, cluster: Cluster, quiet_ns: int) -> str:
+        """How it ended, once all is quiet; '' if the run ended before."""
+        over_ns = self._plan.duration_ns + self._later_ns
+        while not (seen := look(cluster.rollouts(), time.monotonic_ns(), quiet_ns)).over:
+            self.awaited = seen
+            self._waits(seen.text)
+            if self._now_ns() >= over_ns or await self._until(self._now_ns() + _LOOK_NS):
+                return ""
+        self.awaited = Look("")
+        self._waits("")
+        self._mark(Mark(self._now_ns(), "waited", seen.text, "scenario"))
+        return seen.text
 
     async def _take(self, step: Step, due_ns: int) -> None:
         at_ns = max(due_ns, self._now_ns())
@@ -115,16 +131,6 @@ class Taking:
         self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
         if cluster and cluster.in_use:  # it may have waited for pods
             self._later_ns += self._now_ns() - at_ns
-
-    async def _wait_for_rollout(self, cluster: Cluster, quiet_ns: int) -> None:
-        while not (seen := look(cluster.rollouts(), time.monotonic_ns(), quiet_ns)).over:
-            self.awaited = seen
-            self._waits(seen.text)
-            if await self._until(self._now_ns() + round(_POLL_S * NS)):
-                return
-        self.awaited, self.came = Look(""), seen.text
-        self._waits("")
-        self._mark(Mark(max(0, self._now_ns()), "waited", seen.text, "scenario"))
 
     async def _clean_baseline(self, due_ns: int) -> None:
         """Wait until it was seen, without rows that we could not send; EnvironmentProblem if something was lost."""

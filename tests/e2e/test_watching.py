@@ -15,15 +15,21 @@ from probe.runfile import Run, open_run
 from probe.scenario.file import find_scenario
 from tests.e2e.components import PAUSE
 from tests.e2e.kubernetes import COREDNS, Kubernetes
-from tests.e2e.test_kube import SYSTEM, lost
+from tests.e2e.test_kube import SYSTEM
+from tests.e2e.test_kube import lost as lost_of
+from tests.test_cli import ROOT
 
+INDEX, POD = "JOB_COMPLETION_INDEX", "DNSPROBE_POD"
 QUIET = 8
 DEPLOYMENT = (SYSTEM, "deployment/coredns")
 
 
-def running(cluster: Kubernetes, folder: Path, words: str, **environment: str) -> subprocess.Popen[str]:
+def running(
+    cluster: Kubernetes, folder: Path, words: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """dnsprobe in the first node's network."""
-    setting = [f"{name}={value}" for name, value in {"KUBECONFIG": str(cluster.kubeconfig), **environment}.items()]
+    told = {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": str(ROOT), **(environment or {})}
+    setting = [f"{name}={value}" for name, value in told.items()]
     command = cluster.first.inside("env", *setting, sys.executable, "-m", "probe.cli", *words.split())
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -44,7 +50,7 @@ def watched(cluster: Kubernetes, folder: Path, *acts: Callable[[], object]) -> t
     )
     process = running(cluster, folder, "run watch.yaml -o run.db")
     try:
-        until((folder / "run.db").exists)
+        until(lambda: (folder / "run.db").exists() or process.poll() is not None)
         time.sleep(5)
         for act in acts:
             act()
@@ -63,6 +69,11 @@ def waits(cluster: Kubernetes, reason: str) -> bool:
     """Whether a CoreDNS pod waits for that reason."""
     path = "{.items[*].status.containerStatuses[*].state.waiting.reason}"
     return reason in cluster.kubectl("get", "pods", SYSTEM, "-l", "k8s-app=kube-dns", "-o", f"jsonpath={path}")
+
+
+def lost(run: Run) -> dict[str, int]:
+    """But for those of the fixed port: it leads to a pod that ends until readiness says so, longer than lameduck is."""
+    return {name: n for name, n in lost_of(run).items() if "fixed" not in name}
 
 
 def kinds(run: Run) -> list[str]:
@@ -143,14 +154,11 @@ def test_a_job_s_runs_start_together_get_ready_and_are_stopped(
     job = {"DNSPROBE_JOB": "watch", "DNSPROBE_NAMESPACE": "dnsprobe", "JOB_COMPLETIONS": "2"}
     words = "run baseline --set duration=10m --start-at job"
     probers = [
-        running(
-            *(cluster, tmp_path, f"{words} --ready-file ready-{n} -o {n}.db"),
-            **job, JOB_COMPLETION_INDEX=str(n), DNSPROBE_POD=pod,
-        )
+        running(cluster, tmp_path, f"{words} --ready-file ready-{n} -o {n}.db", {**job, INDEX: str(n), POD: pod})
         for n, pod in enumerate(pods)
-    ]  # fmt: skip
+    ]
     try:
-        until(lambda: all((tmp_path / f"ready-{n}").exists() for n in range(2)), 90)
+        until(lambda: all((tmp_path / f"ready-{n}").exists() or probers[n].poll() for n in range(2)), 90)
         stop = running(cluster, tmp_path, "stop job/watch")
         out, err = stop.communicate(timeout=40)
         assert stop.returncode == 0, err
@@ -163,7 +171,8 @@ def test_a_job_s_runs_start_together_get_ready_and_are_stopped(
         for prober in probers:
             prober.kill()
         cluster.kubectl("delete", "namespace", "dnsprobe", "--wait=false")
-    assert [prober.returncode for prober in probers] == [0, 0], ends
+    # A machine that has no time for us makes it inconclusive.
+    assert all(prober.returncode in (0, 3) for prober in probers), ends
     assert all("baseline clean for 30 s: ready for the upgrade" in err for _, err in ends)
     assert not list(tmp_path.glob("ready-*"))
     runs = [open_run(tmp_path / f"{n}.db") for n in range(2)]

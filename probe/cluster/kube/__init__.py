@@ -94,9 +94,9 @@ class Kube:
             raise
         changes = Changes(objects.pod_port(found.now(found.slices)))
         self._started = found, changes
-        list(self._rollouts(0))
-        self._logs = Logs(api, found.pods.namespace, self._happened.put_nowait)
         self._hand = Acting(api, found, lambda: list(changes.pods), self._permission, self._tell)
+        self._logs = Logs(api, found.pods.namespace, self._happened.put_nowait)
+        list(self._rollouts(0))
         for what, things in watching.things.items():
             for name, thing in things.items():
                 list(self._compared(0, what, name, thing))  # what was there before we looked has not happened
