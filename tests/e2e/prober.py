@@ -33,7 +33,7 @@ def write(path: Path) -> None:
     layers = [_python(*_required()), image.layer(_project())]
     image.write(
         *(path, NAME, layers, ["python3", "-m", "probe.cli"]),
-        *("PATH=/usr/bin", f"PYTHONPATH=/app:/usr/lib/{_VERSION}/libraries", "PYTHONDONTWRITEBYTECODE=1"),
+        *("PATH=/usr/bin:/bin", f"PYTHONPATH=/app:/usr/lib/{_VERSION}/libraries", "PYTHONDONTWRITEBYTECODE=1"),
     )
 
 
