@@ -1,4 +1,4 @@
-"""deploy/ in a real Kubernetes: it is accepted, it has the rights it needs and runs as nobody, and Jobs tell verdicts."""
+"""deploy/ in a real Kubernetes: it is accepted, has the rights it needs, runs as nobody, and Jobs tell verdicts."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _is_json(line: str) -> bool:
 
 
 def test_one_that_fails_lets_the_other_report(clean: Kubernetes, image: str, tmp_path: Path) -> None:
-    """A scenario of one's own; the prober on node1 is asked for the impossible, and ends first."""
+    """A scenario of one's own, whose objective nobody can meet."""
     text = (
         "name: mine\nduration: 12s\nlanes:\n"
         "  - {name: vip-udp, target: service, rate: 20, questions: [{name: no-such-name.test, expect: nxdomain}]}\n"
@@ -135,7 +135,7 @@ def test_one_that_is_evicted_reports_and_is_replaced(clean: Kubernetes, image: s
     running = "--for=jsonpath={.status.phase}=Running"
     clean.until("wait", NAMESPACE, "pod", "--selector=app.kubernetes.io/name=dnsprobe", running, "--timeout=10s")
     time.sleep(8)
-    victim = sorted(pod["metadata"]["name"] for pod in get(clean, "pods")["items"])[0]
+    victim = min(pod["metadata"]["name"] for pod in get(clean, "pods")["items"])
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": victim, "namespace": "dnsprobe"}}
     (tmp_path / "eviction.json").write_text(json.dumps(eviction))
     path = f"/api/v1/namespaces/dnsprobe/pods/{victim}/eviction"
