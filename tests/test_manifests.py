@@ -113,6 +113,7 @@ def test_only_who_acts_may_change_anything(overlay: str) -> None:
     changing = {(verb, what) for verb, what in _verbs(overlay) if verb not in ("get", "list", "watch")}
     acting = {("patch", what) for what in ("deployments", "deployments/scale", "daemonsets", "services", "configmaps")}
     acting |= {("patch", "nodes"), ("delete", "pods"), ("create", "pods/eviction")}
+    acting |= {("create", "configmaps"), ("delete", "configmaps")}
     assert changing == (acting if overlay == "acting" else set())
     assert "secrets" not in {what for _, what in _verbs(overlay)}
 
@@ -174,7 +175,13 @@ def test_a_scenario_that_acts_gets_the_rights_and_is_run_by_one(capsys: pytest.C
 
 def test_other_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
     objects = printed("baseline --namespace team-a --service openshift-dns/dns-default", capsys)
-    assert {each["metadata"].get("namespace") for each in objects} == {None, "team-a", "kube-system", "openshift-dns"}
+    assert {each["metadata"].get("namespace") for each in objects} == {
+        None,
+        "team-a",
+        "kube-system",
+        "default",
+        "openshift-dns",
+    }
     (namespace,) = [each for each in objects if each["kind"] == "Namespace"]
     assert namespace["metadata"]["name"] == "team-a"
     bindings = [each for each in objects if each["kind"].endswith("Binding")]
@@ -198,7 +205,7 @@ def test_other_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
         ("baseline --image x --schedule @daily", "--schedule: goes with --kind cronjob"),
         ("baseline --image x --cluster c", "--cluster c: goes with a scenario that changes it"),
         ("baseline --image x --name Upper", "--name 'Upper'"),
-        ("scale-down --image x", "scale-down changes the cluster (scale to 2): say which, with --cluster NAME"),
+        ("scale-down --image x", "scale-down changes the cluster (scale to 2): say which, with --cluster UID"),
         ("scale-down --image x --cluster c --kind daemonset", "one prober does, once: say --kind job"),
         ("lameduck-sweep --image x", "a matrix is many runs"),
     ],

@@ -18,7 +18,7 @@ from probe.model import NS, Target, TargetKind
 from probe.runfile import open_run
 from probe.timeline import Timeline
 from tests.apiserver import ApiServer
-from tests.kube_objects import endpoint_slice, service
+from tests.kube_objects import Json, endpoint_slice, service
 from tests.test_kube import ran, until
 
 NODES = [f"node-{n}" for n in range(200)]
@@ -84,12 +84,12 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
     return nearest("node-1", pods(4), 4)
 
 
-def listed(*there: Target, terminating: tuple[Target, ...] = ()) -> object:
+def listed(*there: Target, terminating: tuple[Target, ...] = ()) -> Json:
     """The EndpointSlice with these pods."""
     return endpoint_slice(*((pod.name, pod.address, True, pod in terminating) for pod in there), port=9)
 
 
-def served(*things: object, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ApiServer:
+def served(*things: Json, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ApiServer:
     server = ApiServer(*things)
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(folder / "config")))
     return server

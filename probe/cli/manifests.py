@@ -19,7 +19,7 @@ EXAMPLES = options.examples(
     "dnsprobe manifests watch-upgrade --image registry.example.com/dnsprobe:0.1.0 | kubectl apply -f -",
     "dnsprobe manifests my.yaml --image IMAGE --kind indexed-job --shards 8 --max-qps 5000",
     "dnsprobe manifests baseline --image IMAGE --kind cronjob --schedule '17 * * * *' --set duration=60s",
-    "dnsprobe manifests rolling-restart --image IMAGE --cluster production",
+    "dnsprobe manifests rolling-restart --image IMAGE --cluster 5b1fa2b2-5d3c-4a8f-8a3f-0b9d3c1f7e11",
 )
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 _OURS = {

@@ -104,7 +104,9 @@ PER_NODE_HELP = (
     " Service and its EndpointSlices."
 )
 KIND_HELP = f"{', '.join(KINDS)} (default job)."
-MANIFEST_CLUSTER_HELP = "That it may be changed: the cluster's name, for a scenario with steps."
+MANIFEST_CLUSTER_HELP = (
+    "For a scenario that changes it: which one is meant, by the UID of its namespace kube-system, which a pod can see."
+)
 HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
 
 YES_HELP = "Change a real cluster as the scenario says; with --cluster."
@@ -220,7 +222,7 @@ Kind = Annotated[str, option(IN_CLUSTER, "", "--kind", "KIND", KIND_HELP)]
 ObjectName = Annotated[
     str, option(IN_CLUSTER, "", "--name", "NAME", "Of the Job or its like (default the scenario's).")
 ]
-ManifestCluster = Annotated[str, option(IN_CLUSTER, "", "--cluster", "NAME", MANIFEST_CLUSTER_HELP)]
+ManifestCluster = Annotated[str, option(IN_CLUSTER, "", "--cluster", "UID", MANIFEST_CLUSTER_HELP)]
 Shards = Annotated[
     OneText, option(IN_CLUSTER, "", "--shards", "N", "Of an Indexed Job: pods that share the run (default 4).")
 ]

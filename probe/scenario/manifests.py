@@ -33,7 +33,7 @@ _BEYOND_S = 1800
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was typed. settings: those of `options` that are --set. cluster: whose change is meant, '' for none.
+    """What was typed. settings: those of `options` that are --set. cluster: the UID of the one that may be changed.
 
     shards: of an Indexed Job, 0 as its overlay has it. dns_namespace: where cluster DNS is.
     """
@@ -93,7 +93,7 @@ def _check(wanted: Wanted, plan: Plan) -> None:
             " once: say --kind job"
         )
     if changes and not wanted.cluster:
-        raise UsageError(f"{plan.name} changes the cluster ({', '.join(changes)}): say which, with --cluster NAME")
+        raise UsageError(f"{plan.name} changes the cluster ({', '.join(changes)}): say which, with --cluster UID")
     if wanted.cluster and not changes:
         raise UsageError(
             f"--cluster {wanted.cluster}: goes with a scenario that changes it; {plan.name} changes nothing"

@@ -53,14 +53,16 @@ def root() -> bytes:
     return octets.getvalue()
 
 
-def write(path: Path, name: str, layers: Iterable[bytes], entrypoint: list[str], *environment: str) -> None:
-    """Write the image `name` (repository:tag) of this machine's architecture, amd64 or arm64; its user is not root."""
+def write(
+    path: Path, name: str, layers: Iterable[bytes], entrypoint: list[str], *environment: str, user: str = "65532:65532"
+) -> None:
+    """Write the image `name` (repository:tag) of this machine's architecture, amd64 or arm64."""
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     layers = [root(), *layers]
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Entrypoint": entrypoint, "Env": [*environment], "User": "65532:65532", "WorkingDir": "/"},
+        "config": {"Entrypoint": entrypoint, "Env": [*environment], "User": user, "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [_digest(each) for each in layers]},
     }
     with tarfile.open(path, "w") as tar:

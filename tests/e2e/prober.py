@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,22 +18,39 @@ from pathlib import Path
 from tests.e2e import image
 
 NAME = "localhost/dnsprobe:e2e"
+BASE = "localhost/python:e2e"
+PROGRAMS = ("sh", "cat")
+"""What a slim image has of these: commands of probes and of a Dockerfile."""
 PROJECT = Path(__file__).parents[2]
 _STDLIB = Path(sysconfig.get_path("stdlib"))
 _VERSION = f"python{sysconfig.get_python_version()}"
-_NEVER = re.compile(
-    r"(^|/)(site-packages|dist-packages|tests?|idlelib|ensurepip|lib2to3|tkinter|turtledemo|config-.*)/|_tkinter"
-)
+_NEVER = re.compile(r"(^|/)(site-packages|dist-packages|tests?|idlelib|lib2to3|tkinter|turtledemo|config-.*)/|_tkinter")
 """Of the standard library, and of the project's dependencies: what nothing here imports."""
 
 
 def write(path: Path) -> None:
     """Write the image NAME to a tar: Python and libraries are one layer, kept in memory, the project is the other."""
-    layers = [_python(), image.layer(_project())]
+    layers = [_python(*_required()), image.layer(_project())]
     image.write(
         *(path, NAME, layers, ["python3", "-m", "probe.cli"]),
-        *("PATH=/usr/bin", f"PYTHONPATH=/app:/usr/lib/{_VERSION}/libraries", "PYTHONDONTWRITEBYTECODE=1"),
+        *("PATH=/usr/bin:/bin", f"PYTHONPATH=/app:/usr/lib/{_VERSION}/libraries", "PYTHONDONTWRITEBYTECODE=1"),
     )
+
+
+def write_base(path: Path) -> None:
+    """Write what stands in for a registry's image of Python, BASE; it finds packages as this machine does.
+
+    Debian's slim images have all of glibc, and C++'s library for apt: wheels count on that.
+    """
+    settings = [Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt")]
+    files = [(str(file)[1:], file) for file in settings if file.exists()]
+    wheels = [file for name in _required() for _, file in _installed(name) if ".so" in file.suffixes]
+    files += [(f"lib/{file.name}", file) for file in _shared(wheels) if not file.name.startswith("ld-")]
+    image.write(path, BASE, [_python(), image.layer(files)], [], "PATH=/usr/bin:/bin", user="")
+
+
+def _required() -> list[str]:
+    return re.findall(r"^([a-z0-9-]+)==", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
 
 
 def _project() -> Iterator[tuple[str, Path]]:
@@ -42,18 +60,18 @@ def _project() -> Iterator[tuple[str, Path]]:
 
 
 @functools.cache
-def _python() -> bytes:
-    """Python at /usr, libraries of requirements.txt beside its own, shared objects where the loader looks first."""
-    names = re.findall(r"^([a-z0-9-]+)==", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
+def _python(*names: str) -> bytes:
+    """Python at /usr, libraries beside its own, shared objects where the loader looks first, and a few programs."""
     tree = [(f"usr/lib/{_VERSION}/{file.relative_to(_STDLIB)}", file) for file in _below(_STDLIB)]
     for name in names:
         tree += [(f"usr/lib/{_VERSION}/libraries/{place}", file) for place, file in _installed(name)]
-    python = Path(sys.executable).resolve()
-    binaries = [python, *(file for _, file in tree if ".so" in file.suffixes)]
+    programs = [("usr/bin/python3", Path(sys.executable).resolve())]
+    programs += [(f"bin/{name}", Path(shutil.which(name) or name).resolve()) for name in PROGRAMS]
+    binaries = [*(file for _, file in programs), *(file for _, file in tree if ".so" in file.suffixes)]
     loaded = [
         (str(path)[1:] if path.name.startswith("ld-") else f"lib/{path.name}", path) for path in _shared(binaries)
     ]
-    return image.layer([("usr/bin/python3", python), *tree, *loaded])
+    return image.layer([*programs, *tree, *loaded])
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -1,45 +1,197 @@
-"""What deploy/ holds, applied to a real Kubernetes: the image runs, as nobody, in a namespace that is strict."""
+"""deploy/ in a real Kubernetes: it is accepted, has the rights it needs, runs as nobody, and Jobs tell verdicts."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from probe.scenario.kustomize import build, deploy_folder
 from tests.e2e.kubernetes import Kubernetes
+from tests.e2e.test_cluster import eventually
 
 NAMESPACE = "--namespace=dnsprobe"
+OVERLAYS = sorted(path.name for path in (deploy_folder() / "overlays").iterdir())
 
 
-@pytest.fixture(scope="module")
-def strict(cluster: Kubernetes) -> Iterator[Kubernetes]:
-    """The cluster with an empty namespace dnsprobe in which PodSecurity demands `restricted`."""
-    cluster.kubectl("create", "namespace", "dnsprobe")
-    cluster.kubectl("label", "namespace", "dnsprobe", "pod-security.kubernetes.io/enforce=restricted")
+def printed(words: str, image: str) -> str:
+    """What `dnsprobe manifests` prints."""
+    command = [sys.executable, "-m", "probe.cli", "manifests", *words.split(), "--image", image]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def applied(cluster: Kubernetes, text: str, folder: Path, *words: str) -> str:
+    (folder / "it.yaml").write_text(text)
+    return cluster.kubectl("apply", f"--filename={folder / 'it.yaml'}", *words)
+
+
+@pytest.fixture
+def clean(cluster: Kubernetes) -> Iterator[Kubernetes]:
+    """The cluster, of which everything is taken away that has our label."""
     yield cluster
-    cluster.kubectl("delete", "namespace", "dnsprobe", "--wait")
+    cluster.kubectl("delete", "namespace", "dnsprobe", "--ignore-not-found", "--wait")
+    for kinds, where in (("clusterrole,clusterrolebinding,priorityclass", []), ("role,rolebinding", ["-A"])):
+        cluster.kubectl("delete", kinds, "--selector=app.kubernetes.io/name=dnsprobe", *where, "--ignore-not-found")
 
 
-def test_the_image_runs_as_any_user_on_a_root_that_nobody_writes_to(strict: Kubernetes, image: str) -> None:
-    overrides = {
-        "spec": {
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 4711, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "probe",
-                    "image": image,
-                    "args": ["scenarios"],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        }
-    }
-    words = ["run", "probe", NAMESPACE, f"--image={image}", "--restart=Never", f"--overrides={json.dumps(overrides)}"]
-    strict.kubectl(*words)
-    strict.until("wait", NAMESPACE, "pod/probe", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=10s")
-    assert "baseline: 20 s; changes nothing" in strict.kubectl("logs", NAMESPACE, "probe")
+def get(cluster: Kubernetes, what: str, *words: str) -> Any:
+    return json.loads(cluster.kubectl("get", what, NAMESPACE, "--output=json", *words))
+
+
+def endings(cluster: Kubernetes, job: str) -> dict[str, tuple[str, int, str]]:
+    """By pod: its node, its exit code and its last words."""
+    pods = get(cluster, "pods", f"--selector=batch.kubernetes.io/job-name={job}")["items"]
+    found = {}
+    for pod in pods:
+        for one in pod["status"].get("containerStatuses", []):
+            if end := one["state"].get("terminated"):
+                found[pod["metadata"]["name"]] = (pod["spec"]["nodeName"], end["exitCode"], end.get("message", ""))
+    return found
+
+
+def over(cluster: Kubernetes, job: str, condition: str, seconds: int) -> Any:
+    """The Job's status, once it has that condition."""
+    cluster.kubectl("wait", NAMESPACE, f"job/{job}", f"--for=condition={condition}", f"--timeout={seconds}s")
+    return get(cluster, f"job/{job}")["status"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubectl_builds_what_the_program_builds(cluster: Kubernetes, overlay: str) -> None:
+    folder = deploy_folder() / "overlays" / overlay
+    theirs = list(yaml.safe_load_all(cluster.kubectl("kustomize", str(folder))))
+
+    def key(one: Any) -> str:
+        return f"{one['kind']} {one['metadata'].get('namespace')} {one['metadata']['name']}"
+
+    assert sorted(build(folder), key=key) == sorted(theirs, key=key)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_server_accepts_every_overlay(clean: Kubernetes, tmp_path: Path, overlay: str) -> None:
+    """PodSecurity warns about workloads, and refuses pods: a pod of the same template has to be accepted, too."""
+    objects = build(deploy_folder() / "overlays" / overlay)
+    first = [each for each in objects if each["kind"] in ("Namespace", "ServiceAccount", "PriorityClass")]
+    applied(clean, yaml.safe_dump_all(first), tmp_path)
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    words = [
+        "apply",
+        f"--filename={tmp_path / 'all.yaml'}",
+        "--dry-run=server",
+        "--validate=strict",
+        "--warnings-as-errors",
+    ]
+    assert "dry run" in clean.kubectl(*words)
+    specs = [each["spec"] for each in objects if "emplate" in str(each.get("spec", "")).partition("containers")[0]]
+    (spec,) = [one["jobTemplate"]["spec"] if "jobTemplate" in one else one for one in specs]
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec["template"]["spec"]}
+    pod["metadata"] = spec["template"]["metadata"] | {"name": "one", "namespace": "dnsprobe"}
+    assert "dry run" in applied(clean, yaml.safe_dump(pod), tmp_path, "--dry-run=server")
+
+
+def test_a_job_of_two_ends_complete_with_its_verdicts(clean: Kubernetes, image: str, tmp_path: Path) -> None:
+    applied(clean, printed("baseline --set duration=15s --linger 1s", image), tmp_path)
+    status = over(clean, "baseline", "Complete", 120)
+    assert (status["succeeded"], status["completedIndexes"]) == (2, "0,1")
+    found = endings(clean, "baseline")
+    assert sorted(node for node, _, _ in found.values()) == ["node1", "node2"]
+    assert all(code == 0 and text.startswith("PASS: ") for _, code, text in found.values()), found
+    log = clean.kubectl("logs", NAMESPACE, next(iter(found)))
+    assert "no right to" not in log
+    (verdict,) = [one for one in map(json.loads, filter(_is_json, log.splitlines())) if one["type"] == "verdict"]
+    assert verdict["verdict"] == "PASS"
+
+
+def _is_json(line: str) -> bool:
+    return line.startswith("{")
+
+
+def test_one_that_fails_lets_the_other_report(clean: Kubernetes, image: str, tmp_path: Path) -> None:
+    """A scenario of one's own, whose objective nobody can meet."""
+    text = (
+        "name: mine\nduration: 12s\nlanes:\n"
+        "  - {name: vip-udp, target: service, rate: 20, questions: [{name: no-such-name.test, expect: nxdomain}]}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(text)
+    applied(clean, printed(f"{tmp_path}/mine.yaml --linger 1s", image), tmp_path)
+    status = over(clean, "mine", "Failed", 120)
+    assert status["failedIndexes"] == "0,1"
+    assert {condition["reason"] for condition in status["conditions"]} == {"FailedIndexes"}
+    found = endings(clean, "mine")
+    assert [code for _, code, _ in found.values()] == [1, 1]
+    assert all(text.startswith("FAIL: ") for _, _, text in found.values()), found
+
+
+def test_one_that_is_evicted_reports_and_is_replaced(clean: Kubernetes, image: str, tmp_path: Path) -> None:
+    applied(clean, printed("baseline --set duration=25s --linger 1s", image), tmp_path)
+    running = "--for=jsonpath={.status.phase}=Running"
+    clean.until("wait", NAMESPACE, "pod", "--selector=app.kubernetes.io/name=dnsprobe", running, "--timeout=10s")
+    time.sleep(8)
+    victim = min(pod["metadata"]["name"] for pod in get(clean, "pods")["items"])
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": victim, "namespace": "dnsprobe"}}
+    (tmp_path / "eviction.json").write_text(json.dumps(eviction))
+    path = f"/api/v1/namespaces/dnsprobe/pods/{victim}/eviction"
+    clean.kubectl("create", "--raw", path, f"--filename={tmp_path / 'eviction.json'}")
+    status = over(clean, "baseline", "Complete", 180)
+    assert status["completedIndexes"] == "0,1"
+    assert "failedIndexes" not in status
+    found = endings(clean, "baseline")
+    assert victim in found or len(found) == 2
+    assert [code for pod, (_, code, _) in found.items() if pod != victim] == [0, 0]
+
+
+def test_a_daemon_set_asks_from_every_node_and_reads_little(clean: Kubernetes, image: str, tmp_path: Path) -> None:
+    applied(clean, printed("every-node --kind daemonset --per-node 1", image), tmp_path)
+    clean.until("rollout", "status", NAMESPACE, "daemonset/every-node", "--timeout=10s")
+    pods = get(clean, "pods")["items"]
+    assert sorted(pod["spec"]["nodeName"] for pod in pods) == ["node1", "node2"]
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        assert eventually(lambda name=name: '"type": "begin"' in clean.kubectl("logs", NAMESPACE, name))  # type: ignore[misc]
+        lines = [json.loads(line) for line in clean.kubectl("logs", NAMESPACE, name).splitlines() if _is_json(line)]
+        series = [line for line in lines if line["type"] == "series"]
+        assert len({one["target"] for one in series if one["target_kind"] == "pod"}) == 1
+        (begin,) = [line for line in lines if line["type"] == "begin"]
+        assert "all but the Service and its EndpointSlices" in begin["facts"]["not seen"]
+
+
+def test_the_rights_to_look_are_no_more(clean: Kubernetes, image: str, tmp_path: Path) -> None:
+    applied(clean, printed("baseline --kind cronjob", image), tmp_path)
+
+    def may(verb: str, what: str, namespace: str, account: str = "dnsprobe") -> bool:
+        who = f"--as=system:serviceaccount:dnsprobe:{account}"
+        try:
+            return clean.kubectl("auth", "can-i", verb, what, f"--namespace={namespace}", who).strip() == "yes"
+        except subprocess.CalledProcessError:
+            return False
+
+    assert may("watch", "pods", "kube-system")
+    assert may("list", "configmaps/coredns", "kube-system")
+    assert may("create", "configmaps", "dnsprobe")
+    for verb, what, namespace in (
+        ("list", "configmaps", "kube-system"),
+        ("list", "secrets", "kube-system"),
+        ("list", "pods", "default"),
+        ("patch", "deployments.apps", "kube-system"),
+        ("delete", "pods", "kube-system"),
+        ("patch", "nodes", "default"),
+        ("patch", "deployments.apps", "kube-system"),
+    ):
+        assert not may(verb, what, namespace), (verb, what, namespace)
+
+
+def test_the_image_runs_as_any_user(clean: Kubernetes, image: str, tmp_path: Path) -> None:
+    objects = list(yaml.safe_load_all(printed("baseline --set duration=5s --linger 1s --name anybody", image)))
+    (job,) = [each for each in objects if each["kind"] == "Job"]
+    job["spec"]["template"]["spec"]["securityContext"] |= {"runAsUser": 4711, "runAsGroup": 4712}
+    applied(clean, yaml.safe_dump_all(objects), tmp_path)
+    assert eventually(lambda: len(endings(clean, "anybody")) == 2)
+    assert {code for _, code, _ in endings(clean, "anybody").values()} <= {0, 3}
