@@ -19,6 +19,7 @@ from probe.recorder import BUCKETS, Answered, Flush
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, Sparse
 from probe.runfile.reader import Run
+from probe.runfile.samples import fullest
 from probe.runfile.shards import Shard, missing_of, same_series, shards_of
 from probe.runfile.writer import RunWriter
 from probe.schedule import pacer_of
@@ -74,6 +75,7 @@ def _write(shards: Sequence[Shard], path: Path, command: str) -> None:
         writer.mark(mark)
     for interval in _intervals(shards):
         writer.interval(interval)
+    writer.samples(fullest(run.metrics for run in runs))
     for gone in missing_of(shards):
         text = f"shard {gone} is missing: what it had to ask is undecided"
         writer.interval(Interval(0, end_ns, "shard_missing", text, "merge", f"shard {gone.index}"))

@@ -35,6 +35,7 @@ from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Answered, Duration
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
+from probe.runfile.samples import Metric, read_metrics
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
 
 Spans = Sequence[tuple[int, int]]
@@ -113,7 +114,7 @@ class Run:
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
-    servers: by the NSID of the server that answered.
+    servers: by the NSID of the server that answered. metrics: what others counted.
     doubts: of a merged run, those of its shards.
     """
 
@@ -138,6 +139,7 @@ class Run:
     cut: str
     doubts: tuple[Doubt, ...] = ()
     servers: Mapping[str, Answered] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
 
 
 def open_run(path: Path | str) -> Run:
@@ -249,6 +251,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool) -> Run:
             for id_, text, lanes, hides in db.execute("SELECT id, text, lanes, hides_loss FROM doubts ORDER BY rowid")
         ),
         servers=_servers(db, len(series)),
+        metrics=read_metrics(db),
     )
 
 

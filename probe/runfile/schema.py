@@ -5,6 +5,8 @@ The comments inside the statements stay in the file: `sqlite3 run.db .schema` sh
 
 from __future__ import annotations
 
+from probe.runfile import samples
+
 APPLICATION_ID = 0x444E5350
 """`DNSP`, in SQLite's header, so that `file` and the reader know whose database it is."""
 SCHEMA_VERSION = 1
@@ -105,6 +107,8 @@ CREATE TABLE intervals (    -- [from_ns, to_ns): a pod's counted life, a watch g
   PRIMARY KEY (kind, subject, from_ns)
 ) WITHOUT ROWID;
 """
+
+TABLES += samples.TABLES
 
 VIEWS = """
 CREATE VIEW counts AS       -- every finished row, by the second in which it was due

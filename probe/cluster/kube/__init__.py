@@ -11,13 +11,14 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Happened, Shutdown
+from probe.cluster import Happened, Meter, Shutdown
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, Selection, connect
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.discovery import Found, discover, find_service
 from probe.cluster.kube.logs import Logs
 from probe.cluster.kube.watching import Watching
+from probe.cluster.zone import METRICS_PORT
 from probe.errors import UsageError
 from probe.model import Target
 
@@ -148,6 +149,12 @@ class Kube:
             yield event
         if self._watch and not self._watch.cancelled():
             self._watch.result()
+
+    def meters(self) -> list[Meter]:
+        """CoreDNS pods that count, then kube-proxies: this node's, those of CoreDNS's nodes, others."""
+        found, changes = self._now
+        pods = changes.pods.values()
+        return [*(Meter("coredns", pod.name, pod.address, METRICS_PORT) for pod in pods), *found.proxy_meters()]
 
     def facts(self) -> dict[str, str]:
         """What was found, and what could not be seen and why."""
