@@ -52,7 +52,11 @@ def read(meter: Meter, *pages: list[Scraped] | None, wall_offset: int = 0) -> tu
     ("pages", "samples", "marks"),
     [
         ([{REQUESTS: 5}, {REQUESTS: 5}, {REQUESTS: 7}], ["10 requests 5", "20 requests 7"], []),
-        ([{REQUESTS: 5}, None, {REQUESTS: 1}], ["10 requests 5", "15 requests -", "15 servfail -", "20 requests 1", "20 servfail 0"], []),
+        (
+            [{REQUESTS: 5}, None, {REQUESTS: 1}],
+            ["10 requests 5", "15 requests -", "15 servfail -", "20 requests 1", "20 servfail 0"],
+            [],
+        ),
         (
             [{PANICS: 0}, {PANICS: 2, SERVFAIL: 1}, {PANICS: 3, SERVFAIL: 1}, {PANICS: 3}, {PANICS: 4}],
             ["15 servfail 1", "15 panics 2", "20 panics 3", "25 servfail 0", "30 panics 4"],
@@ -63,7 +67,11 @@ def read(meter: Meter, *pages: list[Scraped] | None, wall_offset: int = 0) -> tu
             ],
         ),
         ([{PANICS: 9}, {PANICS: 0}], ["10 panics 9", "15 panics 0"], []),
-        ([{RSS: 54.9e6}, {RSS: 55.1e6}, {RSS: 55.6e6}], [f"{10 * n} resident_bytes {(51 + n) * MIB:g}" for n in (1, 2)], []),
+        (
+            [{RSS: 54.9e6}, {RSS: 55.1e6}, {RSS: 55.6e6}],
+            [f"{10 * n} resident_bytes {(51 + n) * MIB:g}" for n in (1, 2)],
+            [],
+        ),
     ],
 )  # fmt: skip
 def test_what_changes_is_a_sample_and_trouble_that_begins_a_mark(
@@ -195,7 +203,7 @@ def test_a_lab_s_pods_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run = open_run(tmp_path / "x.db")
     requests = {m.subject: m.grown for m in run.metrics if m.name == "requests"}
     assert len(requests) > 2
-    assert 60 < sum(requests.values()) < 300
+    assert 20 < sum(requests.values()) < 300
     assert "WHAT OTHERS COUNTED" in out
     assert others_text(run)
     assert all(subject in run.head.facts["metrics"] for subject in requests)
