@@ -41,6 +41,19 @@ def most_tracked(root: Path = Path("/")) -> int:
     return int(_read(root / _CONNTRACK / "nf_conntrack_max") or 0)
 
 
+def conntrack(root: Path = Path("/")) -> dict[str, int]:
+    """How many entries there are in this network namespace, and what the kernel has counted since it was made.
+
+    OSError if there is none. Source: kernel, net/netfilter/nf_conntrack_standalone.c: one line for each CPU, in hex.
+    """
+    found = {"entries": int((root / "proc/sys/net/netfilter/nf_conntrack_count").read_text(encoding="ascii"))}
+    head, *lines = _read(root / "proc/net/stat/nf_conntrack").splitlines() or [""]
+    for name, *values in zip(head.split(), *(line.split() for line in lines), strict=False):
+        if name != "entries":
+            found[name] = sum(int(value, 16) for value in values)
+    return found
+
+
 class Host:
     """The machine while a run goes. What it does not show is left out: cgroups without a quota, no conntrack.
 

@@ -348,6 +348,17 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """What a meter of others said: from at_ns on `metric` of `subject` was `value`; None: it could not be read."""
+
+    at_ns: int
+    source: str
+    subject: str
+    metric: str
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What was concluded: a cause or a check, how sure, the evidence and the remedy."""
 

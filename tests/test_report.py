@@ -28,7 +28,7 @@ from tests.synthetic import MS, STARTED, drawn, series_of, written
 
 GOLDEN = Path(__file__).parent / "data" / "report"
 KEYS = {
-    "": "schema_version verdict objectives totals series windows marks findings doubts cut environment",
+    "": "schema_version verdict objectives totals series windows metrics marks findings doubts cut environment",
     "objectives": "text verdict met measure operator limit actual actual_at_best lane target why",
     "totals": "planned good in_flight lost lost_at_least outcomes unsent_by_cause counters",
     "series": "lane target target_kind transport ports qtype planned good in_flight lost lost_at_least outcomes"

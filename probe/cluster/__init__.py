@@ -40,6 +40,20 @@ class Stretch(Happened):
 
 
 @dataclass(frozen=True, slots=True)
+class Meter:
+    """Something that counts what it does: `coredns` or `kube-proxy`, of a pod or node, which serves that over HTTP.
+
+    vantage: the network namespace it is asked from, a path; '' for the run's first one. `host`: this machine itself.
+    """
+
+    kind: str
+    subject: str
+    address: str = ""
+    port: int = 0
+    vantage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """What decides how a CoreDNS pod ends, and how long others take to notice. Durations in seconds.
 
@@ -141,6 +155,9 @@ class Cluster(Protocol):
 
     def happened(self) -> AsyncIterator[Happened]:
         """Everything that happens from start() on, in order of arrival; EnvironmentProblem if no more can be seen."""
+
+    def meters(self) -> list[Meter]:
+        """Whose metrics may be had now: CoreDNS pods', and nodes' kube-proxies'. Whether they can is found out."""
 
     def facts(self) -> dict[str, str]:
         """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""

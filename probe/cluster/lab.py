@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Extent, Happened, Planned, Rollout, Shutdown, Undone, control
+from probe.cluster import Extent, Happened, Meter, Planned, Rollout, Shutdown, Undone, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.rollout import Rollouts, Standing
@@ -24,7 +24,7 @@ from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import CHANGED, LabSettings
 from probe.cluster.site import ACTIONS, NETWORKS
 from probe.cluster.upstream import mode_of
-from probe.cluster.zone import DOMAIN, Corefile
+from probe.cluster.zone import DOMAIN, METRICS_PORT, Corefile
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
 
@@ -197,6 +197,11 @@ class Lab:
             yield event
             if event.kind == "lab_died":
                 raise EnvironmentProblem(event.text)
+
+    def meters(self) -> list[Meter]:
+        """Its pods."""
+        pods = self._pods.values()
+        return [Meter("coredns", pod.name, pod.address, METRICS_PORT, pod.vantage) for pod in pods]
 
     def facts(self) -> dict[str, str]:
         """The lab as a report shows it: backend, what the pods run, what was set, and what always matters."""

@@ -41,6 +41,16 @@ async def requests_of(pod: Target, namespace: str) -> int:
     return round(sum(sample.value for sample in found))
 
 
+def is_ours(address: str) -> bool:
+    """Whether it is an address of this process's own network: as a node's is in its own."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 async def _page(address: str, port: int, namespace: str) -> str:
     """HTTP/1.0, so that the body comes as it is and ends with the connection (RFC 1945, 7.2.2)."""
     with in_network(namespace) if namespace else contextlib.nullcontext():

@@ -78,6 +78,10 @@ def json_report(run: Run) -> str:
             _series(run, s, outcomes[s.index], int(in_flight[s.index]), channels[s.channel]) for s in run.series
         ],
         "windows": [_window(run, w, channels[w.lane, w.target]) for w in verdict.timeline.windows],
+        "metrics": [
+            {"source": m.source, "subject": m.subject, "name": m.name, "samples": len(m.at_ns), "grown": m.grown}
+            for m in run.metrics
+        ],
         "marks": [_mark(run, mark) for mark in run.marks],
         "findings": [],
         "doubts": [

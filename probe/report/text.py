@@ -14,6 +14,7 @@ from probe.report.columns import NO_BREAK, Row
 from probe.report.columns import table as _table
 from probe.report.columns import wrapped as _wrapped
 from probe.report.load import load_text
+from probe.report.others import others_text
 from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Elsewhere, Timeline, Window, common, ranked_ns
@@ -39,6 +40,7 @@ def text_report(run: Run) -> str:
         ["LANES", *_lanes(timeline)],
         ["DISRUPTIONS", *_windows(timeline)],
         ["WHAT HAPPENED", *_marks(run)],
+        *([["WHAT OTHERS COUNTED", *others]] if (others := others_text(run)) else []),
         ["WHAT TO DOUBT", *_doubts(verdict)],
         ["MADE WITH", *_facts(run)],
     ]

@@ -19,6 +19,7 @@ from probe.recorder import BUCKETS, Answered, Flush
 from probe.runfile.head import LOG_FACT, NODE_FACT, POD_FACT, ZONE_FACT, Head
 from probe.runfile.packed import Ints, Sparse
 from probe.runfile.reader import Run
+from probe.runfile.samples import fullest
 from probe.runfile.shards import Shard, missing_of, same_series, shards_of
 from probe.runfile.vantage import Seen, Vantage, write_vantages
 from probe.runfile.writer import RunWriter
@@ -95,6 +96,7 @@ def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str
         writer.mark(mark)
     for interval in _intervals(shards):
         writer.interval(interval)
+    writer.samples(fullest([replace(m, at_ns=m.at_ns + one.late_ns) for m in one.run.metrics] for one in shards))
     for gone in missing_of(shards):
         text = f"shard {gone} is missing: what it had to ask is undecided"
         writer.interval(Interval(0, end_ns, "shard_missing", text, "merge", f"shard {gone.index}"))

@@ -35,6 +35,7 @@ from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Answered, Duration
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
+from probe.runfile.samples import Metric, read_metrics
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
 from probe.runfile.vantage import Vantage, read_vantages
 
@@ -114,7 +115,7 @@ class Run:
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
-    servers: by the NSID of the server that answered.
+    servers: by the NSID of the server that answered. metrics: what others counted.
     doubts: of a merged run, those of its shards; vantages: its probers.
     """
 
@@ -140,6 +141,7 @@ class Run:
     doubts: tuple[Doubt, ...] = ()
     servers: Mapping[str, Answered] = field(default_factory=dict)
     vantages: tuple[Vantage, ...] = ()
+    metrics: tuple[Metric, ...] = ()
 
     @property
     def ended(self) -> str:
@@ -263,6 +265,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> R
         ),
         servers=_servers(db, len(series)),
         vantages=read_vantages(db),
+        metrics=read_metrics(db),
     )
 
 

@@ -5,7 +5,7 @@ The comments inside the statements stay in the file: `sqlite3 run.db .schema` sh
 
 from __future__ import annotations
 
-from probe.runfile import vantage
+from probe.runfile import samples, vantage
 
 APPLICATION_ID = 0x444E5350
 """`DNSP`, in SQLite's header, so that `file` and the reader know whose database it is."""
@@ -108,6 +108,8 @@ CREATE TABLE intervals (    -- [from_ns, to_ns): a pod's counted life, a watch g
 ) WITHOUT ROWID;
 """
 TABLES += vantage.TABLES
+
+TABLES += samples.TABLES
 
 VIEWS = """
 CREATE VIEW counts AS       -- every finished row, by the second in which it was due

@@ -12,11 +12,12 @@ import numpy as np
 
 from probe import __version__
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import Failure, Interval, Mark, Series
+from probe.model import Failure, Interval, Mark, Sample, Series
 from probe.outcome import MEANINGS, Counter, Outcome, UnsentCause
 from probe.recorder import BUCKETS, Flush
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, PackedSecond, Sparse
+from probe.runfile.samples import rows_of
 from probe.runfile.schema import APPLICATION_ID, QUESTIONS_KEPT, SCHEMA_VERSION, SLICE_SECONDS, TABLES, VIEWS
 
 FAILURES_KEPT = 50_000
@@ -116,6 +117,11 @@ class RunWriter:
         i = interval
         row = (i.from_ns, i.to_ns, i.kind, i.text, i.source, i.subject)
         self._later("INSERT OR REPLACE INTO intervals VALUES (?, ?, ?, ?, ?, ?)", [row])
+
+    def samples(self, samples: Iterable[Sample]) -> None:
+        """What others' meters said, where it has changed."""
+        for sql, rows in rows_of(samples):
+            self._later(sql, rows)
 
     def flush(self, flush: Flush, in_run_ns: int) -> None:
         """Everything since the last flush, in one transaction, into the .db itself. `in_run_ns` is now, since t0.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
-from probe.cluster import Cluster, Extent, Happened, Planned, Rollout, Shutdown, Undone
+from probe.cluster import Cluster, Extent, Happened, Meter, Planned, Rollout, Shutdown, Undone
 from probe.cluster.scrape import requests_of
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
@@ -137,6 +137,9 @@ class Careful:
 
     def happened(self) -> AsyncIterator[Happened]:
         return self.inner.happened()
+
+    def meters(self) -> list[Meter]:
+        return self.inner.meters()
 
     def facts(self) -> dict[str, str]:
         return self.inner.facts()

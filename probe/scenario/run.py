@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
-from probe.cluster import Cluster, Extent, Happened, Stretch
+from probe.cluster import Cluster, Extent, Happened, Meter, Stretch
 from probe.cluster.clock import PodClock
+from probe.cluster.meters import Readings
 from probe.cluster.zone import DOMAIN
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
@@ -185,7 +186,10 @@ async def run(
         for lane, text in looked.found.items():
             writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, limits, job, ready)
+        own = [Meter("host", "prober")] if not cluster or "" in cluster.namespaces else []
+        home = cluster.namespaces[0] if cluster else ""
+        readings = Readings(lambda: [*own, *(cluster.meters() if cluster else [])], home)
+        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, readings, limits, job, ready)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(asked)
@@ -235,6 +239,7 @@ class _Going:
     cluster: Cluster | None
     clock: PodClock
     host: Host
+    readings: Readings
     limits: Limits | None = None
     job: Siblings | None = None
     ready: ReadyFile | None = None
@@ -276,6 +281,7 @@ class _Going:
             beside.append(asyncio.create_task(self._tell_time()))
         if self.job:
             beside.append(asyncio.create_task(self._hear(self.job)))
+        beside.append(asyncio.create_task(self._read_meters()))
         try:
             await self._flush_until_done(beside)
         finally:
@@ -416,7 +422,7 @@ class _Going:
         if lost := self.engine.overrun:
             text = f"the counts of {lost} s were overwritten before they were read"
             self.writer.interval(Interval(0, end_ns, "overrun", text, "engine"))
-        self.writer.add_facts(self.host.facts())
+        self.writer.add_facts({**self.host.facts(), **self.readings.facts()})
         try:
             self.writer.finish(end_ns, self.cut)
         except RunFileProblem as problem:
@@ -450,6 +456,12 @@ class _Going:
     async def _tell_time(self) -> None:
         async for edge in self.clock.edges():
             self._mark_happened(edge)
+
+    async def _read_meters(self) -> None:
+        async for samples, told in self.readings.changes():
+            self.writer.samples(replace(one, at_ns=at) for one in samples if (at := one.at_ns - self.engine.t0_ns) >= 0)
+            for happened in told:
+                self._mark_happened(happened)
 
     async def _watch(self, cluster: Cluster) -> None:
         try:

@@ -11,7 +11,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Extent, Happened, Planned, Rollout, Shutdown, Stretch, Undone
+from probe.cluster import Extent, Happened, Meter, Planned, Rollout, Shutdown, Stretch, Undone
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.acting import Acting, Permission, names_of
 from probe.cluster.kube.actions import ACTIONS
@@ -21,6 +21,7 @@ from probe.cluster.kube.discovery import Found, discover, discover_endpoints, fi
 from probe.cluster.kube.logs import Logs
 from probe.cluster.kube.watching import Watching
 from probe.cluster.nearest import Nearest
+from probe.cluster.zone import METRICS_PORT
 from probe.errors import UsageError
 from probe.model import Target
 
@@ -199,6 +200,12 @@ class Kube:
             yield event
         if self._watch and not self._watch.cancelled():
             self._watch.result()
+
+    def meters(self) -> list[Meter]:
+        """CoreDNS pods that count, then kube-proxies: this node's, those of CoreDNS's nodes, others."""
+        found, changes = self._now
+        pods = changes.pods.values()
+        return [*(Meter("coredns", pod.name, pod.address, METRICS_PORT) for pod in pods), *found.proxy_meters()]
 
     def facts(self) -> dict[str, str]:
         """What was found, and what could not be seen and why."""

@@ -14,13 +14,14 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Shutdown
+from probe.cluster import Meter, Shutdown
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, NotSeen, Selection
 from probe.cluster.kube.corefile import Read, read_corefile
 from probe.cluster.kube.objects import name_of
 from probe.cluster.kube.watching import Watching
 from probe.cluster.kube.workloads import Workload
+from probe.cluster.scrape import is_ours
 from probe.errors import EnvironmentProblem
 from probe.model import Target, TargetKind
 from probe.resolv import is_pod, own_resolv_conf, upstreams_of
@@ -36,6 +37,8 @@ _LOGS = (
 )
 _PROXY_CONFIGS = ("kube-proxy", "kube-proxy-config")
 """kubeadm's, and EKS's."""
+_PROXY_PORT, _LOOPBACK = 10249, "127.0.0.1"
+_MOST_PROXIES = 20
 
 
 async def find_service(api: Api, named: tuple[str, str] | None) -> Service:
@@ -178,6 +181,17 @@ class Found:
         if is_pod():
             return f"{said}; this pod's own asks cluster DNS itself: with dnsPolicy Default it would say whom"
         return f"{said}, which this machine does not know"
+
+    def proxy_meters(self) -> list[Meter]:
+        """A kube-proxy that tells its own node alone can be read there, from the node's network."""
+        pods = {pod.spec.nodeName for pod in self.now(self.pods)}
+        nodes = [(name_of(node), address) for node in self.now(self.nodes) if (address := objects.node_address(node))]
+        ours = {name for name, address in nodes if is_ours(address)}
+        nodes.sort(key=lambda node: (node[0] not in ours, node[0] not in pods))
+        return [
+            Meter("kube-proxy", name, _LOOPBACK if name in ours else address, _PROXY_PORT)
+            for name, address in nodes[:_MOST_PROXIES]
+        ]
 
     def facts(self) -> dict[str, str]:
         """As a report shows them."""

@@ -291,6 +291,12 @@ def node_view(node: Node) -> NodeView:
     return NodeView(name_of(node), labels.get(ZONE, ""), ready, why)
 
 
+def node_address(node: Node) -> str:
+    """Its first address inside the cluster, '' if it has none."""
+    addresses = (node.status.addresses or []) if node.status else []
+    return next((each.address for each in addresses if each.type == "InternalIP"), "")
+
+
 def kubelet_of(nodes: Iterable[Node]) -> list[str]:
     """The versions of their kubelets."""
     infos = [node.status.nodeInfo for node in nodes if node.status and node.status.nodeInfo]

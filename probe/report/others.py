@@ -1,0 +1,64 @@
+"""What others counted during a run -> a line for each of them: CoreDNS pods, kube-proxies, this machine's conntrack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from probe.report.columns import wrapped
+from probe.report.units import count, plain
+from probe.runfile import Run
+from probe.runfile.samples import Metric
+
+SHOWN = 20
+_ALWAYS = {"coredns": ("requests", "servfail"), "kube-proxy": (), "host": ()}
+_WORDS = {
+    "requests": "requests",
+    "servfail": "SERVFAIL",
+    "refused": "REFUSED",
+    "panics": "panics",
+    "upstream_failures": "failed checks of upstreams",
+    "upstreams_down": "queries with no upstream up",
+    "rejects": "queries over max_concurrent",
+    "cache_hits": "cache hits",
+    "reload_failed": "failed reloads",
+    "health_failures": "failed checks of its own health",
+    "sync_failures": "failed syncs",
+    "flows_deleted": "flows deleted",
+    "conntrack_drops": "packets dropped for want of room",
+    "conntrack_early_drops": "entries evicted for want of room",
+    "conntrack_insert_failed": "packets lost in a race for an entry",
+}
+
+
+def others_text(run: Run) -> list[str]:
+    """Nothing if nobody's metrics were read. Those that lost something come first."""
+    by: dict[tuple[str, str], dict[str, Metric]] = {}
+    for metric in run.metrics:
+        by.setdefault((metric.source, metric.subject), {})[metric.name] = metric
+    lines = [f"{plain(subject)} ({plain(source)}): {text}" for (source, subject), mine in by.items()
+             if (text := _said(source, mine))]  # fmt: skip
+    more = [f"  ... and {count(len(lines) - SHOWN)} more: table samples has them all"] if len(lines) > SHOWN else []
+    return [part for line in lines[:SHOWN] for part in wrapped(line, 2, 6)] + more
+
+
+def _said(source: str, mine: Mapping[str, Metric]) -> str:
+    always = _ALWAYS.get(source, ())
+    grown = {name: metric.grown for name, metric in mine.items() if name in _WORDS}
+    told = [f"{count(round(n))} {_WORDS[name]}" for name, n in grown.items() if n or name in always]
+    if "programmed" in mine and (changes := mine["programmed"].grown):
+        mean = mine["programming_seconds"].grown / changes
+        told.insert(0, f"{count(round(changes))} changes of endpoints programmed, {mean:.1f} s after on average")
+    if "syncs" in mine and (syncs := mine["syncs"].grown):
+        told.append(f"{count(round(syncs))} syncs of {1e3 * mine['sync_seconds'].grown / syncs:,.0f} ms")
+    if "resident_bytes" in mine and (most := _most(mine["resident_bytes"])):
+        told.append(f"up to {most / (1 << 20):,.0f} MiB")
+    if "conntrack_entries" in mine and (most := _most(mine["conntrack_entries"])):
+        told.append(f"up to {count(round(most))} conntrack entries")
+    return ", ".join(told)
+
+
+def _most(metric: Metric) -> float:
+    seen = metric.value[~np.isnan(metric.value)]
+    return float(seen.max()) if len(seen) else 0.0
