@@ -35,7 +35,7 @@ def _selected(thing: Json, labels: str, fields: str) -> bool:
 
 def patched(thing: Json, operations: list[Json]) -> Json:
     """RFC 6902's test, add, replace and remove; AssertionError for a test that fails, as evanphx/json-patch has it."""
-    made = json.loads(json.dumps(thing))
+    made: Json = json.loads(json.dumps(thing))
     for each in operations:
         *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in each["path"].split("/")[1:]]
         inside: Any = made

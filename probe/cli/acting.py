@@ -48,7 +48,7 @@ async def look(plan: Plan, cluster: Kube) -> Found:
     try:
         await cluster.start()
         planned = await cluster.plan(changes)
-        return Found(first_series(plan, cluster.targets), planned, await cluster.names())
+        return Found(first_series(plan, cluster.targets), planned, await cluster.names() if changes else [])
     finally:
         await cluster.stop()
 

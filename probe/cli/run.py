@@ -47,7 +47,7 @@ from probe.scenario.quantity import seconds_text
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import shard_of, start_of, workers_of
-from probe.scenario.steps import changes_of, undo_of
+from probe.scenario.steps import STEPS, changes_of, undo_of
 from probe.verdict import fail_condition
 
 EXAMPLES = options.examples(
@@ -125,6 +125,8 @@ def run(
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
         if shard or start_at:
             raise UsageError(f"{'--shard' if shard else '--start-at'}: not with a matrix, which is many runs")
+        if yes or cluster_name or allow_outage:
+            raise UsageError("--yes, --cluster and --allow-outage: not with a matrix, which is made in the lab")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
         how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
@@ -135,12 +137,12 @@ def run(
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     check_ceiling(expected_series(plan), ceiling)
-    plan = _in_shard(shard, plan)
+    permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
+    plan = _in_shard(shard, plan, lab)
     at_unix_ns = (
         options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
     )
     check_load(plan, processes)
-    permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
     cluster = _cluster(plan, lab, options.given(context=context, service=service), permission)
     for note in plan.notes if lab else []:
         complain(f"note: {note}")
@@ -164,10 +166,10 @@ def run(
     )
     ending = asyncio.run(started)
     code = print_report(open_run(ending.path), form, json_file)
-    if ending.interrupted:
-        code = EXIT_INTERRUPTED
-    elif ending.failed or ending.died:
-        code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+    if ending.failed:
+        code = EXIT_ENVIRONMENT
+    elif ending.interrupted or ending.died:
+        code = EXIT_INTERRUPTED if ending.interrupted else EXIT_INCONCLUSIVE
     raise typer.Exit(code)
 
 
@@ -198,10 +200,13 @@ def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission
     return Kube(told.get("context", ""), service, permission, complain)
 
 
-def _in_shard(shard: str, plan: Plan) -> Plan:
-    """The plan with the share that this machine asks, and a fact that says so."""
+def _in_shard(shard: str, plan: Plan, lab: bool) -> Plan:
+    """The plan with the share that this machine asks, and a fact that says so. A real cluster is changed by one."""
     share, text = shard_of(shard, os.environ)
-    return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+    if not text:
+        return plan
+    steps = tuple(step for step in plan.steps if lab or not share.index or not STEPS[step.word].changes)
+    return replace(plan, share=share, steps=steps, facts={**plan.facts, "shard": text})
 
 
 def _must_hold(fail: str, plan: Plan) -> str:

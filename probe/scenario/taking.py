@@ -118,7 +118,6 @@ class Taking:
         """Take back what was changed, and wait until it has settled. Asked again, it does what is left."""
         if not (self._cluster and self.changed):
             return
-        self._noted("taking back what was changed")
         try:
             undone = await self._undone(self._cluster)
         except DnsprobeError as problem:

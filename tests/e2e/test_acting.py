@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -33,8 +32,8 @@ def spec_of(cluster: Kubernetes, thing: str) -> dict[str, object]:
         for key, each in items or ():
             walk(each, f"{path}.{key}")
 
-    walk(said.get("spec") or said["data"], "")
-    return {path: value for path, value in flat.items() if "restartedAt" not in path}
+    walk(said["spec"] if "spec" in said else said["data"], "")
+    return {path: value for path, value in flat.items() if "restartedAt" not in path and "taints" not in path}
 
 
 def state(cluster: Kubernetes) -> dict[str, dict[str, object]]:
@@ -167,7 +166,7 @@ asyncio.run(main(*sys.argv[1:]))
 def killed_after(cluster: Kubernetes, step: str) -> None:
     """A process that acts, killed as soon as it has said something: it has acted, or waits for pods."""
     word, _, value = step.partition(": ")
-    environment = [f"KUBECONFIG={cluster.kubeconfig}", f"PYTHONPATH={os.getcwd()}"]
+    environment = [f"KUBECONFIG={cluster.kubeconfig}", f"PYTHONPATH={Path.cwd()}"]
     command = cluster.first.inside("env", *environment, sys.executable, "-c", ACT % NAME, word, value)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout

@@ -175,12 +175,9 @@ class Kube:
         """See Cluster.settled."""
         found, _ = self._now
         ending = any(objects.pod_view(pod).told for pod in found.now(found.pods))
+        over = found.workload is None or workloads.workload_view(found.workload).over
         reloading = self._acting.reloading
-        return (
-            not ending
-            and (reloading is None or reloading.done())
-            and (found.workload is None or workloads.workload_view(found.workload).over)
-        )
+        return over and not ending and (reloading is None or reloading.done())
 
     async def names(self) -> list[str]:
         """What --cluster may say of it."""

@@ -107,6 +107,8 @@ class Acting:
 
     async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
         """See Cluster.plan. An outage that is not allowed, and a record that is there, are refused where acting is."""
+        if not steps:
+            return []
         if self.permission:
             await check_name(self.api, self.permission.cluster)
             if old := await records(self.api):
