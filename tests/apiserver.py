@@ -1,4 +1,4 @@
-"""Objects in, an HTTP server that lists, watches, creates and patches as the Kubernetes API does out; and faults."""
+"""Objects in, an HTTP server that lists, watches and changes them as the Kubernetes API does out, faults on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kube_objects import Json
 _PLURALS = {
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
     "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "ReplicaSet": "replicasets", "Event": "events",
-    "Job": "jobs",
+    "Job": "jobs", "Namespace": "namespaces",
 }  # fmt: skip
 
 
@@ -59,9 +59,39 @@ class Log:
             self.ended = True
             self.stir.notify_all()
 
+    def after(self, told: int) -> tuple[list[str], bool]:
+        """The lines from this one on, once there are any, or all is said; and whether it is."""
+        with self.stir:
+            self.stir.wait_for(lambda: len(self.lines) > told or self.ended, 30)
+            return self.lines[told:], self.ended
+
+
+def _merged(thing: Json, body: Json) -> Json:
+    """RFC 7386, one level deep."""
+    return {**thing, **{key: {**thing.get(key, {}), **value} for key, value in body.items() if key != "metadata"}}
+
+
+def patched(thing: Json, operations: list[Json]) -> Json:
+    """RFC 6902's test, add, replace and remove; AssertionError for a test that fails, as evanphx/json-patch has it."""
+    made: Json = json.loads(json.dumps(thing))
+    for each in operations:
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in each["path"].split("/")[1:]]
+        inside: Any = made
+        for part in parents:
+            inside = inside[int(part) if isinstance(inside, list) else part]
+        if each["op"] == "test":
+            assert inside.get(last) == each["value"], each["path"]
+        elif each["op"] == "remove":
+            del inside[last]
+        else:
+            assert each["op"] == "add" or last in inside, each["path"]
+            inside[last] = each["value"]
+    return made
+
 
 class ApiServer:
     """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
+    `deny`: the same for what changes something, from method and path. `sent`: what did, method and path, in order.
 
     logs: by pod; ports: by `pod:port`, the port of this machine that its proxy leads to.
 
@@ -70,10 +100,12 @@ class ApiServer:
 
     def __init__(self, *things: Json) -> None:
         self.refuse: Callable[[str], int] = lambda _: 0
+        self.deny: Callable[[str, str], int] = lambda _, __: 0
         self.deaf = False
         self.logs: dict[str, Log] = {}
         self.ports: dict[str, int] = {}
         self.asked: list[str] = []
+        self.sent: list[tuple[str, str]] = []
         self._changed = threading.Condition()
         self._log: list[tuple[int, str, Json]] = []
         self.things: dict[tuple[str, str], Json] = {}
@@ -98,11 +130,8 @@ class ApiServer:
                 with suppress(OSError):
                     outer._answer(self)
 
-            def do_POST(self) -> None:
-                self.do_GET()
-
-            def do_PATCH(self) -> None:
-                self.do_GET()
+        for method in ("POST", "PATCH", "DELETE"):
+            setattr(Request, f"do_{method}", Request.do_GET)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -147,6 +176,14 @@ class ApiServer:
         self._happen("MODIFIED" if key in self.things else "ADDED", thing)
         self.things[key] = thing
 
+    def one(self, kind: str, name: str) -> Json:
+        """An object as it is."""
+        return self.things[kind, name]
+
+    def all(self, kind: str) -> list[Json]:
+        """Those of a kind."""
+        return [thing for (its, _), thing in list(self.things.items()) if its == kind]
+
     def delete(self, thing: Json) -> None:
         """It is gone; `thing` is its last state."""
         del self.things[thing["kind"], thing["metadata"]["name"]]
@@ -175,8 +212,14 @@ class ApiServer:
         self.asked.append(url.path)
         with self._changed:
             self._changed.wait_for(lambda: not self.deaf)
-        if code := self.refuse(request.path):
+        length = int(request.headers.get("Content-Length") or 0)
+        body = json.loads(request.rfile.read(length)) if length else None
+        if code := self.refuse(request.path) or (request.command != "GET" and self.deny(request.command, url.path)):
             self._say(request, {"kind": "Status", "code": code, "message": f"said {code}"}, code)
+            return
+        if request.command != "GET":
+            self.sent.append((request.command, url.path))
+            self._change(request, url.path.strip("/").split("/"), body)
             return
         if url.path == "/version":
             self._say(request, {"gitVersion": "v1.34.1"})
@@ -186,9 +229,6 @@ class ApiServer:
             return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         parts = url.path.strip("/").split("/")
-        if request.command != "GET":
-            self._change(request, parts)
-            return
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
 
         def meant(thing: Json) -> bool:
@@ -196,6 +236,15 @@ class ApiServer:
                 return False
             return _selected(thing, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
+        named = [thing for thing in self.things.values() if _PLURALS[thing["kind"]] == (parts[-2:] or [""])[0]
+                 and thing["metadata"]["name"] == parts[-1]]  # fmt: skip
+        if parts[-1] not in _PLURALS.values():
+            self._say(
+                request,
+                named[0] if named else {"kind": "Status", "code": 404, "message": "none"},
+                200 if named else 404,
+            )
+            return
         if "watch" in query:
             self._stream(request, int(query["resourceVersion"]), meant)
             return
@@ -203,21 +252,36 @@ class ApiServer:
             items = [thing for thing in self.things.values() if meant(thing)]
             self._say(request, {"items": items, "metadata": {"resourceVersion": str(self._version)}})
 
-    def _change(self, request: BaseHTTPRequestHandler, parts: list[str]) -> None:
-        """Create what a POST says, or put a JSON merge patch (RFC 7386) of one level into what is named."""
-        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-        kind = next(kind for kind, plural in _PLURALS.items() if plural in parts)
-        name = body["metadata"]["name"] if request.command == "POST" else parts[-1]
-        with self._changed:
-            there = self.things.get((kind, name))
-            if bool(there) == (request.command == "POST"):
-                code = 409 if there else 404
-                self._say(request, {"kind": "Status", "code": code, "message": f"{name}: {code}"}, code)
+    def _change(self, request: BaseHTTPRequestHandler, parts: list[str], body: Any) -> None:
+        """POST, PATCH (JSON patch, or a merge patch of one level) and DELETE of one object, POST of an eviction.
+
+        409 for one that is there already, 422 if a patch's test fails.
+        """
+        if request.command == "POST" and parts[-1] != "eviction":
+            kind, name = next(kind for kind, each in _PLURALS.items() if each == parts[-1]), body["metadata"]["name"]
+            if (kind, name) in self.things:
+                self._say(request, {"kind": "Status", "code": 409, "message": f"{name} already exists"}, 409)
                 return
-            made = kube_objects.thing(kind, name, namespace=parts[parts.index("namespaces") + 1])
-            changed = {key: {**(there or made).get(key, {}), **value} for key, value in body.items() if key == "data"}
-            self.put({**(there or made), **changed})
-        self._say(request, self.things[kind, name])
+            bare = kube_objects.thing(kind, name, namespace=parts[parts.index("namespaces") + 1])
+            self.put({**bare, **body, "metadata": {**bare["metadata"], **body["metadata"]}})
+            self._say(request, self.things[kind, name], 201)
+            return
+        plural, name = parts[-3:-1] if parts[-1] == "eviction" else parts[-2:]
+        kind = next(kind for kind, each in _PLURALS.items() if each == plural)
+        thing = self.things.get((kind, name))
+        if thing is None:
+            self._say(request, {"kind": "Status", "code": 404, "message": f"{name} not found"}, 404)
+        elif request.command == "PATCH":
+            try:
+                made = patched(thing, body) if isinstance(body, list) else _merged(thing, body)
+            except AssertionError as failed:
+                self._say(request, {"kind": "Status", "code": 422, "message": f"testing {failed} failed"}, 422)
+                return
+            self.put(made)
+            self._say(request, made)
+        else:
+            self.delete(thing)
+            self._say(request, {"kind": "Status", "status": "Success"})
 
     def _pass_on(self, request: BaseHTTPRequestHandler, path: str, query: str) -> None:
         """A pod's log, to its end; or what its port says, status and all."""
@@ -231,10 +295,8 @@ class ApiServer:
             request.end_headers()
             log, told = self.logs[name], 0
             while True:
-                with log.stir:
-                    log.stir.wait_for(lambda: len(log.lines) > told or log.ended, 30)
-                    new, ended = log.lines[told:], log.ended
-                    told = len(log.lines)
+                new, ended = log.after(told)
+                told += len(new)
                 for line in new:
                     _chunk(request, line.encode() + b"\n")
                 if ended:

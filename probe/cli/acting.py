@@ -53,7 +53,7 @@ async def look(plan: Plan, cluster: Kube, limits: Limits) -> Found:
         plan = rated(plan, cluster.targets)
         series = first_series(plan, cluster.targets)
         limits.within(cluster.extent()).check(series)
-        return Found(plan, series, planned, await cluster.names())
+        return Found(plan, series, planned, await cluster.names() if changes else [])
     finally:
         await cluster.stop()
 

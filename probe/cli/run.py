@@ -64,7 +64,7 @@ from probe.scenario.ready import ReadyFile
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, pod_facts, shard_of, start_of, workers_of
-from probe.scenario.steps import changes_of, undo_of
+from probe.scenario.steps import STEPS, changes_of, undo_of
 from probe.verdict import fail_condition
 
 EXAMPLES = options.examples(
@@ -153,6 +153,8 @@ def run(
     )
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
         _only_one_run(shard=shard, start_at=start_at, ready_file=ready_file, abort_on=abort_on)
+        if yes or cluster_name or allow_outage:
+            raise UsageError("--yes, --cluster and --allow-outage: not with a matrix, which is made in the lab")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
         often = swept.get("repeats"), swept.get("jobs")
         how = Asked(lab, *often, processes, objectives, limits.total, out, form, json_file)
@@ -164,8 +166,9 @@ def run(
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
-    plan = _in_shard(shard, plan)
     limits.check(expected_series(plan))
+    permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
+    plan = _in_shard(shard, plan, lab)
     together = start_at == TOGETHER
     if together and plan.share.of < 2:
         raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
@@ -173,7 +176,6 @@ def run(
     if start_at and not together:
         at_unix_ns = options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns()))
     check_load(plan, processes)
-    permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
     told = options.given(context=context, service=service, per_node=per_node)
     cluster = _cluster(plan, lab, told, permission)
     for note in plan.notes if lab else []:
@@ -202,10 +204,10 @@ def run(
     with lingering(linger, http, plan) as stay:
         ending = asyncio.run(started)
         code = print_report(open_run(ending.path), form, json_file, telling.finish if telling else None)
-        if ending.interrupted:
-            code = EXIT_INTERRUPTED
-        elif ending.failed or ending.died:
-            code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+        if ending.failed:
+            code = EXIT_ENVIRONMENT
+        elif ending.interrupted or ending.died:
+            code = EXIT_INTERRUPTED if ending.interrupted else EXIT_INCONCLUSIVE
         stay(ending, code)
     raise typer.Exit(code)
 
@@ -264,11 +266,13 @@ def _pods(text: str) -> int:
     return whole(text, 1, 100, "the number of pods")
 
 
-def _in_shard(shard: str, plan: Plan) -> Plan:
-    """The plan with the share that this machine asks, and facts that say so, and where this is."""
+def _in_shard(shard: str, plan: Plan, lab: bool) -> Plan:
+    """The plan with the share that this machine asks, and facts that say so, and where this is. A real cluster is
+    changed by one of them."""
     share, text = shard_of(shard, os.environ)
+    steps = tuple(step for step in plan.steps if lab or not share.index or not STEPS[step.word].changes)
     facts = {**plan.facts, **pod_facts(os.environ), **({"shard": text} if text else {})}
-    return replace(plan, share=share, facts=facts)
+    return replace(plan, share=share, steps=steps, facts=facts)
 
 
 def _rules(typed: list[str], plan: Plan) -> list[str]:

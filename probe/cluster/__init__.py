@@ -115,7 +115,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What became of taking back. moves: pods come and go for it; conflicts: what others have set since."""
+    """What became of taking back. moves: pods come, go or reload for it; conflicts: what others have set since."""
 
     moves: bool = False
     conflicts: tuple[str, ...] = ()
@@ -194,4 +194,4 @@ class Cluster(Protocol):
         """
 
     def settled(self) -> bool:
-        """Whether no rollout is under way and no pod is ending."""
+        """Whether no rollout is under way, no pod is ending, and none is to load a Corefile that was put back."""

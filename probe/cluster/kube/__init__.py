@@ -108,6 +108,8 @@ class Kube:
 
     async def stop(self) -> None:
         """Look no more; idempotent."""
+        if self._hand:
+            await self._hand.close()
         if self._watch:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -244,7 +246,9 @@ class Kube:
         """See Cluster.settled."""
         found, _ = self._now
         ending = any(objects.pod_view(pod).told for pod in found.now(found.pods))
-        return not ending and (found.workload is None or workloads.workload_view(found.workload).over)
+        over = found.workload is None or workloads.workload_view(found.workload).over
+        reloading = self._acting.reloading
+        return over and not ending and (reloading is None or reloading.done())
 
     async def names(self) -> list[str]:
         """What --cluster may say of it."""

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +78,8 @@ class Acting:
     permission: Permission | None
     tell: Callable[[str], None]
     record: Record = field(init=False)
+    reloading: asyncio.Task[None] | None = None
+    """Pods are to load the Corefile that was put back."""
 
     def __post_init__(self) -> None:
         now = datetime.now(UTC)
@@ -105,6 +107,8 @@ class Acting:
 
     async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
         """See Cluster.plan. An outage that is not allowed, and a record that is there, are refused where acting is."""
+        if not steps:
+            return []
         if self.permission:
             await check_name(self.api, self.permission.cluster)
             if old := await records(self.api):
@@ -192,7 +196,19 @@ class Acting:
         """See Cluster.undo."""
         if not self.record.patches:
             return Undone()
-        return await mend(self.api, self.record, tell)
+        reload = any(edit.path == COREFILE for patch in self.record.patches for edit in patch.edits)
+        pods = await loading.before(self.api, self.found) if reload else None
+        undone = await mend(self.api, self.record, tell)
+        if pods and not any(COREFILE in conflict for conflict in undone.conflicts):
+            self.reloading = asyncio.create_task(pods.until_loaded())
+            return replace(undone, moves=True)
+        return undone
+
+    async def close(self) -> None:
+        """Wait for pods no more."""
+        if self.reloading:
+            self.reloading.cancel()
+            await asyncio.gather(self.reloading, return_exceptions=True)
 
 
 async def _said(api: Api, thing: Any) -> Json:
