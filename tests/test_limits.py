@@ -149,8 +149,8 @@ FAR = "run -s 192.0.2.1 --dry-run"
     ("command", "code", "said"),
     [
         (f"{FAR} -Q 1001 --ports pool:64", 2, "dnsprobe: 1,001 q/s in all towards other machines; 1,000 q/s is"),
-        (f"{FAR} -Q 1001 --ports pool:64 --shard 0/4", 2, ("1,000 q/s is the ceiling that protects them: lower the rate,"
-         " or raise it with --max-qps 1001")),
+        (f"{FAR} -Q 1001 --ports pool:64 --shard 0/4", 2, ("1,000 q/s is the ceiling that protects them: lower"
+         " the rate, or raise it with --max-qps 1001")),
         (f"{FAR} -Q 1001 --ports pool:64 --shard 3/4", 2, "1,001 q/s in all towards other machines"),
         (f"{FAR} -s 192.0.2.2 -s 192.0.2.3 -s 192.0.2.4 -Q 250.25 --ports pool:64", 2, "1,001 q/s in all"),
         (f"{FAR} -Q 1001 --ports pool:64 --shard 0/4 --max-qps 1001", 0, ""),
