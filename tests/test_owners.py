@@ -32,7 +32,7 @@ def labels(key: str, value: str = "x") -> Json:
     return {"labels": {"k8s-app": "kube-dns", key: value}}
 
 
-def annotations(key: str, value: str = "x") -> Json:
+def noted(key: str, value: str = "x") -> Json:
     return {"annotations": {key: value}}
 
 
@@ -53,11 +53,11 @@ MODE = "addonmanager.kubernetes.io/mode"
     ("things", "owner", "refused"),
     [
         (dns(maker()), "", ()),
-        (dns(maker(), **annotations("argocd.argoproj.io/tracking-id")), "argo", LASTING),
+        (dns(maker(), **noted("argocd.argoproj.io/tracking-id")), "argo", LASTING),
         (dns(maker(), **managers("argocd-controller")), "argo", LASTING),
         (dns(maker(), **labels("kustomize.toolkit.fluxcd.io/name")), "flux", LASTING),
         (dns(maker(), **labels("helm.toolkit.fluxcd.io/name")), "flux", LASTING),
-        ([*dns(maker(**annotations("argocd.argoproj.io/tracking-id")))], "argo", LASTING[:4]),
+        ([*dns(maker(**noted("argocd.argoproj.io/tracking-id")))], "argo", LASTING[:4]),
         (dns(maker(kind="DaemonSet"), **labels("dns.operator.openshift.io/owning-dns")), "openshift", LASTING[1:]),
         (dns(maker(kind="DaemonSet", **OPERATOR)), "openshift", LASTING[1:]),
         (dns(maker(**managers("eks"))), "eks", LASTING),
@@ -68,9 +68,9 @@ MODE = "addonmanager.kubernetes.io/mode"
         (dns(maker(), **labels("resources.gardener.cloud/managed-by", "gardener")), "gardener", LASTING),
         (dns(maker(), **labels(MODE, "Reconcile")), "addon-manager", LASTING),
         (dns(maker(), **labels(MODE, "EnsureExists")), "", ()),
-        ([*dns(maker(**managers("kubeadm"))), signed(node(), **annotations("cluster.x-k8s.io/machine"))], "capi",
+        ([*dns(maker(**managers("kubeadm"))), signed(node(), **noted("cluster.x-k8s.io/machine"))], "capi",
          ("set_image",)),
-        (dns(maker(), **annotations("meta.helm.sh/release-name", "rke2-coredns")), "rke2", ()),
+        (dns(maker(), **noted("meta.helm.sh/release-name", "rke2-coredns")), "rke2", ()),
         (dns(maker(), **labels("objectset.rio.cattle.io/hash")), "k3s", ()),
         (dns(maker(), **labels("app.kubernetes.io/managed-by", "Helm")), "helm", ()),
         (dns(maker(), **labels("k8s-addon", "coredns.addons.k8s.io")), "kops", ()),
@@ -110,7 +110,7 @@ def proportional(*words: str, replicas: int = 1) -> Json:
 
 
 def hpa(kind: str = "Deployment", name: str = "coredns") -> Json:
-    return autoscaler("HorizontalPodAutoscaler", "dns", scaleTargetRef={"kind": kind, "name": name})
+    return autoscaler("HorizontalPodAutoscaler", "dns", maxReplicas=9, scaleTargetRef={"kind": kind, "name": name})
 
 
 @pytest.mark.parametrize(
