@@ -45,7 +45,7 @@ def dns(maker: Json, **parts: Any) -> list[Json]:
     return [signed(one, **parts) if parts else one for one in (maker, config_map(), service())]
 
 
-OPERATOR = {"ownerReferences": [{"kind": "DNS", "apiVersion": "operator.openshift.io/v1", "name": "default"}]}
+OPERATOR: Json = {"ownerReferences": [{"kind": "DNS", "apiVersion": "operator.openshift.io/v1", "name": "default"}]}
 MODE = "addonmanager.kubernetes.io/mode"
 
 
