@@ -1,4 +1,4 @@
-"""Objects in, an HTTP server that lists and watches them as the Kubernetes API does out, and faults on demand."""
+"""Objects in, an HTTP server that lists, watches and changes them as the Kubernetes API does out, faults on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.kube_objects import Json
 _PLURALS = {
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
-    "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices",
+    "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "Namespace": "namespaces",
 }  # fmt: skip
 
 
@@ -34,16 +34,37 @@ def _selected(thing: Json, labels: str, fields: str) -> bool:
     return not fields or thing["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
 
 
+def patched(thing: Json, operations: list[Json]) -> Json:
+    """RFC 6902's test, add, replace and remove; AssertionError for a test that fails, as evanphx/json-patch has it."""
+    made: Json = json.loads(json.dumps(thing))
+    for each in operations:
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in each["path"].split("/")[1:]]
+        inside: Any = made
+        for part in parents:
+            inside = inside[int(part) if isinstance(inside, list) else part]
+        if each["op"] == "test":
+            assert inside.get(last) == each["value"], each["path"]
+        elif each["op"] == "remove":
+            del inside[last]
+        else:
+            assert each["op"] == "add" or last in inside, each["path"]
+            inside[last] = each["value"]
+    return made
+
+
 class ApiServer:
     """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
+    `deny`: the same for what changes something, from method and path. `sent`: what did, method and path, in order.
 
     stop() and start() keep port and objects; a watch is held open until stop() or expire().
     """
 
     def __init__(self, *things: Json) -> None:
         self.refuse: Callable[[str], int] = lambda _: 0
+        self.deny: Callable[[str, str], int] = lambda _, __: 0
         self.deaf = False
         self.asked: list[str] = []
+        self.sent: list[tuple[str, str]] = []
         self._changed = threading.Condition()
         self._log: list[tuple[int, str, Json]] = []
         self._things: dict[tuple[str, str], Json] = {}
@@ -67,6 +88,9 @@ class ApiServer:
             def do_GET(self) -> None:
                 with suppress(OSError):
                     outer._answer(self)
+
+        for method in ("POST", "PATCH", "DELETE"):
+            setattr(Request, f"do_{method}", Request.do_GET)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -111,6 +135,14 @@ class ApiServer:
         self._happen("MODIFIED" if key in self._things else "ADDED", thing)
         self._things[key] = thing
 
+    def one(self, kind: str, name: str) -> Json:
+        """An object as it is."""
+        return self._things[kind, name]
+
+    def all(self, kind: str) -> list[Json]:
+        """Those of a kind."""
+        return [thing for (its, _), thing in list(self._things.items()) if its == kind]
+
     def delete(self, thing: Json) -> None:
         """It is gone; `thing` is its last state."""
         del self._things[thing["kind"], thing["metadata"]["name"]]
@@ -139,8 +171,14 @@ class ApiServer:
         self.asked.append(url.path)
         with self._changed:
             self._changed.wait_for(lambda: not self.deaf)
-        if code := self.refuse(request.path):
+        length = int(request.headers.get("Content-Length") or 0)
+        body = json.loads(request.rfile.read(length)) if length else None
+        if code := self.refuse(request.path) or (request.command != "GET" and self.deny(request.command, url.path)):
             self._say(request, {"kind": "Status", "code": code, "message": f"said {code}"}, code)
+            return
+        if request.command != "GET":
+            self.sent.append((request.command, url.path))
+            self._change(request, url.path.strip("/").split("/"), body)
             return
         if url.path == "/version":
             self._say(request, {"gitVersion": "v1.34.1"})
@@ -154,12 +192,44 @@ class ApiServer:
                 return False
             return _selected(thing, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
+        named = [thing for thing in self._things.values() if _PLURALS[thing["kind"]] == (parts[-2:] or [""])[0]
+                 and thing["metadata"]["name"] == parts[-1]]  # fmt: skip
+        if parts[-1] not in _PLURALS.values():
+            self._say(
+                request,
+                named[0] if named else {"kind": "Status", "code": 404, "message": "none"},
+                200 if named else 404,
+            )
+            return
         if "watch" in query:
             self._stream(request, int(query["resourceVersion"]), meant)
             return
         with self._changed:
             items = [thing for thing in self._things.values() if meant(thing)]
             self._say(request, {"items": items, "metadata": {"resourceVersion": str(self._version)}})
+
+    def _change(self, request: BaseHTTPRequestHandler, parts: list[str], body: Any) -> None:
+        """POST, PATCH (JSON patch) and DELETE of one object, POST of an eviction; 422 if a patch's test fails."""
+        if request.command == "POST" and parts[-1] != "eviction":
+            self.put(body)
+            self._say(request, body, 201)
+            return
+        plural, name = parts[-3:-1] if parts[-1] == "eviction" else parts[-2:]
+        kind = next(kind for kind, each in _PLURALS.items() if each == plural)
+        thing = self._things.get((kind, name))
+        if thing is None:
+            self._say(request, {"kind": "Status", "code": 404, "message": f"{name} not found"}, 404)
+        elif request.command == "PATCH":
+            try:
+                made = patched(thing, body)
+            except AssertionError as failed:
+                self._say(request, {"kind": "Status", "code": 422, "message": f"testing {failed} failed"}, 422)
+                return
+            self.put(made)
+            self._say(request, made)
+        else:
+            self.delete(thing)
+            self._say(request, {"kind": "Status", "status": "Success"})
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:

@@ -216,11 +216,11 @@ def test_how_names_are_asked_reaches_the_server(tmp_path: Path, scripted: Start)
     assert {str(question.edns) for question in series.questions} == {str(Edns(4096, do=True, nsid=True))}
 
 
-def test_a_dry_run_needs_no_cluster_and_shows_notes_and_no_control_characters(
+def test_a_dry_run_in_the_lab_shows_notes_and_no_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = ("lab.lameduck=100s", "lab.grace_period=1s", r'steps=[{delete_pod: newest}, {mark: "a\e[31mb"}]')
-    code, out, err = told("run scale-down --dry-run " + " ".join(f"--set '{s}'" for s in settings), capsys)
+    code, out, err = told("run scale-down --lab --dry-run " + " ".join(f"--set '{s}'" for s in settings), capsys)
     assert code == 0
     assert "  delete the newest pod\n  mark: a\\x1b[31mb\n" in out
     assert err == (

@@ -19,7 +19,6 @@ from probe.cluster.kube.api import connect
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS
 from probe.runfile import open_run
-from probe.scenario.steps import STEPS
 from tests.apiserver import ApiServer
 from tests.conftest import Start
 from tests.kube_objects import (
@@ -433,37 +432,6 @@ def test_an_api_that_is_not_there(api: ApiServer) -> None:
     api.start()
 
 
-# -- nothing is changed
-
-
-@pytest.mark.parametrize("word", [word for word, kind in STEPS.items() if kind.changes])
-def test_no_step_acts_on_a_real_cluster(word: str) -> None:
-    with pytest.raises(UsageError, match=rf"^{word} 2: acting on a real cluster is not in this version: add --lab"):
-        Kube().check(word, "2")
-
-
-@pytest.mark.parametrize(
-    "act",
-    [
-        lambda kube: kube.scale(2),
-        lambda kube: kube.restart(),
-        lambda kube: kube.delete_pod("a"),
-        lambda kube: kube.delete_pod("a", force=True),
-        lambda kube: kube.set_image("1.9.3"),
-        lambda kube: kube.patch_corefile("lameduck 5s"),
-        lambda kube: kube.lose_node(),
-        lambda kube: kube.set_upstream("silent"),
-        lambda kube: kube.restart_nodelocal(),
-    ],
-)
-def test_every_act_is_refused(act: Callable[[Kube], Awaitable[object]]) -> None:
-    async def acted() -> None:
-        await act(Kube())
-
-    with pytest.raises(UsageError, match="acting on a real cluster is not in this version"):
-        asyncio.run(acted())
-
-
 @pytest.mark.parametrize("text", ["kube-dns", "a/b/c", "/b", "A/b", "a/"])
 def test_a_service_is_named_by_namespace_and_name(text: str) -> None:
     assert named_service("openshift-dns/dns-default") == ("openshift-dns", "dns-default")
@@ -521,14 +489,6 @@ def test_more_than_the_ceiling_is_refused_though_it_is_the_cluster_that_says_who
     assert (code, out.exists()) == (2, False)
     assert "1,001 q/s in all towards other machines; 1,000 q/s is the ceiling" in said
     assert api.asked
-
-
-def test_a_scenario_that_acts_is_refused_before_the_cluster_is_asked(
-    api: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, said = ran(["run", "scale-down", "-o", str(tmp_path / "x.db")], capsys)
-    assert (code, api.asked) == (2, [])
-    assert "scale: acting on a real cluster is not in this version: add --lab to do it in the lab" in said
 
 
 def test_kubeconfigs_of_tests_lead_to_loopback(api: ApiServer, tmp_path: Path) -> None:

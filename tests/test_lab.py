@@ -172,7 +172,7 @@ def test_sigterm_as_seen_from_outside() -> None:
 
     async def story(lab: Running) -> None:
         (pod,) = lab.targets("pods")
-        await lab.scale(0)
+        await lab.act("scale", "0")
         sigterm = await lab.at("sigterm")
         looks: dict[str, Callable[[], Awaitable[bool | str]]] = {
             "ready": lambda: tcp_opens(pod.address, READY_PORT),
@@ -201,7 +201,7 @@ def test_a_grace_period_below_the_lameduck_ends_in_sigkill() -> None:
     """preStop is paid out of the grace period as well, but at least two seconds are left after SIGTERM."""
 
     async def story(lab: Running) -> None:
-        await lab.scale(0)
+        await lab.act("scale", "0")
         kinds = ("pod_deleted", "pre_stop", "sigterm", "pod_not_ready", "sigkill", "pod_exited", "pod_gone")
         at = {kind: (await lab.at(kind)).at for kind in kinds}
         assert [e.kind for e in lab.events if e.kind in kinds] == list(kinds)
@@ -243,7 +243,7 @@ def test_one_of_three_pods_removed_without_lameduck_loses_a_third_until_the_prox
     async def story(lab: Running) -> None:
         drawing = asyncio.create_task(draw(lab.service, 180, 0.01))
         await asyncio.sleep(0.3)
-        await lab.scale(2)
+        await lab.act("scale", "2")
         deleted = await lab.at("pod_deleted")
         programmed = await lab.at("endpoints_programmed", after=deleted.at)
         assert (programmed.at - deleted.at) / NS == pytest.approx(1.0, abs=0.1)
@@ -258,7 +258,7 @@ def test_a_lameduck_above_the_propagation_delay_loses_nothing() -> None:
     async def story(lab: Running) -> None:
         drawing = asyncio.create_task(draw(lab.service, 200, 0.01))
         await asyncio.sleep(0.1)
-        await lab.scale(2)
+        await lab.act("scale", "2")
         await lab.at("pod_exited")
         assert lost(await drawing) == []
 
@@ -269,7 +269,7 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
     async def story(lab: Running) -> None:
         before = [target.name for target in lab.targets("pods")]
         created = [e.subject for e in lab.events if e.kind == "pod_created"]
-        deleted = await lab.delete_pod()
+        deleted = await lab.act("delete_pod", "")
         assert deleted in before
         assert deleted not in [target.name for target in lab.targets("pods")]
         assert not created or deleted == created[0]
@@ -283,7 +283,7 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
         gone = await lab.at("pod_gone", deleted)
         assert gone.gone == event.down
         with pytest.raises(UsageError, match=r"no pod 'nope'; there are coredns-\w+-\w{5}, "):
-            await lab.delete_pod("nope")
+            await lab.act("delete_pod", "nope")
         with pytest.raises(
             UsageError, match=r"target 'coredns-.*': the lab has service, nodelocal, upstream, pods, kube-dns, coredns-"
         ):
@@ -308,7 +308,7 @@ def counts_of_pods(events: list[Happened]) -> tuple[int, int]:
 def test_a_rolling_restart_keeps_to_its_strategy(max_unavailable: int, max_surge: int, least: int, most: int) -> None:
     async def story(lab: Running) -> None:
         before = {target.name for target in lab.targets("pods")}
-        await lab.restart()
+        await lab.act("restart", "")
         started = await lab.at("rollout_started")
         done = await lab.at("rollout_done", after=started.at)
         during = [e for e in lab.events if started.at <= e.at <= done.at]
@@ -323,7 +323,7 @@ def test_a_rolling_restart_keeps_to_its_strategy(max_unavailable: int, max_surge
 
 def test_a_new_pod_counts_once_it_has_been_ready_for_min_ready_seconds() -> None:
     async def story(lab: Running) -> None:
-        await lab.restart()
+        await lab.act("restart", "")
         started = await lab.at("rollout_started")
         done = await lab.at("rollout_done", after=started.at)
         assert done.at - started.at > 2 * NS, "two pods, one after the other, a second each"
@@ -339,7 +339,7 @@ def test_scale_to_zero_and_back() -> None:
     }
 
     async def story(lab: Running) -> None:
-        await lab.scale(0)
+        await lab.act("scale", "0")
         deleted = await lab.at("pod_deleted")
         await lab.at("endpoints_programmed", after=deleted.at)
         await asyncio.sleep(0.3)
@@ -351,7 +351,7 @@ def test_scale_to_zero_and_back() -> None:
         await asyncio.sleep(0.3)
         assert await ask_fresh(lab.service) == "r"
         assert not await tcp_opens(lab.service.address, lab.service.port)
-        await lab.scale(1)
+        await lab.act("scale", "1")
         ready = await lab.at("pod_ready", after=exits[-1].at)
         await lab.at("endpoints_programmed", after=ready.at)
         assert await ask_fresh(lab.service) == "."
@@ -381,7 +381,7 @@ def test_ipvs_sessions_of_a_removed_pod() -> None:
 
         try:
             assert await round_of_queries() == ["."] * 30
-            await lab.scale(2)
+            await lab.act("scale", "2")
             await round_of_queries()
             rounds = [await round_of_queries() for _ in range(5)]
         finally:
@@ -484,7 +484,7 @@ def test_settings_no_lab_can_be_built_from(given: dict[str, object], text: str) 
 @pytest.mark.skipif(not has("1.9.3"), reason="needs CoreDNS 1.9.3: make coredns COREDNS_VERSION=1.9.3")
 def test_another_image_is_rolled_out() -> None:
     async def story(lab: Running) -> None:
-        await lab.set_image("1.9.3")
+        await lab.act("set_image", "1.9.3")
         await lab.at("rollout_done")
         assert (await lab.at("image_set")).text == "CoreDNS 1.9.3"
         assert lab._process
@@ -552,7 +552,7 @@ def test_a_lab_that_is_killed_leaves_nothing_behind_and_says_so() -> None:
         assert not await asyncio.to_thread(folder_of(pids).exists)
         assert "died" in (await lab.at("lab_died")).text
         with pytest.raises(EnvironmentProblem, match="the lab is not running"):
-            await lab.scale(1)
+            await lab.act("scale", "1")
 
     play_each(story)
 

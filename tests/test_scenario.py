@@ -87,11 +87,11 @@ def test_everything_in_a_file_is_in_its_plan() -> None:
         servers=(Target("upstream", TargetKind.UPSTREAM, "127.0.0.1", 5300),),
         lab=LabSettings(lameduck=0.5, kubernetes="1.30", expire_nodest_conn=False),
         steps=(
-            Step("wait", number=5 * NS),
-            Step("scale", number=2),
-            Step("delete_pod", text="oldest"),
-            Step("delete_pod", text="coredns-x"),
-            Step("mark", text="a word"),
+            Step("wait", ns=5 * NS),
+            Step("scale", "2"),
+            Step("delete_pod", "oldest"),
+            Step("delete_pod", "coredns-x"),
+            Step("mark", "a word"),
         ),
         objectives=("loss(vip) <= 0.1%",),
     )
@@ -409,7 +409,7 @@ def test_settings_are_put_in_and_checked_as_if_they_stood_in_the_file() -> None:
     plan = read(WHOLE, "lab.lameduck=0s", "lanes[1].rate=7", "steps=[{wait: 1s}]", "lab.replicas=5")
     assert (plan.lab.lameduck, plan.lab.replicas) == (0, 5)
     assert plan.lanes[1].rate == 7
-    assert plan.steps == (Step("wait", number=NS),)
+    assert plan.steps == (Step("wait", ns=NS),)
     assert plan.scenario.endswith("# --set lab.lameduck=0s\n# --set lanes[1].rate=7\n# --set steps=[{wait: 1s}]\n"
                                   "# --set lab.replicas=5\n")  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from probe import __version__
-from probe.cli import capacity, lab, options, recommend, report, run, scenarios
+from probe.cli import capacity, lab, options, recommend, report, run, scenarios, undo
 from probe.cli.output import complain, say, silence
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, DnsprobeError
 
@@ -51,6 +51,7 @@ def _main(
 
 # In the order of the help. A new command: its function in a file of its own, its options in options.py, a line here.
 app.command(epilog=run.EXAMPLES)(run.run)
+app.command(epilog=undo.EXAMPLES)(undo.undo)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)

@@ -57,7 +57,7 @@ LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine (lab.backend)."
 CONTEXT_HELP = "Of the kubeconfig: which cluster (default the current one, or the one whose pod this is)."
 SERVICE_HELP = "Of the cluster: its DNS (default kube-system's with the label k8s-app=kube-dns)."
-DRY_RUN_HELP = "Print lanes, planned queries and steps; send nothing."
+DRY_RUN_HELP = "Print lanes, planned queries and steps (of a real cluster as it is now); ask and change nothing."
 REPEATS_HELP = "Of a matrix: how often each cell is run (default its own); more continue a sweep."
 JOBS_HELP = "Of a matrix: how many cells run at a time (default what this machine bears)."
 CELL_HELP = "Of a sweep: that run, CELL or CELL.REPEAT, instead of the table."
@@ -86,6 +86,10 @@ KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
 MAX_EXTERNAL_HELP = f"The same of each lane for what upstream servers have to answer (default {MOST_EXTERNAL})."
+
+YES_HELP = "Change a real cluster as the scenario says; with --cluster."
+CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
+OUTAGE_HELP = "Even if a step can leave no ready endpoint."
 
 LETTERS = {
     "servers": "-s", "port": "-p", "datafile": "-d", "names": "-n", "types": "--type", "expect": "--expect",
@@ -142,6 +146,10 @@ Gso = Annotated[OneText, _ad_hoc("", "--gso", "N", GSO_HELP)]
 InLab = Annotated[bool, flag(SCENARIO, "", "--lab", LAB_HELP)]
 Context = Annotated[OneText, option(SCENARIO, "", "--context", "NAME", CONTEXT_HELP)]
 ServiceName = Annotated[OneText, option(SCENARIO, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
+Yes = Annotated[bool, flag(SCENARIO, "", "--yes", YES_HELP)]
+UndoYes = Annotated[bool, flag(SCENARIO, "", "--yes", "Take it back; with --cluster.")]
+ClusterName = Annotated[str, option(SCENARIO, "", "--cluster", "NAME", CLUSTER_HELP)]
+AllowOutage = Annotated[bool, flag(SCENARIO, "", "--allow-outage", OUTAGE_HELP)]
 Settings = Annotated[Texts, option(SCENARIO, "", "--set", "PATH=VALUE", "Change a value; repeatable.")]
 
 PlatformName = Annotated[str, option(PROPAGATION, "", "--platform", "NAME", PLATFORM_HELP)]

@@ -17,16 +17,17 @@ from rich.text import Text
 
 from probe.book import by_type
 from probe.cli import options
+from probe.cli.acting import Found, look, permitted, refuse, said_steps
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
 from probe.cli.sweep import Asked, sweep
-from probe.cluster import Cluster, Extent
+from probe.cluster import Cluster
 from probe.cluster.kube import Kube, named_service
+from probe.cluster.kube.acting import Permission
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EnvironmentProblem, UsageError
+from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, UsageError
 from probe.host import most_tracked
 from probe.live import fitting_view
-from probe.model import Target
 from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.abort import read_rule
@@ -37,14 +38,11 @@ from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_o
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
-    CLUSTER_TARGETS,
     Plan,
-    Whom,
     check_load,
     checked_objective,
     expected_series,
     expected_targets,
-    first_series,
     planned_text,
     rated,
 )
@@ -52,7 +50,7 @@ from probe.scenario.quantity import seconds_text
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import shard_of, start_of, workers_of
-from probe.scenario.steps import undo_of
+from probe.scenario.steps import STEPS, changes_of, undo_of
 from probe.verdict import fail_condition
 
 EXAMPLES = options.examples(
@@ -96,6 +94,9 @@ def run(
     lab: options.InLab = False,
     context: options.Context = None,
     service: options.ServiceName = None,
+    yes: options.Yes = False,
+    cluster_name: options.ClusterName = "",
+    allow_outage: options.AllowOutage = False,
     setting: options.Settings = None,
     dry_run: options.DryRun = False,
     repeats: options.Repeats = None,
@@ -137,6 +138,8 @@ def run(
             raise UsageError(f"{'--shard' if shard else '--start-at'}: not with a matrix, which is many runs")
         if abort_on:
             raise UsageError("--abort-on: not with a matrix, which is many runs: write abort_on into it")
+        if yes or cluster_name or allow_outage:
+            raise UsageError("--yes, --cluster and --allow-outage: not with a matrix, which is made in the lab")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
         ceiling, told = limits.total, (swept.get("repeats"), swept.get("jobs"))
         how = Asked(lab, *told, processes, objectives, ceiling, out, form, json_file)
@@ -148,17 +151,22 @@ def run(
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
-    plan = _in_shard(shard, plan)
+    permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
+    plan = _in_shard(shard, plan, lab)
     limits.check(expected_series(plan))
     at_unix_ns = (
         options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
     )
     check_load(plan, processes)
-    cluster = _cluster(plan, lab, options.given(context=context, service=service))
-    for note in plan.notes if lab or dry_run else []:
+    cluster = _cluster(plan, lab, options.given(context=context, service=service), permission)
+    for note in plan.notes if lab else []:
         complain(f"note: {note}")
+    if isinstance(cluster, Kube) and (dry_run or (changes_of(plan.steps) and not permission)):
+        found = asyncio.run(look(plan, cluster, limits))
+        _show(plan, found)
+        raise typer.Exit(EXIT_PASS if dry_run else refuse(found))
     if dry_run:
-        _show(plan, *_expected(plan, None if lab else cluster, limits))
+        _show(plan)
         return
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
@@ -173,10 +181,10 @@ def run(
     )
     ending = asyncio.run(started)
     code = print_report(open_run(ending.path), form, json_file)
-    if ending.interrupted:
-        code = EXIT_INTERRUPTED
-    elif ending.failed or ending.died:
-        code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+    if ending.failed:
+        code = EXIT_ENVIRONMENT
+    elif ending.interrupted or ending.died:
+        code = EXIT_INTERRUPTED if ending.interrupted else EXIT_INCONCLUSIVE
     raise typer.Exit(code)
 
 
@@ -196,7 +204,7 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     return plan_of(Options(**given))
 
 
-def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
+def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission | None) -> Cluster | None:
     """The lab, or the cluster that the plan needs; `told`: the context and the Service that were typed."""
     if told and (lab or not plan.cluster_needs):
         why = "with --lab" if lab else f"{plan.name} asks no cluster"
@@ -204,13 +212,16 @@ def _cluster(plan: Plan, lab: bool, told: dict[str, str]) -> Cluster | None:
     if lab or not plan.cluster_needs:
         return Lab(plan.lab) if lab else None
     service = options.typed("--service", told["service"], named_service) if "service" in told else None
-    return Kube(told.get("context", ""), service)
+    return Kube(told.get("context", ""), service, permission, complain)
 
 
-def _in_shard(shard: str, plan: Plan) -> Plan:
-    """The plan with the share that this machine asks, and a fact that says so."""
+def _in_shard(shard: str, plan: Plan, lab: bool) -> Plan:
+    """The plan with the share that this machine asks, and a fact that says so. A real cluster is changed by one."""
     share, text = shard_of(shard, os.environ)
-    return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+    if not text:
+        return plan
+    steps = tuple(step for step in plan.steps if lab or not share.index or not STEPS[step.word].changes)
+    return replace(plan, share=share, steps=steps, facts={**plan.facts, "shard": text})
 
 
 def _rules(typed: list[str], plan: Plan) -> list[str]:
@@ -228,31 +239,10 @@ def _must_hold(fail: str, plan: Plan) -> str:
     return str(fail_condition(fail))
 
 
-async def _there(plan: Plan, cluster: Cluster) -> tuple[dict[str, list[Target]], Extent]:
-    """Whom a real cluster has now for the lanes to ask, and how large it is; nothing in it is asked but its API."""
-    try:
-        await cluster.start()
-        asked = {lane.target for lane in plan.lanes} & {*CLUSTER_TARGETS}
-        return {selector: cluster.targets(selector) for selector in asked}, cluster.extent()
-    finally:
-        await cluster.stop()
-
-
-def _expected(plan: Plan, cluster: Cluster | None, limits: Limits) -> tuple[Whom, str]:
-    """What stands behind targets, and a line that says whose they are: the cluster's, else the lab's."""
-    if not cluster:
-        return expected_targets(plan), ""
-    try:
-        found, extent = asyncio.run(_there(plan, cluster))
-    except EnvironmentProblem as problem:
-        return expected_targets(plan), f"Targets are the lab's, for the cluster's cannot be seen: {problem}"
-    limits.within(extent).check(first_series(plan, lambda selector: found.get(selector, [])))
-    return lambda selector: found.get(selector, []), "Targets are the cluster's, as they are now."
-
-
-def _show(plan: Plan, targets: Whom, whose: str) -> None:
-    """A dry run: what would be asked of whom, and which steps would be taken."""
-    plan, series = rated(plan, targets), first_series(plan, targets)
+def _show(plan: Plan, found: Found | None = None) -> None:
+    """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster."""
+    plan = found.plan if found else rated(plan, expected_targets(plan))
+    series = found.series if found else expected_series(plan)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
     how_many, lasts = planned_text(series), seconds_text(plan.duration_ns)
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
@@ -273,7 +263,8 @@ def _show(plan: Plan, targets: Whom, whose: str) -> None:
             load_text(lane.rate, lane.shape),
             planned_text(mine),
         )
-    lines = [Text(plain(f"  {step}")) for step in plan.steps]
-    lines += [Text(f"Undo: {undo}; in the lab nothing, for it ends with the run.") for undo in undo_of(plan.steps)]
-    lines += [Text(plain(whose))] * bool(whose)
-    say(drawn(Text(title), table, *lines))
+    lines = said_steps(plan, found) if found else [f"  {step}" for step in plan.steps]
+    lab = "" if found else "; in the lab nothing, for it ends with the run"
+    lines += [f"Undo: {undo}{lab}." for undo in undo_of(plan.steps)]
+    say(drawn(Text(title), table))
+    say("\n".join(map(plain, lines)))

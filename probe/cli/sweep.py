@@ -61,8 +61,8 @@ def sweep(matrix: Matrix, asked: Asked, dry_run: bool) -> int:
     check_sweep_format(asked.form)
     if not asked.lab and not dry_run and (needs := matrix.cells[0].plan.cluster_needs):
         raise EnvironmentProblem(
-            f"{matrix.name}: {needs[0]} needs a cluster, and acting on a real one is not in this version:"
-            " add --lab to sweep in the lab"
+            f"{matrix.name}: {needs[0]} needs a cluster, and a sweep is made in the lab: add --lab, or say one"
+            " cell's values with --set in a scenario without a matrix"
         )
     if not asked.lab and not dry_run:
         raise UsageError(f"{matrix.name}: a sweep is made in the lab: add --lab")

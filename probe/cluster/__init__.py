@@ -6,7 +6,7 @@ In: settings. Out: targets, marks and pods' lives as they happen; actions that c
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,14 +73,31 @@ class Extent:
     zones: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''."""
+
+    commands: tuple[str, ...]
+    outage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What became of taking back. moves: pods come, go or reload for it; conflicts: what others have set since."""
+
+    moves: bool = False
+    conflicts: tuple[str, ...] = ()
+
+
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.
 
     namespaces: the network namespaces it can be asked from, paths, the first of them unless a target says otherwise; ''
-    is this process's own. Known once it has started.
+    is this process's own. Known once it has started. in_use: people depend on it, and it outlives the run.
     """
 
     namespaces: tuple[str, ...]
+    in_use: bool
 
     async def start(self) -> None:
         """Connect or build; return once the Service answers. EnvironmentProblem says what is missing."""
@@ -109,29 +126,24 @@ class Cluster(Protocol):
     def check(self, word: str, value: str) -> None:
         """Asked before a run starts: UsageError or EnvironmentProblem if such a step cannot be taken here."""
 
-    async def scale(self, replicas: int) -> None:
-        """Set the number of CoreDNS replicas; returns when asked for, not when done."""
+    async def act(self, word: str, value: str) -> str:
+        """Take a step that changes the cluster, by its word (see probe.scenario.steps); what it was done to.
 
-    async def restart(self) -> None:
-        """Replace all pods by the Deployment's strategy, as `kubectl rollout restart`; returns when asked for."""
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
-        """Delete one pod (the oldest if unnamed) as kubectl does; its name. The Deployment replaces it.
-
-        force: as `kubectl delete pod --force --grace-period=0`: killed at once.
+        It returns when asked for, not when done; a patched Corefile of a cluster in use, once all pods have it.
+        UsageError or EnvironmentProblem says why it cannot be taken.
         """
 
-    async def set_image(self, version: str) -> None:
-        """A rolling update to another version of CoreDNS, `1.9.3`."""
+    async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
+        """What act() would do, one step after the other; nothing for a cluster that ends with the run.
 
-    async def patch_corefile(self, patch: str) -> None:
-        """Change one setting of the Corefile, `lameduck 10s`; pods reload it in their own time."""
+        UsageError or EnvironmentProblem if a step cannot be taken, or not as permitted.
+        """
 
-    async def lose_node(self, node: str = "") -> str:
-        """Cut a node off, the last one if unnamed, as when its machine dies; its name."""
+    async def undo(self, tell: Callable[[str], None]) -> Undone:
+        """Take back what act() changed, the last first; `tell` gets each. Nothing in a cluster that ends with the run.
 
-    async def set_upstream(self, mode: str) -> None:
-        """Let the upstream server behave otherwise: `silent`, `slow:2s`, ..."""
+        EnvironmentProblem if it cannot be reached.
+        """
 
-    async def restart_nodelocal(self) -> None:
-        """Replace NodeLocal DNSCache on every node, one after the other."""
+    def settled(self) -> bool:
+        """Whether no rollout is under way, no pod is ending, and none is to load a Corefile that was put back."""

@@ -65,6 +65,7 @@ class Deployment:
         self._template = self._new_template(image)
         self._rolling = False
         self._lost: set[int] = set()
+        self._closed: set[int] = set()
         self._endpoints: tuple[Endpoint, ...] = ()
 
     def _new_template(self, image: Image) -> Template:
@@ -102,6 +103,22 @@ class Deployment:
         self._rolling = True
         self._emit("rollout_started", f"template {self._template.hash}", NAME)
         self._reconcile()
+
+    def set(self, settings: LabSettings, *, roll: bool) -> None:
+        """Other settings, for new pods and later rollouts; roll: all pods are replaced for it."""
+        self._settings = settings
+        if roll:
+            self.restart()
+
+    def evict(self, node: int) -> list[str]:
+        """The pods of a node, told to go while none may come to it (`kubectl cordon`); their names."""
+        self._closed.add(node)
+        told = [pod for pod in self._active() if pod.node == node]
+        for pod in told:
+            pod.delete()
+        self._reconcile()
+        self._closed.discard(node)
+        return [pod.name for pod in told]
 
     def lose(self, node: int) -> None:
         """A machine is gone; its pods count as they did until the control plane has not heard of it for node_grace."""
@@ -150,7 +167,7 @@ class Deployment:
 
     def _create(self) -> None:
         """A pod on the node that has the fewest, as the scheduler's spreading has it."""
-        nodes = [i for i in range(len(self._network.nodes)) if i not in self._lost]
+        nodes = [i for i in range(len(self._network.nodes)) if i not in self._lost | self._closed]
         node = min(nodes, key=lambda i: sum(pod.node == i for pod in self._active()))
         address = self._network.pod_address(node, self.reserved | {pod.address for pod in self.pods})
         name = f"{NAME}-{self._template.hash}-{_letters(5)}"

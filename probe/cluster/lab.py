@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Extent, Happened, Shutdown, control
+from probe.cluster import Extent, Happened, Planned, Shutdown, Undone, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.sessions import sessions_of
-from probe.cluster.settings import LabSettings
-from probe.cluster.site import NETWORKS
+from probe.cluster.settings import CHANGED, LabSettings
+from probe.cluster.site import ACTIONS, NETWORKS
 from probe.cluster.upstream import mode_of
 from probe.cluster.zone import DOMAIN, Corefile
 from probe.errors import EnvironmentProblem, UsageError
@@ -35,15 +36,10 @@ _SHORTEST_PERIOD = 0.05
 _STOP_TIMEOUT = 10.0
 
 
-def _checked_replicas(replicas: int) -> int:
-    if 0 <= replicas <= MAX_REPLICAS:
-        return replicas
-    raise UsageError(f"replicas {replicas}: a lab has 0 to {MAX_REPLICAS} pods")
-
-
 def _check(settings: LabSettings) -> None:
     """UsageError for what no lab can be built from."""
-    _checked_replicas(settings.replicas)
+    if not 0 <= settings.replicas <= MAX_REPLICAS:
+        raise UsageError(f"replicas {settings.replicas}: a lab has 0 to {MAX_REPLICAS} pods")
     sessions_of(settings)
     _check_backend(settings)
     for name in (field.name for field in dataclasses.fields(settings)):
@@ -104,12 +100,14 @@ class Lab:
 
     Kinds of Happened, of a pod: pod_created, pod_ready, pod_deleted, pre_stop, sigterm, pod_not_ready (its probes
     failed), sigkill, pod_exited, pod_gone, corefile_reloaded; of the Deployment: rollout_started, rollout_done,
-    image_set, corefile_patched; of the Service: endpoints_changed, endpoints_programmed (the change has reached the
-    proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before), flows_stale and
-    flows_deleted (what conntrack has of flows to a pod that is gone, netns); of a node: view_ended,
-    node_lost, node_not_ready; of other servers: upstream_set, nodelocal_ended, nodelocal_started; lab_died (it ended
+    image_set, corefile_patched, deployment_patched; of the Service: endpoints_changed, endpoints_programmed (the change
+    has reached the proxy of that node), lab_dropped (the lab lost datagrams itself, in the second before), flows_stale
+    and flows_deleted (what conntrack has of flows to a pod that is gone, netns); of a node: view_ended, node_lost,
+    node_not_ready, pods_evicted; of other servers: upstream_set, nodelocal_ended, nodelocal_started; lab_died (it ended
     unasked).
     """
+
+    in_use = False
 
     def __init__(self, settings: LabSettings | None = None) -> None:
         self._settings = settings or LabSettings()
@@ -218,7 +216,13 @@ class Lab:
     def check(self, word: str, value: str) -> None:
         """UsageError or EnvironmentProblem if this lab could not carry out this action, as far as is known before."""
         settings = self._settings
-        if word == "set_image":
+        if word not in ACTIONS:
+            raise UsageError(f"{word} {value}: the lab has no such setting: this step is for a real cluster")
+        if word in CHANGED:
+            _check(settings.changed(word, value))
+        elif word == "set_image":
+            if not re.fullmatch(r"[0-9.]+", value):
+                raise UsageError(f"set_image {value}: the lab runs versions of CoreDNS: say one, such as 1.9.3")
             choose_coredns(value)
         elif word == "patch_corefile":
             Corefile().patched(value)
@@ -226,6 +230,8 @@ class Lab:
                 raise EnvironmentProblem("the stand-in reads no Corefile: run `make coredns`, or say lab.coredns: real")
         elif word == "lose_node" and settings.nodes < 2:
             raise UsageError("lose_node: the first node stays: set lab.nodes to 2 or more")
+        elif word == "evict_dns" and settings.nodes < 2:
+            raise UsageError("evict_dns: the pods need another node to go to: set lab.nodes to 2 or more")
         elif word == "upstream":
             mode_of(value)
             if not settings.upstream:
@@ -233,41 +239,26 @@ class Lab:
         elif word == "restart_nodelocal" and not settings.nodelocal:
             raise UsageError("restart_nodelocal: there is none: say lab.nodelocal: true")
 
-    async def scale(self, replicas: int) -> None:
-        """Set the number of replicas: not Ready ones and the newest go first."""
-        await self._act("scale", str(_checked_replicas(replicas)))
-
-    async def restart(self) -> None:
-        """Replace all pods, new ones before old ones as far as max_surge allows."""
-        await self._act("restart")
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
-        """Delete that pod, or the oldest; its name. UsageError names the pods there are."""
-        return await self._act("kill_pod" if force else "delete_pod", pod)
-
-    async def set_image(self, version: str) -> None:
-        """A rolling update to another version of CoreDNS; EnvironmentProblem says how to get it."""
-        await self._act("set_image", f"{version} {choose_coredns(version)}")
-
-    async def patch_corefile(self, patch: str) -> None:
-        """Change the ConfigMap, see zone.Corefile.patched; pods reload it as CoreDNS does."""
-        await self._act("patch_corefile", patch)
-
-    async def lose_node(self, node: str = "") -> str:
-        """Cut a node off, the last one if unnamed; its name."""
-        return await self._act("lose_node", node)
-
-    async def set_upstream(self, mode: str) -> None:
-        """What the upstream server does from now on."""
-        await self._act("set_upstream", mode)
-
-    async def restart_nodelocal(self) -> None:
-        """Replace node-local-dns, node by node."""
-        await self._act("restart_nodelocal")
-
-    async def _act(self, word: str, value: str = "") -> str:
+    async def act(self, word: str, value: str) -> str:
+        """One of the lab's ACTIONS (see probe.cluster.site)."""
+        if word == "set_image":
+            value = f"{value} {choose_coredns(value)}"
         answer = await self._ask(Act(word, value))
+        if word in CHANGED:
+            self._settings = self._settings.changed(word, value)
         return answer.text if isinstance(answer, Done) else ""
+
+    async def plan(self, _: Sequence[tuple[str, str]]) -> list[Planned]:
+        """Nobody depends on it."""
+        return []
+
+    async def undo(self, _: Callable[[str], None]) -> Undone:
+        """It ends with the run."""
+        return Undone()
+
+    def settled(self) -> bool:
+        """Nothing is ever undone that could go on."""
+        return True
 
     async def _ask(self, request: Request) -> Answer:
         async with self._asking:

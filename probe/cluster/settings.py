@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+from probe.cluster.values import READINESS, STRATEGY, pairs, seconds
+from probe.errors import UsageError
 
 _Z99 = 2.3263478740408408
 """The standard normal distribution's 99th percentile."""
@@ -91,3 +95,28 @@ class LabSettings:
     def dns_port(self) -> int:
         """The port of DNS on pods and Service."""
         return self.port or (53 if self.backend == "netns" else 10053)
+
+    def changed(self, word: str, value: str) -> LabSettings:
+        """As that step has it, one of CHANGED; UsageError for what a lab cannot be set to."""
+        if word == "readiness":
+            return self._readiness(pairs(value, READINESS))
+        if word == "strategy":
+            wanted = pairs(value, STRATEGY)
+            if any(text.endswith("%") for text in wanted.values()):
+                raise UsageError(f"strategy {value}: in the lab say numbers of pods")
+            unavailable, surge = (wanted.get(name, getattr(self, name)) for name in STRATEGY)
+            return replace(self, max_unavailable=int(unavailable), max_surge=int(surge))
+        wanted_s: dict[str, Any] = {word: float(seconds(value))}
+        return replace(self, **wanted_s)
+
+    def _readiness(self, wanted: dict[str, str]) -> LabSettings:
+        asks = wanted.get("path", f"/{self.readiness}").removeprefix("/")
+        if asks not in ("ready", "health") or self.readiness == "none":
+            raise UsageError(f"readiness path /{asks}: the lab's pods are asked for /ready or /health")
+        period = float(wanted.get("period", self.readiness_period))
+        failures = int(wanted.get("failures", self.readiness_failures))
+        return replace(self, readiness=asks, readiness_period=period, readiness_failures=failures)
+
+
+CHANGED = {"grace_period": True, "pre_stop": True, "readiness": True, "strategy": False, "min_ready_seconds": False}
+"""Settings that a step can change, and whether all pods are replaced for it."""

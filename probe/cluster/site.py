@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from probe.cluster import Happened
@@ -21,7 +22,7 @@ from probe.cluster.network import Network
 from probe.cluster.nodelocal import NodeLocal
 from probe.cluster.pods import Pod
 from probe.cluster.proxies import Proxies
-from probe.cluster.settings import LabSettings
+from probe.cluster.settings import CHANGED, LabSettings
 from probe.cluster.zone import RELOAD_EVERY, RELOAD_JITTER, at, wire_name
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
@@ -188,6 +189,27 @@ class Site:
         self.deployment.restart(self._image)
         return version
 
+    async def set(self, value: str, word: str) -> str:
+        """As a patch of the Deployment."""
+        self.settings = self.settings.changed(word, value)
+        self.emit("deployment_patched", f"{word} {value}", NAME)
+        self.deployment.set(self.settings, roll=CHANGED[word])
+        return value
+
+    async def evict_dns(self, name: str) -> str:
+        """As `kubectl drain`, of CoreDNS's pods alone: of a node, or the oldest pod's."""
+        if len(self.network.nodes) < 2:
+            raise UsageError("evict_dns: the pods need another node to go to: set lab.nodes to 2 or more")
+        active = [pod for pod in self.deployment.pods if not pod.terminating]
+        names = [self.network.nodes[pod.node] for pod in active]
+        if not names or name not in ("", *names):
+            raise UsageError(
+                f"evict_dns {name}: no CoreDNS pod is there; they are on {', '.join(dict.fromkeys(names))}"
+            )
+        node = name or names[0]
+        self.emit("pods_evicted", ", ".join(self.deployment.evict(self.network.nodes.index(node))), node)
+        return node
+
     async def patch_corefile(self, text: str) -> str:
         """A patched ConfigMap: new pods have it at once, running ones after configmap_delay; then they reload."""
         self.deployment.corefile = self.deployment.corefile.patched(text)
@@ -258,11 +280,13 @@ ACTIONS: dict[str, Callable[[Site, str], Awaitable[str]]] = {
     "kill_pod": Site.kill_pod,
     "set_image": Site.set_image,
     "patch_corefile": Site.patch_corefile,
+    "evict_dns": Site.evict_dns,
+    **{word: partial(Site.set, word=word) for word in CHANGED},
     "lose_node": Site.lose_node,
-    "set_upstream": Site.set_upstream,
+    "upstream": Site.set_upstream,
     "restart_nodelocal": Site.restart_nodelocal,
 }
-"""What can be done to a lab, by the word of the Cluster protocol."""
+"""What can be done to a lab, by the step's word."""
 
 NETWORKS: dict[str, Callable[[LabSettings, str], Network]] = {
     "loopback": lambda settings, _: Loopback(settings),

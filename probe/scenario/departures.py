@@ -7,14 +7,14 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
-from probe.cluster import Cluster, Extent, Happened, Shutdown
+from probe.cluster import Cluster, Extent, Happened, Planned, Shutdown, Undone
 from probe.cluster.zone import METRICS_PORT
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
@@ -74,8 +74,8 @@ MOST_REPEATS = 20
 
 def plan_of(shutdown: Shutdown, base: Plan, repeats: int) -> Plan:
     """As many deletions as asked for, each pod watched beyond its end."""
-    delete, watch = Step("delete_pod", text=OLDEST), Step("wait", number=round(_watched(shutdown) * NS))
-    steps = (Step("wait", number=round(QUIET * NS)), delete, *(watch, delete) * (repeats - 1))
+    delete, watch = Step("delete_pod", OLDEST), Step("wait", ns=round(_watched(shutdown) * NS))
+    steps = (Step("wait", ns=round(QUIET * NS)), delete, *(watch, delete) * (repeats - 1))
     lasts = QUIET + _watched(shutdown) * repeats + (STARTS + QUIET) * (repeats - 1)
     rate = min(PER_POD * shutdown.replicas, MOST)
     lanes = tuple(replace(lane, rate=rate) if lane.target == "service" else lane for lane in base.lanes)
@@ -120,12 +120,13 @@ class Careful:
     """Nobody depends on this cluster's DNS."""
     readings: dict[str, list[Reading]] = field(default_factory=dict)
     namespaces: tuple[str, ...] = ("",)
+    in_use: bool = False
     _polls: list[asyncio.Task[None]] = field(default_factory=list)
     _deleted: float = -math.inf
 
     async def start(self) -> None:
         await self.inner.start()
-        self.namespaces = self.inner.namespaces
+        self.namespaces, self.in_use = self.inner.namespaces, self.inner.in_use
         check(self.shutdown(), self.harmless)
 
     async def stop(self) -> None:
@@ -152,31 +153,21 @@ class Careful:
     def check(self, word: str, value: str) -> None:
         self.inner.check(word, value)
 
-    async def scale(self, replicas: int) -> None:
-        await self.inner.scale(replicas)
+    async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
+        return await self.inner.plan(steps)
 
-    async def restart(self) -> None:
-        await self.inner.restart()
+    async def undo(self, tell: Callable[[str], None]) -> Undone:
+        return await self.inner.undo(tell)
 
-    async def set_image(self, version: str) -> None:
-        await self.inner.set_image(version)
+    def settled(self) -> bool:
+        return self.inner.settled()
 
-    async def patch_corefile(self, patch: str) -> None:
-        await self.inner.patch_corefile(patch)
-
-    async def lose_node(self, node: str = "") -> str:
-        return await self.inner.lose_node(node)
-
-    async def set_upstream(self, mode: str) -> None:
-        await self.inner.set_upstream(mode)
-
-    async def restart_nodelocal(self) -> None:
-        await self.inner.restart_nodelocal()
-
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
+    async def act(self, word: str, value: str) -> str:
+        if word != "delete_pod":
+            return await self.inner.act(word, value)
         await self._all_is_quiet()
         pods = {target.name: target for target in self.targets("pods")}
-        name = await self.inner.delete_pod(pod, force=force)
+        name = await self.inner.act(word, value)
         self._deleted = time.monotonic()
         if name in pods:
             self._polls.append(asyncio.create_task(self._count(pods[name])))

@@ -24,14 +24,13 @@ from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
 from probe.scenario.limits import Limits
 from probe.scenario.plan import Plan, first_series, rated, series_of
-from probe.scenario.recent import Recent
+from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
+from probe.scenario.taking import MOST_NS, Taking, with_baseline
 
 POLL_S = 0.1
-LATE_NS = NS // 5
-"""A step that is taken so much later than it was due says so."""
 
 
 class View(Protocol):
@@ -95,9 +94,10 @@ async def run(
     kept whatever happens.
     """
     check_path(path)
-    for step in plan.steps:
-        if cluster and STEPS[step.word].changes:
-            cluster.check(step.word, step.text)
+    changes = [(step.word, step.text) for step in plan.steps if STEPS[step.word].changes] if cluster else []
+    for word, value in changes:
+        assert cluster  # noqa: S101
+        cluster.check(word, value)
     async with AsyncExitStack() as stack:
         signals = Signals(cancelling())
         stack.callback(signals.close)
@@ -110,10 +110,16 @@ async def run(
             await clock.start(cluster.namespaces[0])
             if warning := cluster.facts().get("warning"):
                 view.noted(f"note: {warning}")
-        limits = limits and limits.within(cluster.extent() if cluster else Extent())
+            await cluster.plan(changes)
         targets = cluster.targets if cluster else lambda _: []
-        plan = rated(plan, targets)
+        asked = plan = rated(plan, targets)
+        if cluster and cluster.in_use and changes:
+            asked = with_baseline(plan)
+            if asked != plan:
+                view.noted(f"before anything is changed, {BASELINE:g} s of baseline are asked")
+            plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
         series = first_series(plan, targets)
+        limits = limits and limits.within(cluster.extent() if cluster else Extent())
         if limits:
             limits.check(series)
         stack.push_async_callback(engine.close)
@@ -128,7 +134,7 @@ async def run(
         head = Head(
             name=plan.name,
             started_unix_ns=engine.t0_unix_ns,
-            planned_ns=plan.duration_ns,
+            planned_ns=asked.duration_ns,
             command=command,
             scenario=plan.scenario,
             objectives=plan.objectives,
@@ -136,10 +142,10 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, engine, writer, view, cluster, clock, host, limits)
+        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, limits)
         signals.meaning = going.interrupt
         stack.callback(view.end)
-        view.begin(plan)
+        view.begin(asked)
         going.add(series)
         return await going.to_the_end()
 
@@ -168,9 +174,10 @@ def _versions() -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class _Going:
-    """A run between its first query and its last outcome."""
+    """A run between its first query and its last outcome. plan: as long as it may last; asked: as it was asked for."""
 
     plan: Plan
+    asked: Plan
     engine: Engine
     writer: RunWriter
     view: View
@@ -181,19 +188,21 @@ class _Going:
     drops: OwnDrops = field(default_factory=OwnDrops)
     rules: list[Rule] = field(init=False)
     recent: Recent = field(init=False)
+    taking: Taking = field(init=False)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     deaths: int = 0
     cut: str = ""
     interrupted: bool = False
-    failed: bool = False
     stopped_ns: int | None = None
 
     def __post_init__(self) -> None:
         lanes = [lane.name for lane in self.plan.lanes]
         self.rules = [read_rule(text, lanes) for text in self.plan.abort_on]
         self.recent = recent_for(self.rules)
+        told = self.engine.now_ns, self._mark, self.view.noted
+        self.taking = Taking(self.asked, self.cluster, self.recent, *told)
 
     def add(self, series: list[Series]) -> None:
         """Take note of series that the engine has."""
@@ -214,21 +223,35 @@ class _Going:
             for task in beside:
                 task.cancel()
             ends = await asyncio.gather(*beside, return_exceptions=True)
+            await self.taking.undo()  # what is left of it, if the workers have died
             self._finish()
         for end in ends:
             if isinstance(end, Exception):
                 raise end
-        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died), self.failed)
+        return Ending(self.writer.path, self.cut, self.interrupted, bool(self.engine.died), self.taking.failed)
 
     def interrupt(self, name: str) -> None:
         """Ctrl-C, SIGTERM or SIGHUP: the first ends the run in order, later ones change nothing."""
+        self.taking.hurried |= self.interrupted or name != "SIGINT"
         self.interrupted = True
-        if self.stopped_ns is None:
+        if self.stopped_ns is None and not self.cut:
             self._stop("Ctrl-C" if name == "SIGINT" else name)
         else:
             self.view.noted("already stopping: the last answers are waited for")
 
     def _stop(self, why: str) -> None:
+        """The run ends; first what was changed is taken back."""
+        if self.cut:
+            return
+        self.cut = f"ended after {max(0, self.engine.now_ns()) / NS:.1f} s by {why}"
+        self.taking.end()
+        if self.taking.changed:
+            self.view.noted(f"{self.cut}; asking goes on until what was changed is taken back")
+        else:
+            self._halt()
+            self.view.noted(f"{self.cut}; waiting for the last answers")
+
+    def _halt(self) -> None:
         """No more queries; what is open is waited for."""
         if self.stopped_ns is not None:
             return
@@ -237,8 +260,6 @@ class _Going:
         for series in self.series:
             if series.stop_ns > self.stopped_ns:
                 self.writer.end_series(series.index, self.stopped_ns)
-        self.cut = f"ended after {self.stopped_ns / NS:.1f} s by {why}"
-        self.view.noted(f"{self.cut}; waiting for the last answers")
 
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
         """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
@@ -248,6 +269,7 @@ class _Going:
             await asyncio.sleep(POLL_S)
             if any(task.done() and task.exception() for task in beside):
                 self._stop("an error of dnsprobe's own")
+                self._halt()
             self._tell_of_deaths()
             now_ns = self.engine.now_ns()
             if now_ns > (self.plan.duration_ns if self.stopped_ns is None else self.stopped_ns) + patience_ns:
@@ -264,7 +286,7 @@ class _Going:
     def _abort_if_told(self) -> None:
         """The plan's own rules end the run as Ctrl-C does."""
         broken = (why for rule in self.rules if (why := rule.broken(self.recent)))
-        if self.stopped_ns is None and (why := next(broken, "")):
+        if not self.cut and (why := next(broken, "")):
             self._mark(Mark(max(0, self.engine.now_ns()), "aborted", why, "scenario"))
             self._stop(f"its own rule {why}")
 
@@ -318,25 +340,11 @@ class _Going:
             self.view.noted(f"{problem}; the run file lacks what came last")
 
     async def _take_steps(self) -> None:
-        due_ns = 0
-        for step in self.plan.steps:
-            due_ns += step.number if step.word == "wait" else 0
-            await asyncio.sleep(max(0, due_ns - self.engine.now_ns()) / NS)
-            if self.stopped_ns is not None:
-                return
-            if step.word == "wait":
-                continue
-            at_ns = max(due_ns, self.engine.now_ns())
-            act = STEPS[step.word].act
-            try:
-                text = await act(step, self.cluster) if act and self.cluster else step.text
-            except DnsprobeError as problem:
-                self.failed = True
-                self._stop(f"its step `{step}`: {problem}")
-                return
-            late_ns = at_ns - due_ns
-            late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
-            self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
+        if why := await self.taking.steps():
+            self._stop(why)
+        if self.taking.lasts:
+            await self.taking.undo()
+            self._halt()
 
     async def _tell_time(self) -> None:
         async for edge in self.clock.edges():

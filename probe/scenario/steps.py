@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 
 from probe.cluster import Cluster
+from probe.cluster.values import READINESS, STRATEGY, pairs, seconds
 from probe.errors import UsageError
 from probe.model import NS
 from probe.scenario.quantity import duration_ns, seconds_text, whole
@@ -19,11 +20,11 @@ OLDEST, NEWEST = "oldest", "newest"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a scenario: the word in the file and its value, a number (ns, replicas) or a text."""
+    """One step of a scenario: the word in the file and its value; `ns` is how long a wait is."""
 
     word: str
-    number: int = 0
     text: str = ""
+    ns: int = 0
 
     def __str__(self) -> str:
         return STEPS[self.word].say(self)
@@ -37,12 +38,11 @@ class Kind:
     undo: str
     read: Callable[[str], Step]
     say: Callable[[Step], str]
-    act: Callable[[Step, Cluster], Awaitable[str]] | None = None
 
     @property
     def changes(self) -> bool:
         """Whether the step changes the cluster, and so needs one."""
-        return self.act is not None
+        return bool(self.undo)
 
 
 def read_step(word: str, value: str) -> Step:
@@ -55,7 +55,7 @@ def read_step(word: str, value: str) -> Step:
 
 def waited_ns(steps: tuple[Step, ...]) -> int:
     """How long after the start the last step is taken."""
-    return sum(step.number for step in steps if step.word == "wait")
+    return sum(step.ns for step in steps if step.word == "wait")
 
 
 def changes_of(steps: tuple[Step, ...]) -> list[str]:
@@ -68,14 +68,13 @@ def undo_of(steps: tuple[Step, ...]) -> list[str]:
     return list(dict.fromkeys(STEPS[s.word].undo for s in steps if STEPS[s.word].changes))
 
 
-async def _scale(step: Step, cluster: Cluster) -> str:
-    await cluster.scale(step.number)
-    return f"scale to {step.number}"
-
-
-async def _restart(_: Step, cluster: Cluster) -> str:
-    await cluster.restart()
-    return "restart all pods"
+async def take(step: Step, cluster: Cluster) -> str:
+    """Take a step that changes the cluster; what the timeline says of it."""
+    value = step.text
+    if value in (OLDEST, NEWEST):
+        ready = [pod.name for pod in cluster.targets("pods")]
+        value = next(iter(ready[:1] if value == OLDEST else ready[-1:]), "")
+    return str(replace(step, text=await cluster.act(step.word, value)))
 
 
 def _matching(word: str, pattern: str, hint: str) -> Callable[[str], Step]:
@@ -84,19 +83,9 @@ def _matching(word: str, pattern: str, hint: str) -> Callable[[str], Step]:
     def read(value: str) -> Step:
         if not re.fullmatch(pattern, value):
             raise UsageError(f"{value[:40]!r}: {hint}")
-        return Step(word, text=value)
+        return Step(word, value)
 
     return read
-
-
-def _as_said(act: Callable[[Cluster, str], Awaitable[None]]) -> Callable[[Step, Cluster], Awaitable[str]]:
-    """What a step does that hands its text on; the timeline says it as the step does."""
-
-    async def done(step: Step, cluster: Cluster) -> str:
-        await act(cluster, step.text)
-        return str(step)
-
-    return done
 
 
 def _alone(word: str, why: str) -> Callable[[str], Step]:
@@ -110,106 +99,134 @@ def _alone(word: str, why: str) -> Callable[[str], Step]:
     return read
 
 
-def _pod(step: Step, cluster: Cluster) -> str:
-    """The pod that is meant; '' if none is Ready."""
-    ready = [pod.name for pod in cluster.targets("pods")]
-    return ({OLDEST: ready[:1], NEWEST: ready[-1:]}.get(step.text, [step.text]) or [""])[0]
-
-
-async def _delete_pod(step: Step, cluster: Cluster) -> str:
-    return f"delete pod {await cluster.delete_pod(_pod(step, cluster))}"
-
-
-async def _kill_pod(step: Step, cluster: Cluster) -> str:
-    return f"kill pod {await cluster.delete_pod(_pod(step, cluster), force=True)}"
-
-
-async def _lose_node(step: Step, cluster: Cluster) -> str:
-    return f"lose node {await cluster.lose_node(step.text)}"
-
-
-async def _restart_nodelocal(_: Step, cluster: Cluster) -> str:
-    await cluster.restart_nodelocal()
-    return "restart node-local-dns"
-
-
 def _read_pod(word: str, value: str) -> Step:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value or OLDEST):
         raise UsageError(f"{value[:40]!r}: say oldest, newest, or a pod's name")
-    return Step(word, text=value or OLDEST)
+    return Step(word, value or OLDEST)
 
 
 def _said_pod(step: Step) -> str:
     return f"the {step.text} pod" if step.text in (OLDEST, NEWEST) else f"pod {step.text}"
 
 
+def _checked(word: str, check: Callable[[str], object]) -> Callable[[str], Step]:
+    """The reader of a step whose value the cluster reads."""
+
+    def read(value: str) -> Step:
+        check(value)
+        return Step(word, value)
+
+    return read
+
+
+_NODE = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?"
+
+
 def _read_mark(value: str) -> Step:
     if not 0 < len(value) <= 200:
         raise UsageError(f"{value[:40]!r}: a mark is a text of 1 to 200 characters")
-    return Step("mark", text=value)
+    return Step("mark", value)
 
 
 STEPS: dict[str, Kind] = {
     "wait": Kind(
         help="let time pass",
         undo="",
-        read=lambda value: Step("wait", number=duration_ns(value, NS // 1000)),
-        say=lambda step: f"wait {seconds_text(step.number)}",
+        read=lambda value: Step("wait", ns=duration_ns(value, NS // 1000)),
+        say=lambda step: f"wait {seconds_text(step.ns)}",
     ),
     "scale": Kind(
         help="set the number of CoreDNS replicas",
         undo="scale back to the former number",
-        read=lambda value: Step("scale", number=whole(value, 0, 100, "the number of replicas")),
-        say=lambda step: f"scale to {step.number}",
-        act=_scale,
+        read=lambda value: Step("scale", str(whole(value, 0, 100, "the number of replicas"))),
+        say=lambda step: f"scale to {step.text}",
     ),
     "restart": Kind(
         help="replace all pods, as `kubectl rollout restart` does: by `max_unavailable`, `max_surge` and readiness",
         undo="none needed: the new pods are as the old ones were",
         read=_alone("restart", "all pods are replaced, by the Deployment's strategy"),
         say=lambda _: "restart all pods",
-        act=_restart,
     ),
     "delete_pod": Kind(
         help="delete a pod: `oldest` (the default), `newest`, or a name",
         undo="none needed: the Deployment replaces the pod",
         read=partial(_read_pod, "delete_pod"),
         say=lambda step: f"delete {_said_pod(step)}",
-        act=_delete_pod,
     ),
     "kill_pod": Kind(
         help="delete a pod as `--force --grace-period=0` does: killed at once, no lameduck",
         undo="none needed: the Deployment replaces the pod",
         read=partial(_read_pod, "kill_pod"),
         say=lambda step: f"kill {_said_pod(step)}",
-        act=_kill_pod,
     ),
     "set_image": Kind(
-        help="a rolling update to another version of CoreDNS: `1.9.3`",
+        help="a rolling update to another version of CoreDNS: `1.9.3`, or (not in the lab) an image in full",
         undo="set the former image",
-        read=_matching("set_image", r"([0-9]{1,3}\.){2}[0-9]{1,3}", "say a version of CoreDNS, such as 1.9.3"),
+        read=_matching(
+            "set_image",
+            r"([0-9]{1,3}\.){2}[0-9]{1,3}|[a-z0-9][A-Za-z0-9._/-]*[:/@][A-Za-z0-9._/:@-]{1,200}",
+            "say a version of CoreDNS, such as 1.9.3, or an image in full, registry.k8s.io/coredns/coredns:v1.12.1",
+        ),
         say=lambda step: f"set image CoreDNS {step.text}",
-        act=_as_said(lambda cluster, version: cluster.set_image(version)),
     ),
     "patch_corefile": Kind(
-        help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`; pods reload it in their own time",
+        help="change the Corefile: `lameduck 10s`, `cache 30s`, `ready off`, and, not in the lab, any plugin: `nsid`,"
+        " `forward . 192.0.2.1`, `cache 30 { serve_stale; prefetch 5 }`; pods reload it in their own time",
         undo="patch the former value back",
         read=_matching(
             "patch_corefile",
-            r"[a-z]{1,30}( [^\s{}]{1,60}){1,4}",
-            "say a setting and its value, such as `lameduck 10s`",
+            r"[a-z][a-z0-9]{0,29}( [^\s{}]{1,60}){0,20}( \{[^{}]{0,500}\})?",
+            "say a plugin and its arguments, or a setting and its value, such as `lameduck 10s`",
         ),
         say=lambda step: f"patch Corefile: {step.text}",
-        act=_as_said(lambda cluster, patch: cluster.patch_corefile(patch)),
+    ),
+    "grace_period": Kind(
+        help="another terminationGracePeriodSeconds: `60s`; it replaces all pods",
+        undo="set the former one; that replaces all pods again",
+        read=_checked("grace_period", seconds),
+        say=lambda step: f"grace period {step.text}",
+    ),
+    "pre_stop": Kind(
+        help="a preStop hook that sleeps (Kubernetes 1.30 or later; 0s for none): `15s`; it replaces all pods",
+        undo="set the former hook; that replaces all pods again",
+        read=_checked("pre_stop", seconds),
+        say=lambda step: f"preStop sleep {step.text}",
+    ),
+    "readiness": Kind(
+        help="another readiness probe: one or more of `period 5s, failures 1, path /health`; it replaces all pods",
+        undo="set the former values; that replaces all pods again",
+        read=_checked("readiness", lambda value: pairs(value, READINESS)),
+        say=lambda step: f"readiness {step.text}",
+    ),
+    "strategy": Kind(
+        help="how later rollouts go: one or both of `max_unavailable 0, max_surge 25%`",
+        undo="set the former values",
+        read=_checked("strategy", lambda value: pairs(value, STRATEGY)),
+        say=lambda step: f"strategy {step.text}",
+    ),
+    "min_ready_seconds": Kind(
+        help="how long a new pod must be Ready until the next one goes, in later rollouts: `10s`",
+        undo="set the former value",
+        read=_checked("min_ready_seconds", seconds),
+        say=lambda step: f"minReadySeconds {step.text}",
+    ),
+    "session_affinity": Kind(
+        help="of the Service: `client_ip` or `none` (not in the lab)",
+        undo="set the former one",
+        read=_matching("session_affinity", "none|client_ip", "say client_ip or none"),
+        say=lambda step: f"session affinity {step.text}",
+    ),
+    "evict_dns": Kind(
+        help="cordon a node (the oldest pod's, or by its name), evict its CoreDNS pods, uncordon it, as a drain does",
+        undo="the node is uncordoned at once; an eviction needs none: the Deployment replaces the pod",
+        read=_matching("evict_dns", _NODE, "say a node's name, or nothing for that of the oldest pod"),
+        say=lambda step: f"evict CoreDNS from node {step.text}" if step.text else "evict CoreDNS from one node",
     ),
     "lose_node": Kind(
         help="cut a node off, the last one or by its name, as when its machine dies (lab)",
         undo="none: only a lab loses a node on demand",
-        read=_matching(
-            "lose_node", r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?", "say a node's name, or nothing for the last one"
-        ),
-        say=lambda step: f"lose {step.text or 'the last node'}",
-        act=_lose_node,
+        read=_matching("lose_node", _NODE, "say a node's name, or nothing for the last one"),
+        say=lambda step: f"lose node {step.text}" if step.text else "lose the last node",
     ),
     "upstream": Kind(
         help="let the upstream server behave otherwise: `answering`, `slow:2s`, `silent`, `refusing`, ... (lab)",
@@ -220,14 +237,12 @@ STEPS: dict[str, Kind] = {
             "say what the upstream is to do, such as silent or slow:2s",
         ),
         say=lambda step: f"upstream: {step.text}",
-        act=_as_said(lambda cluster, mode: cluster.set_upstream(mode)),
     ),
     "restart_nodelocal": Kind(
         help="replace NodeLocal DNSCache on every node, one after the other",
         undo="none needed: the new pods are as the old ones were",
         read=_alone("restart_nodelocal", "all of the DaemonSet's pods are replaced"),
         say=lambda _: "restart node-local-dns",
-        act=_restart_nodelocal,
     ),
     "mark": Kind(
         help="write a text on the timeline",

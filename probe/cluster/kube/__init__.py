@@ -1,26 +1,26 @@
-"""A context, a Service -> the Cluster that a Kubernetes API shows: it is watched, and nothing in it is changed."""
+"""A context, a Service -> the Cluster that a Kubernetes API shows: it is watched and, with permission, changed."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
 from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Extent, Happened, Shutdown
+from probe.cluster import Extent, Happened, Planned, Shutdown, Undone
 from probe.cluster.kube import objects, workloads
+from probe.cluster.kube.acting import Acting, Permission, names_of
+from probe.cluster.kube.actions import ACTIONS
 from probe.cluster.kube.api import Api, Selection, connect
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.discovery import Found, discover, find_service
 from probe.cluster.kube.watching import Watching
 from probe.errors import UsageError
 from probe.model import Target
-
-_READ_ONLY = "acting on a real cluster is not in this version: add --lab to do it in the lab"
 
 _COMPARED: dict[type[Any], tuple[Callable[[Any], Any], Callable[..., Iterator[Happened]]]] = {
     Pod: (objects.pod_view, Changes.pod),
@@ -42,14 +42,24 @@ def named_service(text: str) -> tuple[str, str]:
 class Kube:
     """A real cluster. What happens in it: see Changes and Watching; `at` is when the watch's event arrived.
 
-    context: of the kubeconfig, '' for its current one. service: namespace and name, None to find it.
+    context: of the kubeconfig, '' for its current one. service: namespace and name, None to find it. permission: to
+    change it. tell: gets what a person should know while a step goes on.
     """
 
     namespaces: tuple[str, ...] = ("",)
+    in_use = True
 
-    def __init__(self, context: str = "", service: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        context: str = "",
+        service: tuple[str, str] | None = None,
+        permission: Permission | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._context, self._named = context, service
+        self._permission, self._tell = permission, tell
         self._api: Api | None = None
+        self._hand: Acting | None = None
         self._started: tuple[Found, Changes] | None = None
         self._views: dict[tuple[Selection, str], Any] = {}
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
@@ -73,6 +83,7 @@ class Kube:
             raise
         changes = Changes(objects.pod_port(found.now(found.slices)))
         self._started = found, changes
+        self._hand = Acting(api, found, lambda: list(changes.pods), self._permission, self._tell)
         for what, things in watching.things.items():
             for name, thing in things.items():
                 list(self._compared(0, what, name, thing))  # what was there before we looked has not happened
@@ -81,6 +92,8 @@ class Kube:
 
     async def stop(self) -> None:
         """Look no more; idempotent."""
+        if self._hand:
+            await self._hand.close()
         if self._watch:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -145,36 +158,38 @@ class Kube:
         """As its objects say now; what cannot be seen is as Kubernetes has it by default."""
         return self._now[0].shutdown()
 
-    # -- no action is taken: UsageError
+    # -- what changes it: see probe.cluster.kube.acting
 
     def check(self, word: str, value: str) -> None:
-        """UsageError for every step that changes something."""
-        _refuse(f"{word} {value}".strip())
+        """UsageError for a step that only a lab has; the rest is known once the objects are."""
+        if word not in ACTIONS:
+            raise UsageError(f"{word} {value}".strip() + ": only a lab does that: add --lab")
 
-    async def scale(self, replicas: int) -> None:
-        _refuse(f"scale {replicas}")
+    async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
+        """See Cluster.plan; a cluster that may be changed is refused if a record in it says that another run did."""
+        return await self._acting.plan(steps)
 
-    async def restart(self) -> None:
-        _refuse("restart")
+    async def act(self, word: str, value: str) -> str:
+        """See Cluster.act."""
+        return await self._acting.act(word, value)
 
-    async def delete_pod(self, pod: str = "", *, force: bool = False) -> str:
-        _refuse(f"{'kill_pod' if force else 'delete_pod'} {pod}".strip())
+    async def undo(self, tell: Callable[[str], None]) -> Undone:
+        """See Cluster.undo."""
+        return await self._acting.undo(tell)
 
-    async def set_image(self, version: str) -> None:
-        _refuse(f"set_image {version}")
+    def settled(self) -> bool:
+        """See Cluster.settled."""
+        found, _ = self._now
+        ending = any(objects.pod_view(pod).told for pod in found.now(found.pods))
+        over = found.workload is None or workloads.workload_view(found.workload).over
+        reloading = self._acting.reloading
+        return over and not ending and (reloading is None or reloading.done())
 
-    async def patch_corefile(self, patch: str) -> None:
-        _refuse(f"patch_corefile {patch}")
+    async def names(self) -> list[str]:
+        """What --cluster may say of it."""
+        return await names_of(self._acting.api)
 
-    async def lose_node(self, node: str = "") -> str:
-        _refuse(f"lose_node {node}".strip())
-
-    async def set_upstream(self, mode: str) -> None:
-        _refuse(f"upstream {mode}")
-
-    async def restart_nodelocal(self) -> None:
-        _refuse("restart_nodelocal")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise UsageError(f"{what}: {_READ_ONLY}")
+    @property
+    def _acting(self) -> Acting:
+        assert self._hand, "it has started"  # noqa: S101
+        return self._hand

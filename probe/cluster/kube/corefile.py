@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
 from itertools import takewhile
@@ -66,12 +65,9 @@ def seconds_of(text: str) -> float:
     return sum(float(n) * _SECONDS[unit] for n, unit in parts) if "".join(n + u for n, u in parts) == text else 0.0
 
 
-def _lines(text: str) -> Iterator[list[str]]:
-    """The tokens of each line, without comments."""
-    for line in text.splitlines():
-        words = takewhile(lambda word: not word.startswith("#"), _WORD.findall(line))
-        if tokens := [word.strip('"') for word in words]:
-            yield tokens
+def tokens_of(line: str) -> list[str]:
+    """Its words, without comments; none of an empty line."""
+    return [word.strip('"') for word in takewhile(lambda word: not word.startswith("#"), _WORD.findall(line))]
 
 
 def read_corefile(text: str) -> Read:
@@ -80,7 +76,7 @@ def read_corefile(text: str) -> Read:
     longest, plugins, forwards, imports = 0.0, set(), [], []
     own: list[str] = []
     logs: list[bool] = []
-    for tokens in _lines(text):
+    for tokens in filter(None, map(tokens_of, text.splitlines())):
         if tokens[0] == "}":
             depth -= 1
             longest, lameduck = (max(longest, lameduck), 0.0) if depth == 0 else (longest, lameduck)
@@ -92,14 +88,14 @@ def read_corefile(text: str) -> Read:
         elif depth == 1:
             plugin = tokens[0]
             plugins.add(plugin)
-            if plugin == "forward" and tokens[1:2] == ["."] and any(_is_root(zone) for zone in zones):
+            if plugin == "forward" and tokens[1:2] == ["."] and any(is_root(zone) for zone in zones):
                 forwards += [word for word in tokens[2:] if word != _OPEN]
             arguments = [word for word in tokens[1:] if word != _OPEN]
             if plugin == "kubernetes":
                 own += [re.sub(r"^dns://|:[0-9]+$", "", zone) for zone in arguments or zones]
             elif plugin == "log":
                 names = [word for word in arguments if _OPEN not in word]
-                logs.append(not names or any(_is_root(name) for name in names))
+                logs.append(not names or any(is_root(name) for name in names))
         elif plugin == "log" and tokens[0] == "class":
             logs[-1] &= "all" in tokens
         elif plugin == "health" and tokens[0] == "lameduck" and len(tokens) > 1:
@@ -109,7 +105,7 @@ def read_corefile(text: str) -> Read:
     return Read(longest, frozenset(plugins), tuple(forwards), tuple(imports), tuple(dict.fromkeys(own)), any(logs))
 
 
-def _is_root(zone: str) -> bool:
+def is_root(zone: str) -> bool:
     """`.`, `.:53`, `dns://.:53`; a snippet in parentheses is none."""
     return re.fullmatch(r"(dns://)?\.?(:[0-9]+)?", zone) is not None
 

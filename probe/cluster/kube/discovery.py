@@ -104,6 +104,17 @@ class Found:
         return next(iter(self.now(self.maker)), None)
 
     @property
+    def container(self) -> str:
+        """Of a pod's containers the one that answers; '' if none can be seen."""
+        specs = [workloads.template_of(self.workload)] if self.workload else [pod.spec for pod in self.now(self.pods)]
+        return next((objects.dns_container(spec).name for spec in specs), "")
+
+    @property
+    def cache(self) -> DaemonSet | None:
+        """NodeLocal DNSCache's DaemonSet."""
+        return next((one for one in self.now(self.daemons) if name_of(one) == _NODELOCAL), None)
+
+    @property
     def corefile(self) -> Read:
         """What the Corefile says now; nothing if it cannot be seen."""
         return read_corefile("\n".join(objects.corefile_view(one).text for one in self.now(self.config)))
