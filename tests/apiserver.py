@@ -17,6 +17,7 @@ from tests import kube_objects
 from tests.kube_objects import Json
 
 _PLURALS = {
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
     "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "ReplicaSet": "replicasets", "Event": "events",
     "Job": "jobs", "Namespace": "namespaces",

@@ -404,3 +404,50 @@ def test_a_conflict_is_said_and_is_exit_code_4(
     assert api.one("Deployment", "coredns")["spec"]["replicas"] == 2
     assert recorded(api) == []
     assert ran(["undo"], capsys) == (0, "no run has left anything to take back\n")
+
+
+# -- who else keeps cluster DNS, and rules that end a run
+
+
+def owned(api: ApiServer, **signs: Json) -> None:
+    """Put labels or managers on the Deployment."""
+    one = api.one("Deployment", "coredns")
+    api.put({**one, "metadata": {**one["metadata"], **signs}})
+
+
+def test_what_somebody_would_take_back_is_refused_before_anything_is_sent(api: ApiServer) -> None:
+    owned(api, labels={"kustomize.toolkit.fluxcd.io/name": "dns"})
+    with pytest.raises(UsageError, match=r"^scale: Flux keeps it as it is, .* suspend .*: nothing was changed$"):
+        acted(("scale", "3"))
+    assert api.sent == []
+    acted(("restart", ""), ("session_affinity", "client_ip"))  # nothing that lasts on the Deployment
+    scaler = {"maxReplicas": 9, "scaleTargetRef": {"kind": "Deployment", "name": "coredns"}}
+    owned(api, labels={})
+    api.put(thing("HorizontalPodAutoscaler", "dns", spec=scaler))
+    with pytest.raises(UsageError, match=r"^scale: HorizontalPodAutoscaler dns sets the replicas: change its minRepl"):
+        acted(("restart", ""), ("scale", "3"))
+
+
+def test_what_becomes_of_a_change_later_is_told(api: ApiServer) -> None:
+    owned(api, labels={"app.kubernetes.io/managed-by": "Helm"})
+    api.refuse = lambda path: 403 if "horizontalpodautoscalers" in path else 0
+    told, _ = acted(("scale", "3"))
+    unseen, later = told[:2]
+    assert unseen.startswith("note: whether something scales cluster DNS: horizontalpodautoscalers in kube-system: no")
+    assert later.startswith("note: scale: kept by Helm: the release's values are kept; what is edited in the cluster")
+
+
+def test_a_run_that_its_own_rule_ends_takes_back_first_and_fails(
+    api: ApiServer, scripted: Start, scenario: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = scenario
+    server = scripted([Rule(REPLIES["answer"], until=4.0), Rule(REPLIES["silent"], since=4.0)])
+    api.put(service("kube-dns", "127.0.0.1", ports=[{"name": "dns", "port": server.port, "protocol": "UDP"}]))
+    words = ["--set", "duration=60s", "--abort-on", "loss(vip) > 60% for 2s"]
+    code, said = ran(["run", str(file), "--yes", "--cluster", "scripted", "-o", str(out), *words], capsys)
+    assert code == 1, said
+    assert steps_of(out) == ["scale to 3", "undo: Deployment kube-system/coredns: /spec/replicas: 3 -> 2"]
+    assert "by its own rule loss(vip) > 60% for 2s: " in open_run(out).cut
+    kinds = [mark.kind for mark in open_run(out).marks if mark.kind in {"step", "aborted"}]
+    assert kinds == ["step", "aborted", "step"]
+    assert recorded(api) == []

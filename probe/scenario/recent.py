@@ -64,10 +64,11 @@ class Recent:
         self._began: dict[Channel, int] = {}
         self._lives: dict[str, dict[int, int]] = {}
         self._now_ns = 0
+        self._table: tuple[Ints, Ints] | None = None
 
     def add(self, flush: Flush, series: Sequence[Series], now_ns: int) -> None:
         """A flush, the series it is about by their indices, and when it was taken, in ns since t0."""
-        self._now_ns = now_ns
+        self._now_ns, self._table = now_ns, None
         self._series += series[len(self._series) :]
         for columns in flush.columns:
             self._kept[columns.second] = cells = _cells(columns)
@@ -85,6 +86,7 @@ class Recent:
     def life(self, target: str, from_ns: int, to_ns: int = _EVER) -> None:
         """A pod counts in [from_ns, to_ns), ns since t0; said again with the same from_ns, a new end."""
         self._lives.setdefault(target, {})[from_ns] = to_ns
+        self._table = None
 
     def channels(self, lanes: Sequence[str] = EVERY_LANE) -> dict[Channel, Ints]:
         """Which of these lanes asked which target, and with which series: by their indices."""
@@ -155,23 +157,23 @@ class Recent:
 
     def _rows(self, indices: Ints) -> tuple[Ints, Ints]:
         """Beginnings of tenths of a second, ascending, int64[k], what of these series counts in each, int64[k, 4]."""
+        if self._table is None:
+            self._table = self._tabled()
+        starts, table = self._table
+        return starts, table[:, indices].sum(axis=1)
+
+    def _tabled(self) -> tuple[Ints, Ints]:
+        """All that counts: beginnings of tenths of a second, and rows of each series in each, int64[k, series, 4]."""
         starts = np.concatenate([np.zeros(0, np.int64), *map(_starts, sorted(self._kept))])
-        rows = np.zeros((len(starts), 4), np.int64)
+        table = np.zeros((len(starts), len(self._series), 4), np.int64)
         for k, second in enumerate(sorted(self._kept)):
             cells = self._kept[second]
-            mine = indices[indices < len(cells)]
-            counted = self._counted(mine.tolist(), _starts(second))
-            rows[k * BUCKETS : (k + 1) * BUCKETS] = (cells[mine] * counted[..., None]).sum(axis=0)
-        return starts, rows
-
-    def _counted(self, indices: list[int], starts: Ints) -> NDArray[np.bool_]:
-        """Which tenths of which series lie wholly in its target's life: bool[series, tenths]."""
-        counted = np.ones((len(indices), len(starts)), bool)
-        for row, index in enumerate(indices):
-            if lives := self._lives.get(self._series[index].target.name):
-                spans = ((starts >= a) & (starts + BUCKET_NS <= b) for a, b in lives.items())
-                counted[row] = np.any(list(spans), axis=0)
-        return counted
+            table[k * BUCKETS : (k + 1) * BUCKETS, : len(cells)] = cells.swapaxes(0, 1)
+        for target, lives in self._lives.items():
+            mine = [s.index for s in self._series if s.target.name == target]
+            alive = np.any([(starts >= a) & (starts + BUCKET_NS <= b) for a, b in lives.items()], axis=0)
+            table[:, mine] *= alive[:, None, None]
+        return starts, table
 
     def _until_ns(self, starts: Ints, rows: Ints) -> int:
         """The beginning of the first tenth of a second of which something is not known yet."""

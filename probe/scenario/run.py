@@ -151,13 +151,13 @@ async def run(
         facts = cluster.facts() if cluster else {}
         if warning := facts.get("warning"):
             view.noted(f"note: {warning}")
-        limits = limits and limits.within(cluster.extent() if cluster else Extent())
         targets = cluster.targets if cluster else lambda _: []
         asked = plan = rated(plan, targets)
         if cluster and cluster.in_use and changes:
             asked = _guarded(plan, view)
             plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
         series = first_series(plan, targets)
+        limits = limits and limits.within(cluster.extent() if cluster else Extent())
         if limits:
             limits.check(series)
         looked = await look_for_interception(series, cluster, facts.get("zone") or DOMAIN)
@@ -372,7 +372,7 @@ class _Going:
     def _abort_if_told(self) -> None:
         """The plan's own rules end the run as Ctrl-C does."""
         broken = (why for rule in self.rules if (why := rule.broken(self.recent)))
-        if self.stopped_ns is None and not self.cut and (why := next(broken, "")):
+        if not self.cut and (why := next(broken, "")):
             self._mark(Mark(max(0, self.engine.now_ns()), "aborted", why, "scenario"))
             self._stop(f"its own rule {why}")
 

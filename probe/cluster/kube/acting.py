@@ -16,7 +16,7 @@ from typing import Any
 from lightkube.resources.core_v1 import Namespace
 
 from probe.cluster import Planned, Undone
-from probe.cluster.kube import loading, objects
+from probe.cluster.kube import loading, objects, owners
 from probe.cluster.kube.actions import COREFILE, Change, Objects, PodOn
 from probe.cluster.kube.actions import plan as plan_step
 from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
@@ -118,6 +118,7 @@ class Acting:
                     f" ended: {undo_command(self.api, self.permission.cluster)}"
                 )
         now, found = await self.look(), []
+        await self._check_owners([word for word, _ in steps], now)
         for word, value in steps:
             change = plan_step(word, value, now)
             commands = []
@@ -131,6 +132,20 @@ class Acting:
                     now = now.after(back)
             found.append(Planned(tuple(commands), self._outage(word, value, change)))
         return found
+
+    async def _check_owners(self, words: Sequence[str], now: Objects) -> None:
+        """UsageError for a step that somebody would take back; what happens to a change later is told."""
+        if not words:
+            return
+        things = [thing for thing in (now.maker, now.config, now.service, *now.nodes.values()) if thing]
+        beside, not_seen = await owners.around(self.api, self.found.pods.namespace)
+        for text in not_seen if "scale" in words else ():
+            self.tell(f"note: {text}")
+        for word in dict.fromkeys(words):
+            if why := owners.refusal(word, things, beside):
+                raise UsageError(f"{word}: {why}: nothing was changed")
+            if later := owners.warning(word, things):
+                self.tell(f"note: {word}: {later}")
 
     def _outage(self, word: str, value: str, change: Change) -> str:
         """Why it can leave no ready endpoint; UsageError where we act and that is not allowed."""
