@@ -112,10 +112,12 @@ async def run(
         series = first_series(plan, cluster.targets if cluster else lambda _: [])
         check_ceiling(series, ceiling)
         facts = cluster.facts() if cluster else {}
-        looked = await look(series, cluster, facts.get("zone") or DOMAIN)
-        facts |= {"interception": looked.said} if looked.said else {}
+        looking = asyncio.create_task(look(series, cluster, facts.get("zone") or DOMAIN))
+        stack.callback(looking.cancel)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
+        looked = await looking
+        facts |= {"interception": looked.said} if looked.said else {}
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
         # Children inherit the priority: lab, worker and clock are running already.
