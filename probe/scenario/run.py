@@ -117,6 +117,8 @@ async def run(
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         looked = await looking
+        for text in dict.fromkeys(looked.found.values()):
+            view.noted(text)
         facts |= {"interception": looked.said} if looked.said else {}
         if at_unix_ns is not None:
             await wait_for(at_unix_ns, view.noted)
