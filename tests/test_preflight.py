@@ -160,9 +160,9 @@ def test_what_pods_answer_they_count(here: Here, monkeypatch: pytest.MonkeyPatch
     found, said = looked(here, monkeypatch, Stub(POD, SERVICE))
     assert found == {}
     for text in (
-        "coredns-a answered 3 queries by UDP, of which its own counter saw 3",
-        "kube-dns answered 3 queries by UDP, of which its pods' counters saw 3",
-        "kube-dns answered 3 queries by TCP, of which its pods' counters saw 3",
+        "coredns-a answered 8 queries by UDP, of which its own counter saw 8",
+        "kube-dns answered 8 queries by UDP, of which its pods' counters saw 8",
+        "kube-dns answered 8 queries by TCP, of which its pods' counters saw 8",
     ):
         assert text in said.split("; ")
 
@@ -185,10 +185,11 @@ def test_one_who_answers_in_their_place_is_found_by_their_counters(
     here.redirect(where)
     found, _ = looked(here, monkeypatch, Stub(POD, SERVICE, *others))
     assert set(found) == doubtful
-    assert all("answered 3 queries by " in text and "saw 0" in text for text in found.values())
+    assert all("answered 8 queries by " in text and "saw 0" in text for text in found.values())
 
 
 def test_a_pod_that_does_not_count_is_said_and_is_no_doubt(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.redirect(f"ip daddr {POD.address} udp dport 53")
     found, said = looked(here, monkeypatch, Stub(POD))
     assert found == {}
     assert "what pods count of coredns-a was not seen: [Errno 111]" in said

@@ -102,7 +102,8 @@ class Check:
                     ending = await run_plan(plan, path, view, Engine(), cluster, command, limits=Limits())
                     interrupted, measured = ending.interrupted, open_run(path)
                     told = dict.fromkeys(one.text for one in measured.intervals if one.kind == "intercepted")
-                    seen = replace(seen, paths=paths_of(measured), intercepted=tuple(told))
+                    facts = {**seen.facts, "interception": measured.head.facts.get("interception", "not looked for")}
+                    seen = replace(seen, paths=paths_of(measured), intercepted=tuple(told), facts=facts)
                 api = await asking
                 return replace(seen, api=api, seconds=time.monotonic() - began), interrupted
             finally:

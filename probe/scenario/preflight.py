@@ -11,7 +11,7 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from probe.cluster import Cluster
 from probe.cluster.scrape import scrape
@@ -24,10 +24,10 @@ NOWHERE = {"ipv4": "192.0.2.1", "ipv6": "2001:db8::1"}
 """Addresses that nobody has: TEST-NET-1 (RFC 5737), the documentation prefix (RFC 3849)."""
 COUNTER, COREDNS = "coredns_dns_do_requests_total", "coredns_build_info"
 """Of all requests those with the DO bit: hardly any client in a cluster sets it, so that others do not hide ours."""
-ASKED_BY = ("udp", "tcp")
-TIMES = 3
-PATIENCE = 0.5
-"""Seconds for one answer: those who answer in others' place are near."""
+_WAYS = ("udp", "tcp")
+TIMES, ROUNDS = 8, 3
+PATIENCE = 1.0
+"""Seconds for one answer."""
 MOST_PODS = 20
 """With more pods than this it is not counted which of them the Service's queries reach."""
 
@@ -49,16 +49,21 @@ async def look(series: Sequence[Series], cluster: Cluster | None, domain: str) -
     if not is_pod() or not away or (cluster and "" not in cluster.namespaces):
         return Looked()
     query = encode(Question.of(f"kubernetes.default.svc.{domain}", "A", edns=Edns(do=True)))
-    by_transport = [[one for one in away if one.transport == transport] for transport in ASKED_BY]
-    groups = [group for group in by_transport if group]
-    asking = asyncio.gather(*(_asked_nowhere(group, query) for group in groups))
-    counted: list[tuple[bool, str]] = []
-    for target, among in _counting(away, cluster):
-        for asked in by_transport:
-            if group := [one for one in asked if one.target.kind is target.kind]:
-                groups.append(group)
-                counted.append(await _counted(target, among, group[0].transport, query))
-    answers = [*await asking, *counted]
+    ways = [group for way in _WAYS if (group := [one for one in away if one.transport == way])]
+    counting = [
+        (group, among)
+        for target, among in _counting(away, cluster)
+        for way in ways
+        if (group := [replace(one, target=target) for one in way if one.target.kind is target.kind])
+    ]
+    nowhere = asyncio.gather(*(_asked_nowhere(group, query) for group in ways))
+    # Who is silent here is not waited for again and again.
+    alive = await asyncio.gather(*(_asked(group[0].target, group[0].transport, query) for group, _ in counting))
+    groups, answers = ways, list(await nowhere)
+    for (group, among), answered in zip(counting, alive, strict=True):
+        if answered:
+            groups.append(group)
+            answers.append(await _counted(group[0].target, among, group[0].transport, query))
     found: dict[str, str] = {}
     for (bad, text), group in zip(answers, groups, strict=True):
         for one in group if bad else ():
@@ -80,9 +85,9 @@ async def _asked_nowhere(series: Sequence[Series], query: bytes) -> tuple[bool, 
     """Whether somebody answers there, by the transport of these, and that in words."""
     transport, families = series[0].transport, {"ipv6" if ":" in one.target.address else "ipv4" for one in series}
     addresses = [NOWHERE[family] for family in sorted(families)]
-    tries = [address for address in addresses for _ in range(TIMES)]
-    answers = await asyncio.gather(*(_asked(address, 53, transport, query) for address in tries))
-    spoke = [address for address, answered in zip(tries, answers, strict=True) if answered]
+    tries = [Target("nobody", TargetKind.SERVER, address) for address in addresses for _ in range(TIMES)]
+    answers = await asyncio.gather(*(_asked(target, transport, query) for target in tries))
+    spoke = [target.address for target, answered in zip(tries, answers, strict=True) if answered]
     if spoke:
         text = f"{spoke[0]} is nobody's address, and answered by {transport.upper()}: queries from here are redirected"
         return True, f"{text}, and say nothing about cluster DNS"
@@ -90,16 +95,23 @@ async def _asked_nowhere(series: Sequence[Series], query: bytes) -> tuple[bool, 
 
 
 async def _counted(target: Target, pods: Sequence[Target], transport: str, query: bytes) -> tuple[bool, str]:
-    """Whether the target answered queries that its pods did not count, and that in words, or why it is not known."""
-    try:
-        before = await _count(pods)
-        answers = await asyncio.gather(*(_asked(target.address, target.port, transport, query) for _ in range(TIMES)))
-        rose = await _count(pods) - before
-    except OSError as problem:
-        return False, f"what pods count of {target.name} was not seen: {str(problem) or type(problem).__name__}"
-    n, whose = sum(answers), "its own counter" if [target] == list(pods) else "its pods' counters"
-    text = f"{target.name} answered {n} queries by {transport.upper()}, of which {whose} saw {max(0, rose)}"
-    return rose < n, f"{text}: somebody on the way answers in its place" if rose < n else text
+    """Whether the target answered queries that its pods did not count, and that in words, or why it is not known.
+
+    In a rollout the Service leads to pods, too, that end and are no longer among these: only to such ones time after
+    time it does not.
+    """
+    whose, text = "its own counter" if [target] == list(pods) else "its pods' counters", ""
+    for _ in range(ROUNDS):
+        try:
+            before = await _count(pods)
+            n = sum(await asyncio.gather(*(_asked(target, transport, query) for _ in range(TIMES))))
+            rose = await _count(pods) - before
+        except OSError as problem:
+            return False, f"what pods count of {target.name} was not seen: {str(problem) or type(problem).__name__}"
+        text = f"{target.name} answered {n} queries by {transport.upper()}, of which {whose} saw {max(0, rose)}"
+        if rose >= n / 4:
+            return False, text
+    return True, f"{text}: somebody on the way answers in its place"
 
 
 async def _count(pods: Sequence[Target]) -> int:
@@ -113,17 +125,17 @@ async def _count(pods: Sequence[Target]) -> int:
     return total
 
 
-async def _asked(address: str, port: int, transport: str, query: bytes) -> bool:
+async def _asked(target: Target, transport: str, query: bytes) -> bool:
     """Whether anybody answered one query, with any answer, within PATIENCE."""
     query = secrets.token_bytes(2) + query[2:]
     stream = transport == "tcp"
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
     loop = asyncio.get_running_loop()
     try:
         with socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             async with asyncio.timeout(PATIENCE):
-                await loop.sock_connect(sock, (address, port))
+                await loop.sock_connect(sock, (target.address, target.port))
                 await loop.sock_sendall(sock, (len(query).to_bytes(2) if stream else b"") + query)
                 reply = await loop.sock_recv(sock, 4096)
                 return reply[2:4] == query[:2] if stream else reply[:2] == query[:2]

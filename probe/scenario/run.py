@@ -160,10 +160,14 @@ async def run(
         limits = limits and limits.within(cluster.extent() if cluster else Extent())
         if limits:
             limits.check(series)
-        looked = await look_for_interception(series, cluster, facts.get("zone") or DOMAIN)
-        facts |= {"interception": looked.said} if looked.said else {}
+        looking = asyncio.create_task(look_for_interception(series, cluster, facts.get("zone") or DOMAIN))
+        stack.callback(looking.cancel)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
+        looked = await looking
+        for text in dict.fromkeys(looked.found.values()):
+            view.noted(text)
+        facts |= {"interception": looked.said} if looked.said else {}
         if job and together:
             at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
         if at_unix_ns is not None:
