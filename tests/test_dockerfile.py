@@ -32,7 +32,7 @@ class Built:
             f" && mount -t tmpfs -o mode=1777 tmpfs {self.root}/data"
             f" && mount -t proc proc {self.root}/proc && mount --rbind /dev {self.root}/dev"
             f" && exec chroot --userspec={ANYBODY} {self.root}"
-            """ sh -c 'cd /data && exec /opt/dnsprobe/bin/dnsprobe "$@"' sh "$@" """
+            """ sh -c 'cd /data && exec /usr/local/dnsprobe/bin/dnsprobe "$@"' sh "$@" """
         )
         command = ["unshare", "--mount", "--propagation=private", "sh", "-c", inside, "sh", *words]
         environment = {"TMPDIR": "/data", "PATH": os.environ["PATH"]}
