@@ -85,6 +85,6 @@ def test_it_asks_and_judges(built: Built) -> None:
 
 
 def test_it_has_no_tools_to_build_with(built: Built) -> None:
-    there = {path.name for path in (built.root / "opt/dnsprobe").glob("lib/*/site-packages/*")}
+    there = {path.name for path in (built.root / "usr/local/dnsprobe").glob("lib/*/site-packages/*")}
     assert {"probe", "numpy"} <= there
     assert not {"pip", "setuptools"} & there
