@@ -8,20 +8,20 @@
 ARG BASE=docker.io/library/python:3.11-slim
 
 FROM ${BASE} AS build
-RUN python3 -m venv /opt/dnsprobe
+RUN python3 -m venv /usr/local/dnsprobe
 WORKDIR /src
 COPY requirements.txt ./
-RUN /opt/dnsprobe/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements.txt
+RUN /usr/local/dnsprobe/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY probe probe
 COPY scenarios scenarios
 COPY deploy deploy
-RUN /opt/dnsprobe/bin/python -m pip install --no-deps --no-build-isolation . \
-    && /opt/dnsprobe/bin/python -m pip uninstall --yes pip setuptools
+RUN /usr/local/dnsprobe/bin/python -m pip install --no-deps --no-build-isolation . \
+    && /usr/local/dnsprobe/bin/python -m pip uninstall --yes pip setuptools
 
 FROM ${BASE}
-COPY --from=build /opt/dnsprobe /opt/dnsprobe
-ENV PATH=/opt/dnsprobe/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+COPY --from=build /usr/local/dnsprobe /usr/local/dnsprobe
+ENV PATH=/usr/local/dnsprobe/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 # A number, for Kubernetes to see that it is not root; any other does as well.
 USER 65532:65532
 # Run files go here: mount something that may be written.

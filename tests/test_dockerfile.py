@@ -32,7 +32,7 @@ class Built:
             f" && mount -t tmpfs -o mode=1777 tmpfs {self.root}/data"
             f" && mount -t proc proc {self.root}/proc && mount --rbind /dev {self.root}/dev"
             f" && exec chroot --userspec={ANYBODY} {self.root}"
-            """ sh -c 'cd /data && exec /opt/dnsprobe/bin/dnsprobe "$@"' sh "$@" """
+            """ sh -c 'cd /data && exec /usr/local/dnsprobe/bin/dnsprobe "$@"' sh "$@" """
         )
         command = ["unshare", "--mount", "--propagation=private", "sh", "-c", inside, "sh", *words]
         environment = {"TMPDIR": "/data", "PATH": os.environ["PATH"]}
@@ -85,6 +85,6 @@ def test_it_asks_and_judges(built: Built) -> None:
 
 
 def test_it_has_no_tools_to_build_with(built: Built) -> None:
-    there = {path.name for path in (built.root / "opt/dnsprobe").glob("lib/*/site-packages/*")}
+    there = {path.name for path in (built.root / "usr/local/dnsprobe").glob("lib/*/site-packages/*")}
     assert {"probe", "numpy"} <= there
     assert not {"pip", "setuptools"} & there

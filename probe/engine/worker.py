@@ -54,6 +54,8 @@ CREDIT_ROWS = 32
 ORDERS_NS = 20_000_000
 EXACT_BELOW = 2_000
 """Below this rate each row has its own wake-up; above, rows wait for the next tick."""
+SLOW_BELOW, SLOW_NS = 20, 40_000_000
+"""Below this rate nothing but sending is done more often: a prober on every node must cost them nothing."""
 GATHER_NS = 1_000_000
 """A burst waits so long for its last row at the most."""
 RETIRE_NS = 1_000_000_000
@@ -186,6 +188,8 @@ class Worker:
             self._judge_rows = CLOSED_ROWS if window > CREDIT_ROWS else 1
         self._catch_up_ns = int(CATCH_UP_ROWS / CATCH_UP_SPEED / rate * 1e9)
         self._judge_ns = min([JUDGE_NS, *(path.pauses.beat_ns for path in self._used if path.pauses)])
+        is_slow = rate < SLOW_BELOW and not window and not any(path.pauses for path in self._used)
+        self._least_ns = SLOW_NS if is_slow else 0
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
 
@@ -243,7 +247,7 @@ class Worker:
                 continue
             if now >= read_at:
                 self._read(paths, now)
-                read_at = now + min(self._read_every(path) for path in paths)
+                read_at = now + max(self._least_ns, min(self._read_every(path) for path in paths))
             self._end_closed(paths, now)
             for _ in self._judge([path for path in paths if path.has_news]):
                 self._send(paths)
@@ -253,13 +257,13 @@ class Worker:
                 for _ in self._judge(paths):
                     self._read([path for path in paths if path.closed], time.monotonic_ns())
                     self._send(paths)
-                judge_at = now + self._judge_ns
+                judge_at = now + max(self._least_ns, self._judge_ns)
                 done = self._is_done(paths)
                 self._recorder.reached(reached, done=done)
                 if done:
                     return
             if now >= orders_at:
-                orders_at = now + ORDERS_NS
+                orders_at = now + max(self._least_ns, ORDERS_NS)
                 self._obey(orders)
                 self._look_after_sockets(now)
 
