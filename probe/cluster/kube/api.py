@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,24 @@ from lightkube.resources.core_v1 import PodLog
 from msgspec import MsgspecError
 
 from probe.errors import EnvironmentProblem, UsageError
+from probe.linux import received_ns
 
 _TIMEOUT = httpx2.Timeout(10.0, connect=5.0)
+
+
+_stream: ContextVar[Any] = ContextVar("stream")
+"""The connection of the reply that this task reads: lightkube keeps it to itself."""
+
+
+async def _remember(reply: httpx2.Response) -> None:
+    _stream.set(reply.extensions.get("network_stream"))
+
+
+def _arrived_ns() -> int:
+    """When the last of what this task reads has come."""
+    stream = _stream.get(None)
+    sock = stream.get_extra_info("socket") if stream else None
+    return received_ns(sock) if sock else time.monotonic_ns()
 
 
 class NotSeen(EnvironmentProblem):
@@ -77,6 +95,7 @@ class Api:
             # lightkube asks for a user, if only for an empty one.
             config = config if config.user else config._replace(user=User())
             self._client: Any = AsyncClient(config, timeout=_TIMEOUT)
+            self._client._client._client.event_hooks = {"response": [_remember]}
         except (OSError, ValueError, ConfigError) as problem:
             raise EnvironmentProblem(f"{source}: its certificates or credentials cannot be used: {problem}") from None
 
@@ -91,12 +110,15 @@ class Api:
             found = [item async for item in listing]
             return found, str(listing.resourceVersion)
 
-    async def watch(self, what: Selection, version: str) -> AsyncIterator[tuple[str, Any]]:
-        """`ADDED`, `MODIFIED` or `DELETED` and the object, as it happens; ends only by EnvironmentProblem."""
+    async def watch(self, what: Selection, version: str) -> AsyncIterator[tuple[int, str, Any]]:
+        """When it arrived, `ADDED`, `MODIFIED` or `DELETED`, the object; ends only by EnvironmentProblem.
+
+        The kernel's instant, CLOCK_MONOTONIC: this process has the lowest priority, and on a busy machine reads late.
+        """
         with self._told("watch", what):
             async with aclosing(self._client.watch(what.of, resource_version=version, **what.where)) as events:
-                async for event in events:
-                    yield event
+                async for kind, thing in events:
+                    yield _arrived_ns(), kind, thing
 
     async def log(self, namespace: str, pod: str, **asked: str) -> AsyncGenerator[str, None]:
         """A container's log, a line at a time, each with its time in front; `asked`: container, follow, previous, ...
