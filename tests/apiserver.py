@@ -20,7 +20,7 @@ _PLURALS = {
 }  # fmt: skip
 
 
-def _selected(thing: Json, labels: str, fields: str) -> bool:
+def _selected(thing: Any, labels: str, fields: str) -> bool:
     """Whether selectors as lightkube writes them are met: `a=b`, `a in (b,c)`, `metadata.name=b`."""
     have = thing["metadata"]["labels"]
     for part in labels.replace(",", ", ").split(", ") if " in (" not in labels else [labels]:
@@ -30,7 +30,10 @@ def _selected(thing: Json, labels: str, fields: str) -> bool:
                 return False
         elif part and have.get(part.partition("=")[0]) != part.partition("=")[2].lstrip("="):
             return False
-    return not fields or thing["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
+    path, _, value = fields.partition("=")
+    for key in filter(None, path.rstrip("=").split(".")):
+        thing = thing[key]
+    return not fields or thing == value.lstrip("=")
 
 
 class ApiServer:
@@ -43,6 +46,8 @@ class ApiServer:
         self.refuse: Callable[[str], int] = lambda _: 0
         self.deaf = False
         self.asked: list[str] = []
+        self.logs: dict[str, list[str]] = {}
+        """Of a pod, its container's lines, each with its time; `NAME previous` those of the one before."""
         self._changed = threading.Condition()
         self._log: list[tuple[int, str, Json]] = []
         self._things: dict[tuple[str, str], Json] = {}
@@ -153,12 +158,46 @@ class ApiServer:
                 return False
             return _selected(thing, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
+        if parts[-1] == "log":
+            self._log_of(request, parts[-2], query)
+            return
         if "watch" in query:
             self._stream(request, int(query["resourceVersion"]), meant)
             return
         with self._changed:
             items = [thing for thing in self._things.values() if meant(thing)]
             self._say(request, {"items": items, "metadata": {"resourceVersion": str(self._version)}})
+
+    def write(self, pod: str, *lines: str) -> None:
+        """Into a pod's log."""
+        with self._changed:
+            self.logs.setdefault(pod, []).extend(lines)
+            self._changed.notify_all()
+
+    def _log_of(self, request: BaseHTTPRequestHandler, pod: str, query: dict[str, str]) -> None:
+        """As the kubelet has it: what was written since, to the second, and what is being written if it is followed."""
+        name, since = f"{pod} previous" if "previous" in query else pod, query.get("sinceTime", "")
+        if "previous" in query and name not in self.logs:
+            self._say(request, {"kind": "Status", "code": 400, "message": "not found"}, 400)
+            return
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.flush()
+        told, epoch = 0, self._epoch
+        while True:
+            with self._changed:
+                lines = self.logs.get(name, [])[told:]
+                told += len(lines)
+            data = "".join(f"{line}\n" for line in lines if line.split()[0] >= since.rstrip("Z")).encode()
+            if data:
+                request.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                request.wfile.flush()
+            if "follow" not in query or self._epoch > epoch:
+                request.wfile.write(b"0\r\n\r\n")
+                return
+            with self._changed:
+                self._changed.wait_for(lambda told=told: self._epoch > epoch or len(self.logs.get(name, [])) > told)
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:

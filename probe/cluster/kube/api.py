@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,34 @@ from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT
 from lightkube.config.models import User
 from lightkube.core.resource import api_info
 from lightkube.resources.core_v1 import PodLog
-from msgspec import MsgspecError
+from msgspec import MsgspecError, Struct, field, yaml
 
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import received_ns
 
 _TIMEOUT = httpx2.Timeout(10.0, connect=5.0)
+
+
+class Way(Struct):
+    """What a kubeconfig says of the way to a cluster and lightkube does not read (client-go clientcmd/api/v1)."""
+
+    server_name: str | None = field(name="tls-server-name", default=None)
+    """Whose certificate the server has, if it is not that of its address."""
+    proxy: str | None = field(name="proxy-url", default=None)
+
+    async def name_server(self, request: httpx2.Request) -> None:
+        """Ask for that name, and check for it."""
+        if self.server_name:
+            request.extensions["sni_hostname"] = self.server_name
+
+
+class _NamedWay(Struct):
+    name: str
+    cluster: Way
+
+
+class _Ways(Struct):
+    clusters: list[_NamedWay]
 
 
 _stream: ContextVar[Any] = ContextVar("stream")
@@ -53,7 +76,7 @@ class Selection:
 
     of: type[Any]
     namespace: str = ""
-    labels: Mapping[str, str | list[str]] = field(default_factory=dict)
+    labels: Mapping[str, str | list[str]] = dataclasses.field(default_factory=dict)
     name: str = ""
     about: str = ""
 
@@ -87,16 +110,17 @@ class Api:
     EnvironmentProblem from every call says what is wrong; NotSeen, that it is about those objects alone.
     """
 
-    def __init__(self, config: SingleConfig, source: str) -> None:
+    def __init__(self, config: SingleConfig, source: str, way: Way | None = None) -> None:
+        way = way or Way()
         self.source = source
         self.server = str(config.cluster.server)
         self.cluster = config.context.cluster
         try:
             # lightkube asks for a user, if only for an empty one.
             config = config if config.user else config._replace(user=User())
-            self._client: Any = AsyncClient(config, timeout=_TIMEOUT)
-            self._client._client._client.event_hooks = {"response": [_remember]}
-        except (OSError, ValueError, ConfigError) as problem:
+            self._client: Any = AsyncClient(config, timeout=_TIMEOUT, proxy=way.proxy)
+            self._client._client._client.event_hooks = {"request": [way.name_server], "response": [_remember]}
+        except (OSError, ValueError, ImportError, ConfigError) as problem:
             raise EnvironmentProblem(f"{source}: its certificates or credentials cannot be used: {problem}") from None
 
     async def close(self) -> None:
@@ -214,7 +238,7 @@ def connect(context: str = "") -> Api:
         config_of = _read(path)
         name = context or config_of.current_context
         if name in config_of.contexts:
-            return Api(_chosen(config_of, name, path), f"context {name} in {path}")
+            return Api(_chosen(config_of, name, path), f"context {name} in {path}", _way(config_of, name, path))
         known += config_of.contexts
     files_text, names = ", ".join(map(str, there)), ", ".join(known) or "none"
     if context:
@@ -228,6 +252,14 @@ def _read(path: Path) -> KubeConfig:
     except Exception as problem:  # noqa: BLE001  a file may be wrong in many ways: its YAML, its keys, their types
         text = " ".join(f"{type(problem).__name__}: {problem}".split())
         raise EnvironmentProblem(f"{path}: not a kubeconfig that can be read: {text}") from None
+
+
+def _way(config: KubeConfig, context: str, path: Path) -> Way:
+    try:
+        ways = yaml.decode(path.read_bytes(), type=_Ways).clusters
+    except MsgspecError as problem:
+        raise EnvironmentProblem(f"{path}: clusters: {problem}") from None
+    return next((way.cluster for way in ways if way.name == config.contexts[context].cluster), Way())
 
 
 def _chosen(config: KubeConfig, name: str, path: Path) -> SingleConfig:
