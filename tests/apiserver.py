@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,10 @@ class ApiServer:
                 request.wfile.write(b"0\r\n\r\n")
                 return
             with self._changed:
-                self._changed.wait_for(lambda told=told: self._epoch > epoch or len(self.logs.get(name, [])) > told)
+                self._changed.wait_for(partial(self._has_more, name, told, epoch))
+
+    def _has_more(self, name: str, told: int, epoch: int) -> bool:
+        return self._epoch > epoch or len(self.logs.get(name, [])) > told
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:

@@ -7,6 +7,7 @@ import json
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -548,7 +549,14 @@ def test_a_run_asks_the_cluster_s_service_and_records_a_gap(
     api.put(service("kube-dns", "127.0.0.1", ports=ports))
     file, out = tmp_path / "short.yaml", tmp_path / "short.db"
     file.write_text(SHORT.format(duration="4s", rate=20))
-    late = threading.Timer(3.0, api.expire)
+
+    def expire() -> None:
+        while not out.exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        api.expire()
+
+    late = threading.Thread(target=expire, daemon=True)
     late.start()
     code, said = ran(["run", str(file), "-o", str(out)], capsys)
     late.join()

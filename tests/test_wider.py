@@ -210,8 +210,9 @@ def test_without_the_right_to_read_logs_that_is_said_once(api: ApiServer) -> Non
 def test_events_and_replica_sets_are_watched_if_they_concern_us(api: ApiServer) -> None:
     async def look(kube: Kube) -> list[str]:
         await asyncio.sleep(0.2)
-        for about in (("Pod", "etcd-0"), ("Pod", "coredns-x"), ("Pod", "kube-proxy-1"), ("Node", "node-9")):
-            api.put(event(about=about, namespace="default" if about[0] == "Node" else "kube-system"))
+        for name in ("etcd-0", "coredns-x", "kube-proxy-1"):
+            api.put(event(about=("Pod", name)))
+        api.put(event(about=("Node", "node-9"), namespace="default"))
         api.put(event("NodeNotReady", about=("Node", "node-1"), namespace="default"))
         api.put(replica_set())
         seen = await until(kube, "replicaset_current")
