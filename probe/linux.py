@@ -292,6 +292,15 @@ def enter_network(path: str) -> None:
             raise _error()
 
 
+def received_ns(sock: socket.socket) -> int:
+    """When the kernel received what came last on a TCP connection, CLOCK_MONOTONIC to a timer tick (1 to 10 ms).
+
+    This process may look at it much later. Source: struct tcp_info, tcpi_last_data_recv (include/uapi/linux/tcp.h).
+    """
+    ago_ms = int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)[52:], sys.byteorder)
+    return time.monotonic_ns() - ago_ms * 1_000_000
+
+
 @contextmanager
 def in_network(path: str) -> Iterator[None]:
     """Sockets that this thread makes meanwhile belong to the network namespace at `path`, for good. OSError."""

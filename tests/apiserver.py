@@ -24,9 +24,9 @@ _PLURALS = {
 }  # fmt: skip
 
 
-def _selected(one: Json, labels: str, fields: str) -> bool:
+def _selected(thing: Any, labels: str, fields: str) -> bool:
     """Whether selectors as lightkube writes them are met: `a=b`, `a in (b,c)`, `metadata.name=b`."""
-    have = one["metadata"]["labels"]
+    have = thing["metadata"]["labels"]
     for part in labels.replace(",", ", ").split(", ") if " in (" not in labels else [labels]:
         if " in (" in part:
             key, _, values = part.partition(" in (")
@@ -34,7 +34,10 @@ def _selected(one: Json, labels: str, fields: str) -> bool:
                 return False
         elif part and have.get(part.partition("=")[0]) != part.partition("=")[2].lstrip("="):
             return False
-    return not fields or one["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
+    path, _, value = fields.partition("=")
+    for key in filter(None, path.rstrip("=").split(".")):
+        thing = thing[key]
+    return not fields or thing == value.lstrip("=")
 
 
 def _chunk(request: BaseHTTPRequestHandler, octets: bytes) -> None:
@@ -61,9 +64,9 @@ class Log:
             self.stir.notify_all()
 
     def after(self, told: int) -> tuple[list[str], bool]:
-        """The lines from this one on, once there are any, or all is said; and whether it is."""
+        """The lines from this one on, once there are any, or a moment has passed; and whether all is said."""
         with self.stir:
-            self.stir.wait_for(lambda: len(self.lines) > told or self.ended, 30)
+            self.stir.wait_for(lambda: len(self.lines) > told or self.ended, 0.05)
             return self.lines[told:], self.ended
 
 
@@ -225,7 +228,7 @@ class ApiServer:
         if url.path == "/version":
             self._say(request, {"gitVersion": "v1.34.1"})
             return
-        if "/proxy/" in url.path or url.path.endswith("/log"):
+        if "/proxy/" in url.path:
             self._pass_on(request, url.path, url.query)
             return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
@@ -237,6 +240,9 @@ class ApiServer:
                 return False
             return _selected(thing, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
+        if parts[-1] == "log":
+            self._log_of(request, parts[-2], query)
+            return
         named = [thing for thing in self.things.values() if _PLURALS[thing["kind"]] == (parts[-2:] or [""])[0]
                  and thing["metadata"]["name"] == parts[-1]]  # fmt: skip
         if parts[-1] not in _PLURALS.values():
@@ -285,24 +291,8 @@ class ApiServer:
             self._say(request, {"kind": "Status", "status": "Success"})
 
     def _pass_on(self, request: BaseHTTPRequestHandler, path: str, query: str) -> None:
-        """A pod's log, to its end; or what its port says, status and all."""
+        """To a pod's port: what it says, status and all."""
         name = path.split("/pods/")[1].split("/", maxsplit=1)[0]
-        if path.endswith("/log"):
-            if name not in self.logs:
-                self._say(request, {"kind": "Status", "code": 404, "message": "no such pod"}, 404)
-                return
-            request.send_response(200)
-            request.send_header("Transfer-Encoding", "chunked")
-            request.end_headers()
-            log, told = self.logs[name], 0
-            while True:
-                new, ended = log.after(told)
-                told += len(new)
-                for line in new:
-                    _chunk(request, line.encode() + b"\n")
-                if ended:
-                    request.wfile.write(b"0\r\n\r\n")
-                    return
         connection = HTTPConnection("127.0.0.1", self.ports.get(name, 1), timeout=10)
         try:
             connection.request("GET", f"/{path.partition('/proxy/')[2]}{f'?{query}' if query else ''}")
@@ -317,6 +307,31 @@ class ApiServer:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)
+
+    def write(self, pod: str, *lines: str) -> None:
+        """Into a pod's log."""
+        for line in lines:
+            self.logs.setdefault(pod, Log()).add(line)
+
+    def _log_of(self, request: BaseHTTPRequestHandler, pod: str, query: dict[str, str]) -> None:
+        """As the kubelet has it: what was written since, to the second, and what is being written if it is followed."""
+        name, since = f"{pod} previous" if "previous" in query else pod, query.get("sinceTime", "")
+        if name not in self.logs and ("previous" in query or ("Pod", pod) not in self.things):
+            code = 400 if "previous" in query else 404
+            self._say(request, {"kind": "Status", "code": code, "message": "not found"}, code)
+            return
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.flush()
+        told, ended, epoch = 0, False, self._epoch
+        while not ended:
+            lines, ended = self.logs.setdefault(name, Log()).after(told)
+            told += len(lines)
+            if data := "".join(f"{line}\n" for line in lines if line.split()[0] >= since.rstrip("Z")).encode():
+                _chunk(request, data)
+            ended = ended or "follow" not in query or self._epoch > epoch
+        request.wfile.write(b"0\r\n\r\n")
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -471,6 +474,36 @@ def test_a_pod_of_the_cluster_has_its_service_account(tmp_path: Path, monkeypatc
         connect()
 
 
+def changed(path: Path, **cluster: str) -> None:
+    """Put these into the kubeconfig's cluster."""
+    config = json.loads(path.read_text())
+    config["clusters"][0]["cluster"] |= {name.replace("_", "-"): value for name, value in cluster.items()}
+    path.write_text(json.dumps(config))
+
+
+def test_the_name_in_a_server_s_certificate_may_be_another(api: ApiServer, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    subject = "-subj /CN=x -addext subjectAltName=DNS:kubernetes.example -days 2 -nodes"
+    command = f"openssl req -x509 -newkey rsa:2048 {subject} -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    api._server.socket = context.wrap_socket(api._server.socket, server_side=True)
+    changed(tmp_path / "config", server=f"https://127.0.0.1:{api.port}", certificate_authority=str(certificate))
+    with pytest.raises(EnvironmentProblem, match=r"its certificate is not trusted"):
+        in_cluster(names)
+    changed(tmp_path / "config", tls_server_name="kubernetes.example")
+    assert in_cluster(names)["service"] == "kube-dns (10.96.0.10:53)"
+
+
+def test_a_proxy_on_the_way_is_used(api: ApiServer, tmp_path: Path) -> None:
+    changed(tmp_path / "config", server="http://api.invalid", proxy_url=f"http://127.0.0.1:{api.port}")
+    assert in_cluster(names)["service"] == "kube-dns (10.96.0.10:53)"
+    changed(tmp_path / "config", proxy_url="nonsense://a")
+    with pytest.raises(EnvironmentProblem, match=r"credentials cannot be used: Unknown scheme for proxy URL"):
+        in_cluster(names)
+
+
 def test_an_api_that_is_not_there(api: ApiServer) -> None:
     api.stop()
     with pytest.raises(EnvironmentProblem, match=r"of context test in .*, cannot be reached: All connection at"):
@@ -513,7 +546,14 @@ def test_a_run_asks_the_cluster_s_service_and_records_a_gap(
     api.put(service("kube-dns", "127.0.0.1", ports=ports))
     file, out = tmp_path / "short.yaml", tmp_path / "short.db"
     file.write_text(SHORT.format(duration="4s", rate=20))
-    late = threading.Timer(3.0, api.expire)
+
+    def expire() -> None:
+        while not out.exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        api.expire()
+
+    late = threading.Thread(target=expire, daemon=True)
     late.start()
     code, said = ran(["run", str(file), "-o", str(out)], capsys)
     late.join()

@@ -27,6 +27,7 @@ from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
 from probe.scenario.limits import Limits
 from probe.scenario.plan import Plan, first_series, rated, series_of
+from probe.scenario.preflight import Looked
 from probe.scenario.preflight import look as look_for_interception
 from probe.scenario.ready import ReadyFile
 from probe.scenario.recent import BASELINE, Recent
@@ -165,8 +166,7 @@ async def run(
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         looked = await looking
-        for text in dict.fromkeys(looked.found.values()):
-            view.noted(text)
+        _tell(looked, view)
         facts |= {"interception": looked.said} if looked.said else {}
         if job and together:
             at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
@@ -199,6 +199,11 @@ async def run(
         view.begin(asked)
         going.add(series)
         return await going.to_the_end()
+
+
+def _tell(looked: Looked, view: View) -> None:
+    for text in dict.fromkeys(looked.found.values()):
+        view.noted(text)
 
 
 def _guarded(plan: Plan, view: View) -> Plan:

@@ -94,7 +94,7 @@ def test_probing_goes_on_while_the_api_is_away(cluster: Kubernetes, tmp_path: Pa
         time.sleep(6)
         lameduck(cluster, 5, 6)
 
-    run = baseline(cluster, tmp_path, 45, away)
+    run = baseline(cluster, tmp_path, 60, away)
     lameduck(cluster, 6, 5)
     (gap,) = [one for one in run.intervals if one.kind == "watch_gap" and not one.subject]
     assert 20 * NS < gap.to_ns - gap.from_ns < times[1] - times[0] + 7 * NS

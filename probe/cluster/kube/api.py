@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from dataclasses import field as defaulted
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,10 @@ from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT
 from lightkube.config.models import User
 from lightkube.core.resource import api_info
 from lightkube.resources.core_v1 import Pod
-from msgspec import MsgspecError
+from msgspec import MsgspecError, Struct, field, yaml
 
 from probe.errors import EnvironmentProblem, UsageError
+from probe.linux import received_ns
 
 Json = Any
 """An object as the API says it."""
@@ -29,6 +33,43 @@ _METHODS = {"get": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"
 _VERBS = {"list": "list, watch", "watch": "list, watch"}
 """What goes with what."""
 _NOT_NOW = (409, 422, 429)
+
+
+class Way(Struct):
+    """What a kubeconfig says of the way to a cluster and lightkube does not read (client-go clientcmd/api/v1)."""
+
+    server_name: str | None = field(name="tls-server-name", default=None)
+    """Whose certificate the server has, if it is not that of its address."""
+    proxy: str | None = field(name="proxy-url", default=None)
+
+    async def name_server(self, request: httpx2.Request) -> None:
+        """Ask for that name, and check for it."""
+        if self.server_name:
+            request.extensions["sni_hostname"] = self.server_name
+
+
+class _NamedWay(Struct):
+    name: str
+    cluster: Way
+
+
+class _Ways(Struct):
+    clusters: list[_NamedWay]
+
+
+_stream: ContextVar[Any] = ContextVar("stream")
+"""The connection of the reply that this task reads: lightkube keeps it to itself."""
+
+
+async def _remember(reply: httpx2.Response) -> None:
+    _stream.set(reply.extensions.get("network_stream"))
+
+
+def _arrived_ns() -> int:
+    """When the last of what this task reads has come."""
+    stream = _stream.get(None)
+    sock = stream.get_extra_info("socket") if stream else None
+    return received_ns(sock) if sock else time.monotonic_ns()
 
 
 class NotSeen(EnvironmentProblem):
@@ -56,7 +97,7 @@ class Selection:
 
     of: type[Any]
     namespace: str = ""
-    labels: Mapping[str, str | list[str]] = field(default_factory=dict)
+    labels: Mapping[str, str | list[str]] = defaulted(default_factory=dict)
     name: str = ""
     about: str = ""
 
@@ -101,7 +142,10 @@ class Api:
     EnvironmentProblem from every call says what is wrong; NotSeen, that it is about those objects alone.
     """
 
-    def __init__(self, config: SingleConfig, source: str, context: str = "", *, in_pod: bool = False) -> None:
+    def __init__(
+        self, config: SingleConfig, source: str, context: str = "", way: Way | None = None, *, in_pod: bool = False
+    ) -> None:
+        way = way or Way()
         self.context = context
         self.source = source
         self.server = str(config.cluster.server)
@@ -111,8 +155,9 @@ class Api:
         try:
             # lightkube asks for a user, if only for an empty one.
             config = config if config.user else config._replace(user=User())
-            self._client: Any = AsyncClient(config, timeout=_TIMEOUT)
-        except (OSError, ValueError, ConfigError) as problem:
+            self._client: Any = AsyncClient(config, timeout=_TIMEOUT, proxy=way.proxy)
+            self._client._client._client.event_hooks = {"request": [way.name_server], "response": [_remember]}
+        except (OSError, ValueError, ImportError, ConfigError) as problem:
             raise EnvironmentProblem(f"{source}: its certificates or credentials cannot be used: {problem}") from None
 
     async def close(self) -> None:
@@ -126,12 +171,15 @@ class Api:
             found = [item async for item in listing]
             return found, str(listing.resourceVersion)
 
-    async def watch(self, what: Selection, version: str) -> AsyncIterator[tuple[str, Any]]:
-        """`ADDED`, `MODIFIED` or `DELETED` and the object, as it happens; ends only by EnvironmentProblem."""
+    async def watch(self, what: Selection, version: str) -> AsyncIterator[tuple[int, str, Any]]:
+        """When it arrived, `ADDED`, `MODIFIED` or `DELETED`, the object; ends only by EnvironmentProblem.
+
+        The kernel's instant, CLOCK_MONOTONIC: this process has the lowest priority, and on a busy machine reads late.
+        """
         with self._told("watch", what):
             async with aclosing(self._client.watch(what.of, resource_version=version, **what.where)) as events:
-                async for event in events:
-                    yield event
+                async for kind, thing in events:
+                    yield _arrived_ns(), kind, thing
 
     async def log(self, namespace: str, pod: str, **asked: str) -> AsyncGenerator[str, None]:
         """A container's log, a line at a time, each with its time in front; `asked`: container, follow, previous, ...
@@ -279,7 +327,9 @@ def connect(context: str = "") -> Api:
         config_of = _read(path)
         name = context or config_of.current_context
         if name in config_of.contexts:
-            return Api(_chosen(config_of, name, path), f"context {name} in {path}", context)
+            return Api(
+                _chosen(config_of, name, path), f"context {name} in {path}", context, _way(config_of, name, path)
+            )
         known += config_of.contexts
     files_text, names = ", ".join(map(str, there)), ", ".join(known) or "none"
     if context:
@@ -293,6 +343,14 @@ def _read(path: Path) -> KubeConfig:
     except Exception as problem:  # noqa: BLE001  a file may be wrong in many ways: its YAML, its keys, their types
         text = " ".join(f"{type(problem).__name__}: {problem}".split())
         raise EnvironmentProblem(f"{path}: not a kubeconfig that can be read: {text}") from None
+
+
+def _way(config: KubeConfig, context: str, path: Path) -> Way:
+    try:
+        ways = yaml.decode(path.read_bytes(), type=_Ways).clusters
+    except MsgspecError as problem:
+        raise EnvironmentProblem(f"{path}: clusters: {problem}") from None
+    return next((way.cluster for way in ways if way.name == config.contexts[context].cluster), Way())
 
 
 def _chosen(config: KubeConfig, name: str, path: Path) -> SingleConfig:

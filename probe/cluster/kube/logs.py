@@ -36,6 +36,10 @@ _MATTERS = re.compile(
     r"\[(?:ERROR|FATAL|PANIC|WARNING)\]|SIG[A-Z]+[0-9]?:|[Rr]eload|lameduck|Still waiting on|Running configuration"
     r"|^CoreDNS-|^panic:|^fatal error:|^[EF][0-9]{4} "
 )
+_DIGEST = re.compile(r"([0-9a-f]{12})[0-9a-f]{52,}")
+"""Of what reload says was loaded: its beginning tells it from another."""
+_BRIEF = r"\1..."
+_QUERY = re.compile(r"\[INFO\] \S+ - [0-9]+ \"")
 _TROUBLE = re.compile(r"\[(?:ERROR|WARNING)\] \S+|^[EF](?=[0-9]{4} )")
 
 
@@ -44,7 +48,7 @@ def matters(line: str) -> str:
 
     Source: coredns plugin/pkg/log, plugin/{errors,health,ready,reload}, coremain/run.go (1.5.0 to 1.15.0).
     """
-    if not _MATTERS.search(line):
+    if _QUERY.match(line) or not _MATTERS.search(line):
         return ""
     trouble = _TROUBLE.match(line)
     return trouble[0] if trouble else line
@@ -72,11 +76,11 @@ class Said:
         if not (kind := matters(line)):
             return []
         known = self._alike.get(kind)
-        if known and at - known.told_ns < known.pause_ns:
+        if known and (known.more or at - known.told_ns < known.pause_ns):
             known.more, known.last = known.more + 1, line
             return []
         self._alike[kind] = _Alike(at)
-        return [self._one(at, f"{short(line)} ({clock} by its node's clock)")]
+        return [self._one(at, f"{short(_DIGEST.sub(_BRIEF, line))} ({clock} by its node's clock)")]
 
     def due(self, at: int) -> list[Happened]:
         """What was counted for long enough."""

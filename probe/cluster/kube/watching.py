@@ -124,8 +124,8 @@ class Watching:
     async def _follow(self, what: Selection) -> EnvironmentProblem:
         """Why it ended."""
         try:
-            async for kind, thing in self._api.watch(what, self._versions[what]):
-                at = self._alive_ns[what] = self._alive_ns[None] = time.monotonic_ns()
+            async for at, kind, thing in self._api.watch(what, self._versions[what]):
+                self._alive_ns[what] = self._alive_ns[None] = at
                 self._take(at, what, thing)
                 if kind == "DELETED":
                     self._drop(at, what, name_of(thing))
