@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.kube_objects import Json
 
 _PLURALS = {
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
     "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "Namespace": "namespaces",
 }  # fmt: skip

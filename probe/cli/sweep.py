@@ -27,7 +27,8 @@ from probe.errors import (
 from probe.live.sweep import fitting_sweep_view, left
 from probe.report.units import count
 from probe.scenario.cells import Cell, Matrix
-from probe.scenario.plan import check_ceiling, expected_series
+from probe.scenario.limits import check_ceiling
+from probe.scenario.plan import expected_series
 from probe.scenario.quantity import seconds_text
 from probe.sweep.file import check_out, sweep_file
 from probe.sweep.json import sweep_json

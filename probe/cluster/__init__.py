@@ -65,10 +65,14 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''."""
+    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''.
+
+    notes: what becomes of the change later.
+    """
 
     commands: tuple[str, ...]
     outage: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,16 @@ class Undone:
 
     moves: bool = False
     conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a load has to go by. nodes: those that are Ready, 0 if they cannot be seen; zones: whose names the cluster
+    knows itself, none if that cannot be seen.
+    """
+
+    nodes: int = 0
+    zones: tuple[str, ...] = ()
 
 
 class Cluster(Protocol):
@@ -106,6 +120,9 @@ class Cluster(Protocol):
 
     def facts(self) -> dict[str, str]:
         """What this cluster is: backend, CoreDNS version or stand-in, proxy mode, settings."""
+
+    def extent(self) -> Extent:
+        """How large it is, as far as a load has to go by that."""
 
     def shutdown(self) -> Shutdown:
         """How its pods end, as far as their objects say so."""

@@ -16,14 +16,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Happened, Planned, Shutdown, Undone, control
+from probe.cluster import Extent, Happened, Planned, Shutdown, Undone, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import CHANGED, LabSettings
 from probe.cluster.site import ACTIONS, NETWORKS
 from probe.cluster.upstream import mode_of
-from probe.cluster.zone import Corefile
+from probe.cluster.zone import DOMAIN, Corefile
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
 
@@ -203,6 +203,10 @@ class Lab:
             if (value := getattr(self._settings, name)) != getattr(usual, name) or name in _ALWAYS_SAID
         }
         return {**self._network, "coredns": self._version, **settings}
+
+    def extent(self) -> Extent:
+        """Its nodes, and the zone that its pods serve."""
+        return Extent(self._settings.nodes, (DOMAIN,))
 
     def shutdown(self) -> Shutdown:
         """As the lab was set."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
-from probe.cluster import Cluster, Happened, Planned, Shutdown, Undone
+from probe.cluster import Cluster, Extent, Happened, Planned, Shutdown, Undone
 from probe.cluster.zone import METRICS_PORT
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
@@ -143,6 +143,9 @@ class Careful:
 
     def facts(self) -> dict[str, str]:
         return self.inner.facts()
+
+    def extent(self) -> Extent:
+        return self.inner.extent()
 
     def shutdown(self) -> Shutdown:
         return self.inner.shutdown()

@@ -8,12 +8,11 @@ import platform
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
-from probe.cluster import Cluster, Happened, Stretch
+from probe.cluster import Cluster, Extent, Happened, Stretch
 from probe.cluster.clock import PodClock
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
@@ -21,8 +20,10 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
-from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.limits import Limits
+from probe.scenario.plan import Plan, first_series, rated, series_of
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
@@ -81,13 +82,13 @@ async def run(
     *,
     idle: bool = True,
     at_unix_ns: int | None = None,
-    ceiling: Fraction | None = None,
+    limits: Limits | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
-    start another run. at_unix_ns: when t0 is to be (default at once). ceiling: queries a second in all towards what the
-    cluster says is there, None for no limit.
+    start another run. at_unix_ns: when t0 is to be (default at once). limits: of the load on what the cluster says is
+    there, None for none.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -107,15 +108,23 @@ async def run(
             await cluster.start()
             stack.push_async_callback(clock.stop)
             await clock.start(cluster.namespaces[0])
-            await cluster.plan(changes)
+            planned = await cluster.plan(changes)
+            warning = cluster.facts().get("warning")
+            for note in [*[warning] * bool(warning), *(note for step in planned for note in step.notes)]:
+                view.noted(f"note: {note}")
         asked = plan
         if cluster and cluster.in_use and changes:
             asked = with_baseline(plan)
             if asked != plan:
                 view.noted(f"before anything is changed, {BASELINE:g} s of baseline are asked")
+        limits = limits and limits.within(cluster.extent() if cluster else Extent())
+        targets = cluster.targets if cluster else lambda _: []
+        asked = plan = rated(asked, targets)
+        if cluster and cluster.in_use and changes:
             plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
-        series = first_series(plan, cluster.targets if cluster else lambda _: [])
-        check_ceiling(series, ceiling)
+        series = first_series(plan, targets)
+        if limits:
+            limits.check(series)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         if at_unix_ns is not None:
@@ -136,7 +145,7 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, ceiling)
+        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, limits)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(asked)
@@ -178,9 +187,10 @@ class _Going:
     cluster: Cluster | None
     clock: PodClock
     host: Host
-    ceiling: Fraction | None = None
+    limits: Limits | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
-    recent: Recent = field(default_factory=lambda: Recent(BASELINE))
+    rules: list[Rule] = field(init=False)
+    recent: Recent = field(init=False)
     taking: Taking = field(init=False)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
@@ -191,6 +201,9 @@ class _Going:
     stopped_ns: int | None = None
 
     def __post_init__(self) -> None:
+        lanes = [lane.name for lane in self.plan.lanes]
+        self.rules = [read_rule(text, lanes) for text in self.plan.abort_on]
+        self.recent = recent_for(self.rules)
         told = self.engine.now_ns, self._mark, self.view.noted
         self.taking = Taking(self.asked, self.cluster, self.recent, *told)
 
@@ -268,9 +281,17 @@ class _Going:
             if now_ns >= next_flush_ns:
                 next_flush_ns = (now_ns // NS + 1) * NS
                 self._flush()
+                self._abort_if_told()
         if self.engine.died:
             self.cut = f"the worker ended after {max(0, self.engine.now_ns()) / NS:.1f} s: {self.engine.died}"
             self.view.noted(self.cut)
+
+    def _abort_if_told(self) -> None:
+        """The plan's own rules end the run as Ctrl-C does."""
+        broken = (why for rule in self.rules if (why := rule.broken(self.recent)))
+        if not self.cut and (why := next(broken, "")):
+            self._mark(Mark(max(0, self.engine.now_ns()), "aborted", why, "scenario"))
+            self._stop(f"its own rule {why}")
 
     def _tell_of_deaths(self) -> None:
         """Workers that died while others go on."""
@@ -375,7 +396,8 @@ class _Going:
                 first = len(self.series) + len(series)
                 series += series_of(lane, pod, first, max(0, self.engine.now_ns()), self.plan.duration_ns)
         try:
-            check_ceiling([*(s for s in self.series if s.target.name not in self.gone), *series], self.ceiling)
+            if self.limits:
+                self.limits.check([*(s for s in self.series if s.target.name not in self.gone), *series])
             self.add(self.engine.add([replace(s, share=self.plan.share) for s in series]))
         except DnsprobeError as problem:
             self._not_asked(pod, str(problem))

@@ -11,7 +11,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Happened, Planned, Shutdown, Undone
+from probe.cluster import Extent, Happened, Planned, Shutdown, Undone
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.acting import Acting, Permission, names_of
 from probe.cluster.kube.actions import ACTIONS
@@ -147,6 +147,12 @@ class Kube:
     def facts(self) -> dict[str, str]:
         """What was found, and what could not be seen and why."""
         return self._now[0].facts()
+
+    def extent(self) -> Extent:
+        """Ready nodes, and the zones of the Corefile's plugin kubernetes."""
+        found, _ = self._now
+        ready = [node for node in map(objects.node_view, found.now(found.nodes)) if node.ready]
+        return Extent(len(ready), found.corefile.zones)
 
     def shutdown(self) -> Shutdown:
         """As its objects say now; what cannot be seen is as Kubernetes has it by default."""

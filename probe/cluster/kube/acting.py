@@ -16,7 +16,7 @@ from typing import Any
 from lightkube.resources.core_v1 import Namespace
 
 from probe.cluster import Planned, Undone
-from probe.cluster.kube import loading, objects
+from probe.cluster.kube import loading, objects, owners
 from probe.cluster.kube.actions import COREFILE, Change, Objects, PodOn
 from probe.cluster.kube.actions import plan as plan_step
 from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
@@ -118,7 +118,10 @@ class Acting:
                     f" ended: {undo_command(self.api, self.permission.cluster)}"
                 )
         now, found = await self.look(), []
+        things, others = await self._around(now)
         for word, value in steps:
+            if why := owners.refusal(word, things, others):
+                raise EnvironmentProblem(f"{word} {value}".strip() + f": {why}")
             change = plan_step(word, value, now)
             commands = []
             for request in change.requests:
@@ -129,8 +132,18 @@ class Acting:
                     back = Patch(request.thing, request.backwards)
                     commands.append(kubectl(back, now.said(request.thing)))
                     now = now.after(back)
-            found.append(Planned(tuple(commands), self._outage(word, value, change)))
+            later = owners.warning(word, things)
+            notes = (later,) if later else ()
+            found.append(Planned(tuple(commands), self._outage(word, value, change), notes))
         return found
+
+    async def _around(self, now: Objects) -> tuple[list[Json], list[Json]]:
+        """Objects that may say who keeps them, and those beside them that may scale them."""
+        others, not_seen = await owners.around(self.api, self.found.pods.namespace)
+        for text in not_seen:
+            self.tell(f"note: {text}")
+        nodes = list(now.nodes.values())[:1]
+        return [each for each in (now.maker, now.config, now.service, *nodes) if each], others
 
     def _outage(self, word: str, value: str, change: Change) -> str:
         """Why it can leave no ready endpoint; UsageError where we act and that is not allowed."""
