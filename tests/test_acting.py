@@ -149,6 +149,26 @@ def test_a_change_between_the_look_and_the_patch_is_not_overwritten(api: ApiServ
     with pytest.raises(EnvironmentProblem, match="was changed by someone else meanwhile"):
         acted(("scale", "3"))
     assert api.one("Deployment", "coredns")["spec"]["replicas"] == 5
+    assert recorded(api) == []  # for nothing of ours is there
+
+
+def test_a_record_that_another_run_has_written_meanwhile_is_respected(api: ApiServer) -> None:
+    async def race() -> None:
+        runs = [Kube(permission=Permission("scripted")) for _ in range(2)]
+        try:
+            for kube in runs:
+                await kube.start()
+                await kube.plan([("scale", "3")])
+            await runs[0].act("scale", "3")
+            with pytest.raises(EnvironmentProblem, match="a run has not taken back what it changed, or goes on: "):
+                await runs[1].act("min_ready_seconds", "5s")
+            await runs[0].undo(lambda _: None)
+        finally:
+            for kube in runs:
+                await kube.stop()
+
+    asyncio.run(race())
+    assert recorded(api) == []
 
 
 def test_an_undo_that_races_looks_again(api: ApiServer) -> None:

@@ -114,6 +114,7 @@ def test_a_restart_is_no_lasting_change() -> None:
 def test_pods_are_deleted_killed_and_evicted() -> None:
     objects = made_by()
     assert plan("delete_pod", "b", objects) == Change("b", (Deletion(B.thing),))
+    assert [plan("delete_pod", which, objects).what for which in ("", "oldest", "newest")] == ["a", "a", "b"]
     assert plan("kill_pod", "", objects).requests == (Deletion(A.thing, force=True),)
     cordon, eviction = plan("evict_dns", "node-2", objects).requests
     assert cordon == Patch(Thing("Node", "", "node-2"), (Edit("/spec/unschedulable", None, True),))

@@ -56,6 +56,7 @@ from probe.scenario.plan import (
     checked_objective,
     expected_series,
     expected_targets,
+    first_series,
     planned_text,
     rated,
 )
@@ -166,9 +167,10 @@ def run(
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
-    limits.check(expected_series(plan))
     permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
+    plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     plan = _in_shard(shard, plan, lab)
+    limits.check(expected_series(plan))
     together = start_at == TOGETHER
     if together and plan.share.of < 2:
         raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
@@ -217,20 +219,6 @@ def _only_one_run(**given: Any) -> None:
     for name, value in given.items():
         if value:
             raise UsageError(f"--{name.replace('_', '-')}: not with a matrix, which is many runs")
-
-
-def _told_of(plan: Plan, cluster: Cluster | None, limits: Limits, dry_run: bool) -> int:
-    """Show what would be done; the exit code: without a dry run, that it is not permitted yet."""
-    found, missing = None, ""
-    if isinstance(cluster, Kube):
-        try:
-            found = asyncio.run(look(plan, cluster, limits))
-        except EnvironmentProblem as problem:
-            if not dry_run:
-                raise
-            missing = str(problem)
-    _show(plan, found, missing)
-    return EXIT_PASS if dry_run or not found else refuse(found)
 
 
 def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) -> Plan:
@@ -290,11 +278,31 @@ def _must_hold(fail: str, plan: Plan) -> str:
     return str(fail_condition(fail))
 
 
-def _show(plan: Plan, found: Found | None = None, missing: str = "") -> None:
-    """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster; missing: why
-    that cannot be seen."""
-    plan = found.plan if found else rated(plan, expected_targets(plan))
-    series = found.series if found else expected_series(plan)
+def _told_of(plan: Plan, cluster: Cluster | None, limits: Limits, dry_run: bool) -> int:
+    """Show what would be done; the exit code: without a dry run, that it is not permitted yet."""
+    found, whose = _found(plan, cluster, limits, must=not dry_run)
+    _show(plan, found, whose)
+    return EXIT_PASS if dry_run or not found else refuse(found)
+
+
+def _found(plan: Plan, cluster: Cluster | None, limits: Limits, *, must: bool) -> tuple[Found | None, str]:
+    """What a real cluster is and would become, and a line that says whose targets are shown: its, else the lab's."""
+    if not isinstance(cluster, Kube):
+        return None, ""
+    try:
+        found = asyncio.run(look(plan, cluster))
+    except EnvironmentProblem as problem:
+        if must:
+            raise
+        return None, f"Targets are the lab's, for the cluster's cannot be seen: {problem}"
+    limits.within(found.extent).check(first_series(plan, found.targets))
+    return found, "Targets are the cluster's, as they are now."
+
+
+def _show(plan: Plan, found: Found | None, whose: str) -> None:
+    """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster."""
+    targets = found.targets if found else expected_targets(plan)
+    plan, series = rated(plan, targets), first_series(plan, targets)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
     how_many, lasts = planned_text(series), f"{plan.most}{seconds_text(plan.duration_ns)}"
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
@@ -318,7 +326,6 @@ def _show(plan: Plan, found: Found | None = None, missing: str = "") -> None:
     lines = said_steps(plan, found) if found else [f"  {step}" for step in plan.steps]
     lab = "" if found else "; in the lab nothing, for it ends with the run"
     lines += [f"Undo: {undo}{lab}." for undo in undo_of(plan.steps)]
-    lines += [f"Targets are the lab's, for the cluster's cannot be seen: {missing}"] * bool(missing)
-    lines += ["Targets are the cluster's, as they are now."] * bool(found)
+    lines += [whose] * bool(whose)
     say(drawn(Text(title), table))
     say("\n".join(map(plain, lines)))

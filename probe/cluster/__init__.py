@@ -107,10 +107,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''."""
+    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''.
+
+    notes: what becomes of the change later.
+    """
 
     commands: tuple[str, ...]
     outage: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

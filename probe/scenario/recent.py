@@ -16,6 +16,8 @@ from probe.recorder import BUCKETS, Columns, Duration, Flush
 
 BASELINE = 30.0
 """Seconds that must have been clean before anything is changed."""
+MOST_UNSENT = 0.05
+"""Of a clean baseline's rows: what this prober had no time to send. It says nothing about DNS, so too many are none."""
 EVERY_LANE = ("*",)
 _PATIENCE_NS = 2 * NS
 """What has no outcome so long after its timeout is not waited for: its worker is dead, or hangs."""
@@ -139,7 +141,7 @@ class Recent:
             found = Counts(*rows[starts >= since_ns].sum(axis=0).tolist())
             if found.lost:
                 return f"lane {lane} lost {found.lost:,} of {found.planned:,} in the last {seconds:g} s"
-            if found.unsent:
+            if found.unsent > MOST_UNSENT * found.planned:
                 return f"lane {lane} was not asked {found.unsent:,} of {found.planned:,} in the last {seconds:g} s"
             if (seen := self.seen_for((lane,))) < seconds:
                 return f"lane {lane} has been seen for {seen:.1f} s of {seconds:g}"

@@ -6,14 +6,14 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
-from probe.cluster import Cluster, Extent, Happened, Meter, Stretch
+from probe.cluster import Cluster, Extent, Happened, Meter, Planned, Stretch
 from probe.cluster.clock import PodClock
 from probe.cluster.meters import Readings
 from probe.cluster.zone import DOMAIN
@@ -148,10 +148,8 @@ async def run(
             await cluster.start()
             stack.push_async_callback(clock.stop)
             await clock.start(cluster.namespaces[0])
-            await cluster.plan(changes)
+            _note(await cluster.plan(changes), cluster.facts(), view)
         facts = cluster.facts() if cluster else {}
-        if warning := facts.get("warning"):
-            view.noted(f"note: {warning}")
         targets = cluster.targets if cluster else lambda _: []
         asked = plan = rated(plan, targets)
         if cluster and cluster.in_use and changes:
@@ -199,6 +197,12 @@ async def run(
         view.begin(asked)
         going.add(series)
         return await going.to_the_end()
+
+
+def _note(planned: Iterable[Planned], facts: Mapping[str, str], view: View) -> None:
+    notes = [facts["warning"]] if "warning" in facts else []
+    for note in [*notes, *(note for step in planned for note in step.notes)]:
+        view.noted(f"note: {note}")
 
 
 def _tell(looked: Looked, view: View) -> None:

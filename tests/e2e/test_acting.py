@@ -59,7 +59,7 @@ def undo(cluster: Kubernetes) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 150) -> bool:
     until = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < until:
         time.sleep(0.2)
@@ -71,6 +71,7 @@ def as_it_was(cluster: Kubernetes) -> Iterator[None]:
     """Two pods that are Ready and no record, before and after."""
     before = state(cluster)
     yield
+    undo(cluster)  # what a test that failed has left
     cluster.kubectl("delete", "configmaps", SYSTEM, "-l", "dnsprobe/record=undo")
     cluster.kubectl("rollout", "status", SYSTEM, "deployment/coredns", "--timeout=90s")
     assert state(cluster) == before
@@ -239,7 +240,7 @@ def test_a_run_that_is_ended_while_it_acts(cluster: Kubernetes, tmp_path: Path, 
     process = subprocess.Popen([*command, "-o", str(tmp_path / "run.db")], stderr=subprocess.PIPE, text=True)
     assert eventually(lambda: "minReadySeconds" in spec_of(cluster, "deployment/coredns"))
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     if number == signal.SIGKILL:
         assert len(records(cluster)) == 1
         again = subprocess.run([*command, "-o", str(tmp_path / "b.db")], capture_output=True, text=True, check=False)

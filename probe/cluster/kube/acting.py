@@ -22,7 +22,7 @@ from probe.cluster.kube.actions import plan as plan_step
 from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
 from probe.cluster.kube.discovery import Found
 from probe.cluster.kube.patches import Deletion, Eviction, Patch, Thing, kubectl, operations
-from probe.cluster.kube.records import NAMESPACE, PREFIX, Record, add, mend, records
+from probe.cluster.kube.records import NAMESPACE, PREFIX, Record, add, drop_last, mend, records
 from probe.errors import EnvironmentProblem, UsageError
 
 _EVICTS = 60.0
@@ -111,15 +111,12 @@ class Acting:
             return []
         if self.permission:
             await check_name(self.api, self.permission.cluster)
-            if old := await records(self.api):
-                names = ", ".join(f"{NAMESPACE}/{each.name} ({each.about})" for each in old)
-                raise EnvironmentProblem(
-                    f"a run has not taken back what it changed, or goes on: {names}. Nothing was changed; once it has"
-                    f" ended: {undo_command(self.api, self.permission.cluster)}"
-                )
+            await self._check_records(self.permission)
         now, found = await self.look(), []
-        await self._check_owners([word for word, _ in steps], now)
+        things, others = await self._around(now)
         for word, value in steps:
+            if why := owners.refusal(word, things, others):
+                raise EnvironmentProblem(f"{word} {value}".strip() + f": {why}")
             change = plan_step(word, value, now)
             commands = []
             for request in change.requests:
@@ -130,22 +127,27 @@ class Acting:
                     back = Patch(request.thing, request.backwards)
                     commands.append(kubectl(back, now.said(request.thing)))
                     now = now.after(back)
-            found.append(Planned(tuple(commands), self._outage(word, value, change)))
+            later = owners.warning(word, things)
+            notes = (later,) if later else ()
+            found.append(Planned(tuple(commands), self._outage(word, value, change), notes))
         return found
 
-    async def _check_owners(self, words: Sequence[str], now: Objects) -> None:
-        """UsageError for a step that somebody would take back; what happens to a change later is told."""
-        if not words:
-            return
-        things = [thing for thing in (now.maker, now.config, now.service, *now.nodes.values()) if thing]
-        beside, not_seen = await owners.around(self.api, self.found.pods.namespace)
-        for text in not_seen if "scale" in words else ():
+    async def _check_records(self, permission: Permission) -> None:
+        """EnvironmentProblem if there are any of other runs."""
+        if old := await records(self.api):
+            names = ", ".join(f"{NAMESPACE}/{each.name} ({each.about})" for each in old)
+            raise EnvironmentProblem(
+                f"a run has not taken back what it changed, or goes on: {names}. Nothing was changed; once it has"
+                f" ended: {undo_command(self.api, permission.cluster)}"
+            )
+
+    async def _around(self, now: Objects) -> tuple[list[Json], list[Json]]:
+        """Objects that may say who keeps them, and those beside them that may scale them."""
+        others, not_seen = await owners.around(self.api, self.found.pods.namespace)
+        for text in not_seen:
             self.tell(f"note: {text}")
-        for word in dict.fromkeys(words):
-            if why := owners.refusal(word, things, beside):
-                raise UsageError(f"{word}: {why}: nothing was changed")
-            if later := owners.warning(word, things):
-                self.tell(f"note: {word}: {later}")
+        nodes = list(now.nodes.values())[:1]
+        return [each for each in (now.maker, now.config, now.service, *nodes) if each], others
 
     def _outage(self, word: str, value: str, change: Change) -> str:
         """Why it can leave no ready endpoint; UsageError where we act and that is not allowed."""
@@ -158,6 +160,8 @@ class Acting:
         """See Cluster.act. The record stands before the first patch is made."""
         if self.permission is None:
             raise UsageError(f"{word} {value}".strip() + ": nothing is changed without --yes --cluster NAME")
+        if not self.record.patches:
+            await self._check_records(self.permission)
         now = await self.look()
         change = plan_step(word, value, now)
         self._outage(word, value, change)
@@ -185,6 +189,8 @@ class Acting:
         try:
             await self.api.one("patch", patch.thing.selection, operations(said, patch.edits))
         except NotNow as problem:
+            if patch.lasting:
+                await drop_last(self.api, self.record)
             raise EnvironmentProblem(f"{patch.thing} was changed by someone else meanwhile, or: {problem}") from None
         if pods:
             self.tell(f"waiting until every pod has loaded the Corefile, for at most {loading.SECONDS:g} s")
@@ -215,9 +221,15 @@ class Acting:
         pods = await loading.before(self.api, self.found) if reload else None
         undone = await mend(self.api, self.record, tell)
         if pods and not any(COREFILE in conflict for conflict in undone.conflicts):
-            self.reloading = asyncio.create_task(pods.until_loaded())
+            self.reloading = asyncio.create_task(self._reloaded(pods))
             return replace(undone, moves=True)
         return undone
+
+    async def _reloaded(self, pods: loading.Loading) -> None:
+        try:
+            await pods.until_loaded()
+        except EnvironmentProblem as problem:
+            self.tell(str(problem))
 
     async def close(self) -> None:
         """Wait for pods no more."""

@@ -236,8 +236,9 @@ def _session_affinity(value: str, objects: Objects) -> Change:
 
 
 def _pod(value: str, objects: Objects) -> PodOn:
-    """The one that is meant, or the oldest."""
-    found = next((pod for pod in objects.pods if value in ("", pod.thing.name)), None)
+    """The one that is meant; the oldest if none is said."""
+    pods = objects.pods[::-1] if value == "newest" else objects.pods
+    found = next((pod for pod in pods if value in ("", "oldest", "newest", pod.thing.name)), None)
     if found is None:
         there = ", ".join(pod.thing.name for pod in objects.pods) or "none"
         raise EnvironmentProblem(f"no pod {value or 'is Ready'}; Ready are {there}")

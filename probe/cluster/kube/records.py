@@ -72,6 +72,12 @@ async def add(api: Api, record: Record, patch: Patch) -> None:
     await api.one("create", record.selection, body)
 
 
+async def drop_last(api: Api, record: Record) -> None:
+    """The patch that was to be made has been refused."""
+    record.patches.pop()
+    await _write(api, record)
+
+
 async def _write(api: Api, record: Record) -> None:
     """It as it is now; none that is empty."""
     if record.patches:
