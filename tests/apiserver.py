@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -56,6 +57,17 @@ class Log:
         with self.stir:
             self.ended = True
             self.stir.notify_all()
+
+    def follow(self) -> Iterator[str]:
+        """From its beginning to its end."""
+        for told in count():
+            with self.stir:
+                while len(self.lines) == told and not self.ended:
+                    self.stir.wait(30)
+                if len(self.lines) == told:
+                    return
+                line = self.lines[told]
+            yield line
 
 
 class ApiServer:
@@ -194,7 +206,7 @@ class ApiServer:
 
     def _pass_on(self, request: BaseHTTPRequestHandler, path: str, query: str) -> None:
         """A pod's log, to its end; or what its port says, status and all."""
-        name = path.split("/pods/")[1].split("/")[0]
+        name = path.partition("/pods/")[2].partition("/")[0]
         if path.endswith("/log"):
             if name not in self.logs:
                 self._say(request, {"kind": "Status", "code": 404, "message": "no such pod"}, 404)
@@ -202,17 +214,10 @@ class ApiServer:
             request.send_response(200)
             request.send_header("Transfer-Encoding", "chunked")
             request.end_headers()
-            log, told = self.logs[name], 0
-            while True:
-                with log.stir:
-                    log.stir.wait_for(lambda: len(log.lines) > told or log.ended, 30)
-                    new, ended = log.lines[told:], log.ended
-                    told = len(log.lines)
-                for line in new:
-                    _chunk(request, line.encode() + b"\n")
-                if ended:
-                    request.wfile.write(b"0\r\n\r\n")
-                    return
+            for line in self.logs[name].follow():
+                _chunk(request, line.encode() + b"\n")
+            request.wfile.write(b"0\r\n\r\n")
+            return
         connection = HTTPConnection("127.0.0.1", self.ports.get(name, 1), timeout=10)
         try:
             connection.request("GET", f"/{path.partition('/proxy/')[2]}{f'?{query}' if query else ''}")

@@ -277,7 +277,9 @@ def test_a_prober_of_which_nothing_is_left_is_named_and_no_pass(
     code, out, err = collecting.end()
     assert code == 3, out
     for text in (out, err):
-        assert "of load-0-a on node-a, index 0 neither a run file nor the lines of one are left" in " ".join(text.split())
+        assert "of load-0-a on node-a, index 0 neither a run file nor the lines of one are left" in " ".join(
+            text.split()
+        )
     assert "--linger 10m" in out
     assert rows(open_run(collecting.out)) == rows(open_run(pod.file))
 
@@ -371,7 +373,9 @@ def test_a_run_file_made_from_a_log_has_its_totals_windows_and_verdict(tmp_path:
         assert one.counted == other.counted
         assert one.loss().lost == other.loss().lost
     told_windows = [(w.lane, w.target, w.from_ns, w.to_ns, w.outcome, w.planned, w.lost) for w in mine.windows]
-    assert told_windows == [(w.lane, w.target, w.from_ns, w.to_ns, w.outcome, w.planned, w.lost) for w in theirs.windows]
+    assert told_windows == [
+        (w.lane, w.target, w.from_ns, w.to_ns, w.outcome, w.planned, w.lost) for w in theirs.windows
+    ]
     assert [(mark.at_ns, mark.text) for mark in again.marks] == [(10 * NS, "scale to 2")]
     assert verdict_of(again).ruling is verdict_of(run).ruling is Ruling.FAIL
     assert (again.end_ns, again.cut, again.head.name) == (run.end_ns, "", run.head.name)
@@ -380,4 +384,6 @@ def test_a_run_file_made_from_a_log_has_its_totals_windows_and_verdict(tmp_path:
 
 
 def test_a_log_without_a_run_in_it_makes_none() -> None:
-    assert told_in(["dnsprobe: all was ready 5 s after --start-at: say a later time", "{}", '{"type": "window"}']) is None
+    assert (
+        told_in(["dnsprobe: all was ready 5 s after --start-at: say a later time", "{}", '{"type": "window"}']) is None
+    )

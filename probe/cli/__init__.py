@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from probe import __version__
-from probe.cli import capacity, collect, lab, options, recommend, report, run, scenarios
+from probe.cli import capacity, collect, fleet, lab, options, recommend, report, run, scenarios
 from probe.cli.output import complain, say, silence
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, DnsprobeError
 
@@ -56,6 +56,7 @@ app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command(epilog=report.MERGE_EXAMPLES)(report.merge)
 app.command(epilog=collect.EXAMPLES)(collect.collect)
+app.command(epilog=fleet.EXAMPLES)(fleet.fleet)
 app.command(epilog=scenarios.EXAMPLES)(scenarios.scenarios)
 app.command(epilog=scenarios.DEMO_EXAMPLES)(scenarios.demo)
 app.add_typer(lab.lab, name="lab")

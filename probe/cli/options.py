@@ -172,6 +172,7 @@ AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HEL
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
 HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
+FleetFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "What is printed: text, json (default text).")]
 Namespace = Annotated[str, option(MANY, "-n", "--namespace", "NAME", NAMESPACE_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]

@@ -65,11 +65,12 @@ def merge(
     replaced: bool = False,
     zones: Mapping[str, str] | None = None,
     missing: Sequence[str] = (),
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `out`; counts, histograms and counters are sums; what each shard doubts, and saw, is kept and named.
 
     partial: shards may be missing, or have no end: what they have not asked is undecided. replaced: several files of a
-    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left.
+    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left. facts: more of them.
     UsageError as shards_of().
     """
     if out.exists():
@@ -77,7 +78,7 @@ def merge(
     part = out.with_name(f"{out.name}.part")
     try:
         with shards_of(paths, doubts_of, seen_by, partial, replaced) as shards:
-            _write(shards, part, command, zones or {}, missing)
+            _write(shards, part, _head(shards, command, facts or {}), zones or {}, missing)
         part.rename(out)
     except sqlite3.Error as problem:
         raise EnvironmentProblem(f"{out}: cannot be written: {problem}") from None
@@ -86,10 +87,10 @@ def merge(
             leftover.unlink(missing_ok=True)
 
 
-def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str, str], missing: Sequence[str]) -> None:
+def _write(shards: Sequence[Shard], path: Path, head: Head, zones: Mapping[str, str], missing: Sequence[str]) -> None:
     end_ns = max(shard.end_ns for shard in shards)
     series, homes = same_series(shards)
-    writer = RunWriter.create(path, _head(shards, command))
+    writer = RunWriter.create(path, head)
     writer.add_series(series)
     for mark in _marks(shards):
         writer.mark(mark)
@@ -106,7 +107,7 @@ def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str
     writer.finish(end_ns, "; ".join(cuts) if len(cuts) == len(shards) else "")
 
 
-def _head(shards: Sequence[Shard], command: str) -> Head:
+def _head(shards: Sequence[Shard], command: str, more: Mapping[str, str]) -> Head:
     """What all have in common; of what they do not, each shard's own, named."""
     first = shards[0]
     told = {
@@ -128,7 +129,7 @@ def _head(shards: Sequence[Shard], command: str) -> Head:
         else:
             facts.update({f"{shard}: {name}": mine[name] for shard, mine in told.items() if name in mine})
     started = min(shard.run.head.started_unix_ns for shard in shards)
-    return replace(first.run.head, started_unix_ns=started, command=command, facts=facts)
+    return replace(first.run.head, started_unix_ns=started, command=command, facts={**facts, **more})
 
 
 def _which(shards: Iterable[Shard]) -> str:
