@@ -117,7 +117,7 @@ def test_a_run_of_one_has_no_nodes_and_a_prober_may_say_its_zone(tmp_path: Path)
     run = written(tmp_path / "run.db", [series_of(seconds=3)], lambda *_: Outcome.ANSWER, facts={NODE_FACT: "a"})
     assert nodes_of(run) == []
     assert "\nNODES\n" not in REPORTS["text"](run)
-    assert json.loads(REPORTS["json"](run))["nodes"] == []
+    assert json.loads(REPORTS["json"](run)).get("nodes") is None
     for k in (0, 1):
         series = [replace(series_of(rate=2, seconds=3), share=Slice(k, 2))]
         written(tmp_path / f"{k}.db", series, lambda *_: Outcome.ANSWER, facts={ZONE_FACT: f"zone-{k}"})

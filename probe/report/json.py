@@ -24,7 +24,7 @@
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
                     targets of it were asked meanwhile, and how many of these lost nothing: targets, fine
-    nodes[]         of a merged run, by where its probers were, rows that count: node, zone; probers[]: shard, pod,
+    nodes[]         of a merged run alone, by where its probers were, rows that count: node, zone; probers[]: shard, pod,
                     source (run file, or log: no latencies), from, to; planned, good, lost, unsent, in_flight;
                     longest_seconds; seen[]: lane, target, planned, good, lost, unsent, in_flight, windows[]: from, to,
                     seconds, class, planned, lost; lags: why it is behind the median node, null if it is not
@@ -87,8 +87,7 @@ def json_report(run: Run) -> str:
             _series(run, s, outcomes[s.index], int(in_flight[s.index]), channels[s.channel]) for s in run.series
         ],
         "windows": [_window(run, w, channels[w.lane, w.target]) for w in verdict.timeline.windows],
-        "nodes": [_node(run, node) for node in nodes],
-        "lagging_zones": list(lagging_zones(nodes)),
+        **({"nodes": [_node(run, n) for n in nodes], "lagging_zones": lagging_zones(nodes)} if nodes else {}),
         "marks": [_mark(run, mark) for mark in run.marks],
         "findings": [],
         "doubts": [

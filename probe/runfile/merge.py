@@ -70,8 +70,8 @@ def merge(
     """Writes `out`; counts, histograms and counters are sums; what each shard doubts, and saw, is kept and named.
 
     partial: shards may be missing, or have no end: what they have not asked is undecided. replaced: several files of a
-    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left. facts: more of them.
-    UsageError as shards_of().
+    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left. facts:
+    more of them. UsageError as shards_of().
     """
     if out.exists():
         raise UsageError(f"{out}: exists already; a run is never overwritten: name another file or remove it")
