@@ -111,9 +111,9 @@ def nodes_text(run: Run) -> list[str]:
     """The section of the text report, at most 100 columns for the tables; nothing of a run that is no merged one."""
     if not (nodes := nodes_of(run)):
         return []
-    head = ("", "node", "zone", "lost of asked", "share", "longest", "last ended", "")
+    head = ("", "node", "zone", "lost of asked", "longest", "last ended", "")
     rows = [head] + [(f"#{k}", *_row(node)) for k, node in enumerate(nodes, 1)]
-    lines = table(rows, "><<>>>><")
+    lines = table(rows, "><<>>><")
     lossy = [c for c in dict.fromkeys(c for node in nodes for c in node.seen) if any(_lost(node, c) for node in nodes)]
     for first in range(0, len(nodes) if lossy else 0, COLUMNS):
         lines += ["", *_block(nodes, range(first, min(first + COLUMNS, len(nodes))), lossy)]
@@ -132,7 +132,6 @@ def _row(node: Node) -> tuple[str, ...]:
         plain(node.name),
         plain(node.zone),
         f"{count(node.lost)} of {count(node.asked)}",
-        share(node.lost / node.asked) if node.asked else "-",
         seconds(node.longest_ns) if node.longest_ns else "-",
         "-" if last_ns is None else since_start(last_ns),
         "from its log" if any(v.source == "log" for v in node.vantages) else "",
