@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.e2e import prober
 from tests.e2e.kubernetes import Kubernetes
 from tests.e2e.machine import remains
 from tests.servers import need
@@ -28,6 +29,16 @@ def cluster() -> Iterator[Kubernetes]:
     yield made
     made.close()
     assert not [each for machine in made.machines for each in remains(machine.name)]
+
+
+@pytest.fixture(scope="session")
+def image(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of the prober's image, once every node of the cluster made here has it."""
+    tar = tmp_path_factory.mktemp("image") / "prober.tar"
+    prober.write(tar)
+    cluster.load(tar)
+    tar.unlink()
+    return prober.NAME
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Files and a command -> an image as a tar, which `ctr images import` takes: no registry, no builder.
+"""Layers and a command -> an image as a tar, which `ctr images import` takes: no registry, no builder.
 
 Source: OCI image specification 1.1, image-layout.md, manifest.md, config.md.
 """
@@ -23,28 +23,45 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> 
     tar.addfile(entry, io.BytesIO(content))
 
 
-def _layer(files: Iterable[Path]) -> bytes:
-    """Executables, all at the root, and what everything expects of a root: /tmp and /etc/passwd."""
+def layer(files: Iterable[tuple[str, Path]]) -> bytes:
+    """Files by their paths in the image, each with its mode and time; its folders may be entered by anybody."""
+    octets, folders = io.BytesIO(), set()
+    with tarfile.open(fileobj=octets, mode="w") as tar:
+        for name, file in files:
+            for folder in reversed([str(each) for each in Path(name).parents][:-1]):
+                if folder not in folders:
+                    folders.add(folder)
+                    entry = tarfile.TarInfo(folder)
+                    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                    tar.addfile(entry)
+            status = file.stat()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = status.st_size, status.st_mode & 0o777 | 0o444, int(status.st_mtime)
+            with file.open("rb") as content:
+                tar.addfile(entry, content)
+    return octets.getvalue()
+
+
+def root() -> bytes:
+    """What everything expects of a root: /tmp and /etc/passwd."""
     octets = io.BytesIO()
     with tarfile.open(fileobj=octets, mode="w") as tar:
         temporary = tarfile.TarInfo("tmp")
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(temporary)
         _add(tar, "etc/passwd", b"root:x:0:0:root:/:/none\nnonroot:x:65532:65532:nonroot:/:/none\n")
-        for file in files:
-            _add(tar, file.name, file.read_bytes(), 0o755)
     return octets.getvalue()
 
 
-def write(path: Path, name: str, files: Iterable[Path], entrypoint: list[str], user: str = "65532") -> None:
-    """Write the image `name` (repository:tag) of this machine's architecture, amd64 or arm64."""
+def write(path: Path, name: str, layers: Iterable[bytes], entrypoint: list[str], *environment: str) -> None:
+    """Write the image `name` (repository:tag) of this machine's architecture, amd64 or arm64; its user is not root."""
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-    layer = _layer(files)
+    layers = [root(), *layers]
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Entrypoint": entrypoint, "User": user, "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        "config": {"Entrypoint": entrypoint, "Env": [*environment], "User": "65532:65532", "WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": [_digest(each) for each in layers]},
     }
     with tarfile.open(path, "w") as tar:
         _add(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
@@ -52,7 +69,7 @@ def write(path: Path, name: str, files: Iterable[Path], entrypoint: list[str], u
             "schemaVersion": 2,
             "mediaType": f"{_TYPE}manifest.v1+json",
             "config": _blob(tar, "config.v1+json", json.dumps(config).encode()),
-            "layers": [_blob(tar, "layer.v1.tar", layer)],
+            "layers": [_blob(tar, "layer.v1.tar", each) for each in layers],
         }
         entry = _blob(tar, "manifest.v1+json", json.dumps(manifest).encode())
         names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}

@@ -14,7 +14,7 @@ from pathlib import Path
 from signal import SIGTERM, Signals
 from typing import Self
 
-from tests.e2e import components, image, keys
+from tests.e2e import components, image, keys, prober
 from tests.e2e.components import Proxy
 from tests.e2e.machine import Machine
 
@@ -110,7 +110,7 @@ class Kubernetes:
         self.start("upstream")
         for name, program in ((components.PAUSE, "pause"), (COREDNS, "coredns")):
             tar = first.folder / f"{program}.tar"
-            image.write(tar, name, [parts() / program], [f"/{program}"])
+            image.write(tar, name, [image.layer([(program, parts() / program)])], [f"/{program}"])
             self.load(tar)
         self.until("get", "--raw", "/readyz")
         self.start("kube-controller-manager", "kube-scheduler")
@@ -140,8 +140,12 @@ def _write(machine: Machine, name: str, text: str) -> None:
 
 
 def main() -> None:
-    """Start one, say where it is, and keep it until standard input ends."""
+    """Start one with the prober's image in it, say where it is, and keep it until standard input ends."""
     cluster = Kubernetes.up()
+    tar = cluster.first.folder / "prober.tar"
+    prober.write(tar)
+    cluster.load(tar)
+    print(f"the prober's image is {prober.NAME}")
     print(f"export KUBECONFIG={cluster.kubeconfig}  # from any namespace")
     for machine in cluster.machines:
         print(f"in the network of {machine.host}: nsenter --net=/run/netns/{machine.namespace} COMMAND", flush=True)
