@@ -45,7 +45,7 @@ def put_together(
     for text in missing:
         note(text)
     if not paths:
-        raise EnvironmentProblem(f"nothing is left of any pod: {'; '.join(missing) or 'there was none'}; {REMEDY}")
+        raise EnvironmentProblem(f"nothing is left of any pod, and there were {len(found)}; {REMEDY}")
     merge(
         *(paths, out, command, doubts_of, seen_by),
         partial=True, replaced=True, zones=zones, missing=missing, facts={"collected from": whence},

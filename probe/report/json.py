@@ -24,8 +24,8 @@
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
                     targets of it were asked meanwhile, and how many of these lost nothing: targets, fine
-    nodes[]         of a merged run alone, by where its probers were, rows that count: node, zone; probers[]: shard, pod,
-                    source (run file, or log: no latencies), from, to; planned, good, lost, unsent, in_flight;
+    nodes[]         of a merged run alone, by where its probers were, rows that count: node, zone; probers[]: shard,
+                    pod, source (run file, or log: no latencies), from, to; planned, good, lost, unsent, in_flight;
                     longest_seconds; seen[]: lane, target, planned, good, lost, unsent, in_flight, windows[]: from, to,
                     seconds, class, planned, lost; lags: why it is behind the median node, null if it is not
     lagging_zones[] zones all of whose nodes lag, where others' do not
