@@ -39,7 +39,7 @@ LINGER = "--format jsonl --linger 60s"
 
 def job(over: bool = False) -> Json:
     conditions = [{"type": "Complete", "status": "True"}] if over else []
-    spec = {"template": {"spec": {"containers": []}}}
+    spec: Json = {"template": {"spec": {"containers": []}}}
     return thing("Job", JOB, namespace=SPACE, spec=spec, status={"conditions": conditions})
 
 

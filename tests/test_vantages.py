@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from probe.doubts import doubts_of
-from probe.model import NS, Slice, TargetKind
+from probe.model import NS, Series, Slice, TargetKind
 from probe.outcome import Outcome
 from probe.report import REPORTS
 from probe.report.nodes import lagging_zones, nodes_of
@@ -28,11 +28,12 @@ def merged(folder: Path, silent: list[tuple[float, float]], zones: Mapping[str, 
             series_of(0, "vip-udp-fresh", "kube-dns", rate=20 * of, seconds=30),
             series_of(1, "pods", "coredns-668d6bf9bc-abcde", TargetKind.POD, rate=5 * of, seconds=30),
         ]
+
+        def fate(s: Series, due_ns: int, from_ns: float = from_s * NS, to_ns: float = to_s * NS) -> Outcome:
+            return Outcome.TIMEOUT if s.index == 0 and from_ns <= due_ns < to_ns else Outcome.ANSWER
+
         written(
-            path, [replace(s, share=Slice(k, of)) for s in series],
-            lambda s, due, a=from_s, b=to_s: (
-                Outcome.TIMEOUT if s.index == 0 and a * NS <= due < b * NS else Outcome.ANSWER
-            ),
+            path, [replace(s, share=Slice(k, of)) for s in series], fate,
             facts={NODE_FACT: f"ip-10-0-{k}-17.eu-west-1.compute.internal", POD_FACT: f"watch-{k}-x7f2p"},
         )  # fmt: skip
     merge(paths, folder / "all.db", "dnsprobe merge", doubts_of, seen_by, zones=zones)

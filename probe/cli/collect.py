@@ -15,7 +15,7 @@ from probe.collect.pods import Left, collected
 from probe.collect.together import put_together
 from probe.errors import UsageError
 from probe.runfile import open_run
-from probe.scenario.linger import port_of
+from probe.scenario.linger import PORT, port_of
 from probe.scenario.run import check_path
 from probe.scenario.signals import Signals, cancelling
 
@@ -30,7 +30,7 @@ def collect(
     out: options.MergedFile,
     namespace: options.Namespace = "dnsprobe",
     context: options.Context = None,
-    http: options.HttpPort = str(options.PORT),
+    http: options.HttpPort = str(PORT),
     form: options.Format = "text",
     json_file: options.JsonFile = "",
 ) -> None:

@@ -159,7 +159,7 @@ def run(
     )
     with lingering(linger, http, plan) as stay:
         ending = asyncio.run(started)
-        code = print_report(open_run(ending.path), form, json_file, telling and telling.finish)
+        code = print_report(open_run(ending.path), form, json_file, telling.finish if telling else None)
         if ending.interrupted:
             code = EXIT_INTERRUPTED
         elif ending.failed or ending.died:

@@ -293,7 +293,7 @@ def _unasked(
     """Rows that nobody asked, for the table in_flight: of shards that are missing, or were not there all the time."""
     seconds = -(-end_ns // NS)
     none = np.zeros((len(series), seconds), np.int64)
-    left = [(gone, range(seconds), none) for gone in missing_of(shards)]
+    left: list[tuple[Slice, Sequence[int], Ints]] = [(gone, range(seconds), none) for gone in missing_of(shards)]
     for share, mine in _by_share(shards, homes).items():
         if away := _away(mine, seconds):
             recorded = np.sum([_recorded(shard, home, len(series), seconds) for shard, home in mine], axis=0)

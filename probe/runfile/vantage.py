@@ -97,7 +97,7 @@ def read_vantages(db: sqlite3.Connection) -> tuple[Vantage, ...]:
         windows.setdefault((k, lane, target), []).append(seen)
     found: dict[int, list[Seen]] = {}
     for k, lane, target, *rows in db.execute("SELECT * FROM seen ORDER BY vantage, lane, target"):
-        found.setdefault(k, []).append(Seen(lane, target, *rows, windows=tuple(windows.get((k, lane, target), ()))))
+        found.setdefault(k, []).append(Seen(lane, target, *rows, tuple(windows.get((k, lane, target), ()))))
     return tuple(
-        Vantage(*row, seen=tuple(found.get(k, ()))) for k, *row in db.execute("SELECT * FROM vantages ORDER BY vantage")
+        Vantage(*row, tuple(found.get(k, ()))) for k, *row in db.execute("SELECT * FROM vantages ORDER BY vantage")
     )

@@ -151,7 +151,7 @@ def test_shards_in_a_cluster_add_up_and_their_pods_are_let_go(space: Kubernetes,
     going = Going(space, image, tmp_path, 15)
     code, out, err, run = going.end(150)
     own = [open_run(path) for path in sorted((tmp_path / "all.db.parts").glob("*.db"))]
-    assert code in (0, 1), err
+    assert code in (0, 1, 3), err
     assert outcomes(run) == outcomes(*own)
     assert sum(outcomes(run).values()) == 750
     assert [(v.shard, v.node, v.source) for v in run.vantages] == [
