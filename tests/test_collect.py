@@ -39,7 +39,7 @@ LINGER = "--format jsonl --linger 60s"
 
 def job(over: bool = False) -> Json:
     conditions = [{"type": "Complete", "status": "True"}] if over else []
-    spec = {"template": {"spec": {"containers": []}}}
+    spec: Json = {"template": {"spec": {"containers": []}}}
     return thing("Job", JOB, namespace=SPACE, spec=spec, status={"conditions": conditions})
 
 
@@ -328,7 +328,11 @@ def test_who_may_not_use_the_proxy_gets_the_log_and_the_rule_to_add(
     [
         ("collect pod/x -o a.db", 2, "'pod/x': say job/NAME"),
         ("collect job/x -o a.db", 4, "job/x: there is none in dnsprobe, and no pod of it: see -n"),
-        ("collect job/load -o a.db", 4, "nothing is left of any pod: there was none; a run that is to leave something"),
+        (
+            "collect job/load -o a.db",
+            4,
+            "nothing is left of any pod, and there were 0; a run that is to leave something",
+        ),
     ],
 )
 def test_what_cannot_be_collected_is_said(words_: str, code: int, said: str, api: ApiServer, tmp_path: Path) -> None:

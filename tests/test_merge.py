@@ -86,7 +86,7 @@ def rows(run: Run) -> dict[tuple[int, ...], int]:
 # -- the same as one
 
 
-@pytest.mark.parametrize("of", [2, 3, 5])
+@pytest.mark.parametrize("of", [2, 3, 4, 5])
 def test_shards_put_together_are_the_whole(shard: Make, of: int) -> None:
     whole, run = open_run(shard()), merged(*(shard(k, of) for k in reversed(range(of))))
     assert run.series == whole.series

@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from probe import __version__
-from probe.cli import capacity, check, collect, lab, manifests, options, recommend, report, run, scenarios, stop, undo
+from probe.cli import (
+    capacity,
+    check,
+    collect,
+    fleet,
+    lab,
+    manifests,
+    options,
+    recommend,
+    report,
+    run,
+    scenarios,
+    stop,
+    undo,
+)
 from probe.cli.output import complain, say, silence
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, DnsprobeError
 
@@ -60,6 +74,7 @@ app.command(epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command(epilog=report.MERGE_EXAMPLES)(report.merge)
 app.command(epilog=manifests.EXAMPLES, context_settings=manifests.PASSED_ON)(manifests.manifests)
 app.command(epilog=collect.EXAMPLES)(collect.collect)
+app.command(epilog=fleet.EXAMPLES)(fleet.fleet)
 app.command(epilog=scenarios.EXAMPLES)(scenarios.scenarios)
 app.command(epilog=scenarios.DEMO_EXAMPLES)(scenarios.demo)
 app.add_typer(lab.lab, name="lab")

@@ -48,23 +48,23 @@ def collect(
     folder = path.with_name(f"{path.name}.parts")
     folder.mkdir(exist_ok=True)
     try:
-        found, zones = asyncio.run(_collected(name, namespace, context or "", folder, port))
+        found, zones, whence = asyncio.run(_collected(name, namespace, context or "", folder, port))
     finally:
         if kept := sorted(file.name for file in folder.iterdir()):
             complain(f"{folder}: {', '.join(kept)}")
         else:
             folder.rmdir()
-    put_together(found, path, options.command_line(), zones, complain)
+    put_together(found, path, options.command_line(), zones, whence, complain)
     raise typer.Exit(print_report(open_run(path), form, json_file))
 
 
 async def _collected(
     name: str, namespace: str, context: str, folder: Path, port: int
-) -> tuple[list[Left], dict[str, str]]:
+) -> tuple[list[Left], dict[str, str], str]:
     signals = Signals(cancelling())
     pods = JobPods(name, namespace, context)
     try:
-        return await collected(pods, folder, port, complain), await pods.zones()
+        return await collected(pods, folder, port, complain), await pods.zones(), pods.whence
     finally:
         signals.close()
         await pods.close()

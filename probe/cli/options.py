@@ -211,6 +211,7 @@ CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or j
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
 HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
+FleetFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "What is printed: text, json (default text).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
 MaxExternal = Annotated[str, option(RESULT, "", "--max-external-qps", "RATE", MAX_EXTERNAL_HELP)]

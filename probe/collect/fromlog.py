@@ -297,4 +297,5 @@ def _dealt(weights: NDArray[np.float64], n: int) -> Ints:
         return np.zeros(0, np.int64)
     if not weights.any():
         weights = np.ones(len(weights))
-    return np.diff(np.floor(np.cumsum(weights) * n / weights.sum() + 1e-9).astype(np.int64), prepend=0)
+    upto = np.floor(np.cumsum(weights) * n / weights.sum() + 1e-9).astype(np.int64)
+    return np.asarray(np.diff(upto, prepend=0))

@@ -19,8 +19,10 @@ REMEDY = (
 )
 
 
-def put_together(found: Sequence[Left], out: Path, command: str, zones: Mapping[str, str], note: Note) -> None:
-    """Writes `out`. EnvironmentProblem if there is nothing of any pod."""
+def put_together(
+    found: Sequence[Left], out: Path, command: str, zones: Mapping[str, str], whence: str, note: Note
+) -> None:
+    """Writes `out`. whence: which cluster this is. EnvironmentProblem if there is nothing of any pod."""
     paths: list[Path] = []
     series: list[Series] = []
     for left in found:
@@ -43,10 +45,10 @@ def put_together(found: Sequence[Left], out: Path, command: str, zones: Mapping[
     for text in missing:
         note(text)
     if not paths:
-        raise EnvironmentProblem(f"nothing is left of any pod: {'; '.join(missing) or 'there was none'}; {REMEDY}")
+        raise EnvironmentProblem(f"nothing is left of any pod, and there were {len(found)}; {REMEDY}")
     merge(
         *(paths, out, command, doubts_of, seen_by),
-        partial=True, replaced=True, zones=zones, missing=missing,
+        partial=True, replaced=True, zones=zones, missing=missing, facts={"collected from": whence},
     )  # fmt: skip
 
 

@@ -24,6 +24,11 @@
                     target, class (an outcome); planned, lost, lost_at_least: rows due inside; inferred: a refusal that
                     only others heard; still_open: not yet good again at the end; others[]: lane, and how many other
                     targets of it were asked meanwhile, and how many of these lost nothing: targets, fine
+    nodes[]         of a merged run alone, by where its probers were, rows that count: node, zone; probers[]: shard,
+                    pod, source (run file, or log: no latencies), from, to; planned, good, lost, unsent, in_flight;
+                    longest_seconds; seen[]: lane, target, planned, good, lost, unsent, in_flight, windows[]: from, to,
+                    seconds, class, planned, lost; lags: why it is behind the median node, null if it is not
+    lagging_zones[] zones all of whose nodes lag, where others' do not
     marks[]         what happened: at, seconds (since the start), kind, text, source, subject
     findings[]      causes and remedies: id, severity, text, evidence, remedy, source
     doubts[]        what the prober did wrong itself: id, text, lanes[] (empty: all), hides_loss
@@ -47,12 +52,14 @@ from numpy.typing import NDArray
 from probe.model import NS, Mark, Series
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
+from probe.report.nodes import Node, lagging_zones, nodes_of
 from probe.report.units import rfc3339
 from probe.runfile import Run
 from probe.timeline import Channel, Window, common, ranked_ns
 from probe.verdict import QUANTILES, Judged, spared, verdict_of
 
 SCHEMA_VERSION = 1
+SEEN_COUNTS = ("planned", "good", "lost", "unsent", "in_flight")
 
 _EVER = ((0, 1 << 62),)
 
@@ -65,6 +72,7 @@ def json_report(run: Run) -> str:
     verdict = verdict_of(run)
     channels = {channel.name: channel for channel in verdict.timeline.channels}
     outcomes, in_flight = outcome_counts(run)
+    nodes = nodes_of(run)
     report: dict[str, Json] = {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict.ruling.value,
@@ -82,6 +90,7 @@ def json_report(run: Run) -> str:
             {"source": m.source, "subject": m.subject, "name": m.name, "samples": len(m.at_ns), "grown": m.grown}
             for m in run.metrics
         ],
+        **({"nodes": [_node(run, n) for n in nodes], "lagging_zones": lagging_zones(nodes)} if nodes else {}),
         "marks": [_mark(run, mark) for mark in run.marks],
         "findings": [],
         "doubts": [
@@ -188,6 +197,46 @@ def _window(run: Run, w: Window, channel: Channel) -> dict[str, Json]:
         "inferred": w.inferred,
         "still_open": w.still_open,
         "others": [{"lane": o.lane, "targets": o.asked, "fine": o.fine} for o in w.others],
+    }
+
+
+def _node(run: Run, node: Node) -> dict[str, Json]:
+    started, seen = run.head.started_unix_ns, list(node.seen.values())
+    return {
+        "node": node.name,
+        "zone": node.zone,
+        "probers": [
+            {
+                "shard": v.shard,
+                "pod": v.pod,
+                "source": v.source,
+                "from": rfc3339(started + v.from_ns),
+                "to": rfc3339(started + v.to_ns),
+            }
+            for v in node.vantages
+        ],
+        **{name: sum(getattr(s, name) for s in seen) for name in SEEN_COUNTS},
+        "longest_seconds": node.longest_ns / NS,
+        "seen": [
+            {
+                "lane": s.lane,
+                "target": s.target,
+                **{name: getattr(s, name) for name in SEEN_COUNTS},
+                "windows": [
+                    {
+                        "from": rfc3339(started + w.from_ns),
+                        "to": rfc3339(started + w.to_ns),
+                        "seconds": (w.to_ns - w.from_ns) / NS,
+                        "class": w.outcome.label,
+                        "planned": w.planned,
+                        "lost": w.lost,
+                    }
+                    for w in s.windows
+                ],
+                "lags": node.lags.get((s.lane, s.target)),
+            }
+            for s in seen
+        ],
     }
 
 

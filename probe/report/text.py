@@ -14,6 +14,7 @@ from probe.report.columns import NO_BREAK, Row
 from probe.report.columns import table as _table
 from probe.report.columns import wrapped as _wrapped
 from probe.report.load import load_text
+from probe.report.nodes import nodes_text
 from probe.report.others import others_text
 from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
 from probe.runfile import Run
@@ -38,6 +39,7 @@ def text_report(run: Run) -> str:
         [headline(verdict), *_about(run)],
         ["OBJECTIVES", *_objectives(verdict.objectives)],
         ["LANES", *_lanes(timeline)],
+        *([["NODES", *told]] if (told := nodes_text(run)) else []),
         ["DISRUPTIONS", *_windows(timeline)],
         ["WHAT HAPPENED", *_marks(run)],
         *([["WHAT OTHERS COUNTED", *others]] if (others := others_text(run)) else []),

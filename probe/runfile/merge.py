@@ -66,19 +66,20 @@ def merge(
     replaced: bool = False,
     zones: Mapping[str, str] | None = None,
     missing: Sequence[str] = (),
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `out`; counts, histograms and counters are sums; what each shard doubts, and saw, is kept and named.
 
     partial: shards may be missing, or have no end: what they have not asked is undecided. replaced: several files of a
-    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left.
-    UsageError as shards_of().
+    shard may follow each other. zones: by node. missing: a sentence for each prober of which nothing is left. facts:
+    more of them. UsageError as shards_of().
     """
     if out.exists():
         raise UsageError(f"{out}: exists already; a run is never overwritten: name another file or remove it")
     part = out.with_name(f"{out.name}.part")
     try:
         with shards_of(paths, doubts_of, seen_by, partial, replaced) as shards:
-            _write(shards, part, command, zones or {}, missing)
+            _write(shards, part, _head(shards, command, facts or {}), zones or {}, missing)
         part.rename(out)
     except sqlite3.Error as problem:
         raise EnvironmentProblem(f"{out}: cannot be written: {problem}") from None
@@ -87,10 +88,10 @@ def merge(
             leftover.unlink(missing_ok=True)
 
 
-def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str, str], missing: Sequence[str]) -> None:
+def _write(shards: Sequence[Shard], path: Path, head: Head, zones: Mapping[str, str], missing: Sequence[str]) -> None:
     end_ns = max(shard.end_ns for shard in shards)
     series, homes = same_series(shards)
-    writer = RunWriter.create(path, _head(shards, command))
+    writer = RunWriter.create(path, head)
     writer.add_series(series)
     for mark in _marks(shards):
         writer.mark(mark)
@@ -108,7 +109,7 @@ def _write(shards: Sequence[Shard], path: Path, command: str, zones: Mapping[str
     writer.finish(end_ns, "; ".join(cuts) if len(cuts) == len(shards) else "")
 
 
-def _head(shards: Sequence[Shard], command: str) -> Head:
+def _head(shards: Sequence[Shard], command: str, more: Mapping[str, str]) -> Head:
     """What all have in common; of what they do not, each shard's own, named."""
     first = shards[0]
     told = {
@@ -130,7 +131,7 @@ def _head(shards: Sequence[Shard], command: str) -> Head:
         else:
             facts.update({f"{shard}: {name}": mine[name] for shard, mine in told.items() if name in mine})
     started = min(shard.run.head.started_unix_ns for shard in shards)
-    return replace(first.run.head, started_unix_ns=started, command=command, facts=facts)
+    return replace(first.run.head, started_unix_ns=started, command=command, facts={**facts, **more})
 
 
 def _which(shards: Iterable[Shard]) -> str:
@@ -294,7 +295,7 @@ def _unasked(
     """Rows that nobody asked, for the table in_flight: of shards that are missing, or were not there all the time."""
     seconds = -(-end_ns // NS)
     none = np.zeros((len(series), seconds), np.int64)
-    left = [(gone, range(seconds), none) for gone in missing_of(shards)]
+    left: list[tuple[Slice, Sequence[int], Ints]] = [(gone, range(seconds), none) for gone in missing_of(shards)]
     for share, mine in _by_share(shards, homes).items():
         if away := _away(mine, seconds):
             recorded = np.sum([_recorded(shard, home, len(series), seconds) for shard, home in mine], axis=0)

@@ -96,8 +96,12 @@ def read_vantages(db: sqlite3.Connection) -> tuple[Vantage, ...]:
         seen = SeenWindow(from_ns, to_ns, resolution_ns, Outcome(outcome), *rows)
         windows.setdefault((k, lane, target), []).append(seen)
     found: dict[int, list[Seen]] = {}
-    for k, lane, target, *rows in db.execute("SELECT * FROM seen ORDER BY vantage, lane, target"):
-        found.setdefault(k, []).append(Seen(lane, target, *rows, windows=tuple(windows.get((k, lane, target), ()))))
+    for k, lane, target, planned, good, lost, unsent, in_flight in db.execute(
+        "SELECT * FROM seen ORDER BY vantage, lane, target"
+    ):
+        mine = tuple(windows.get((k, lane, target), ()))
+        found.setdefault(k, []).append(Seen(lane, target, planned, good, lost, unsent, in_flight, mine))
     return tuple(
-        Vantage(*row, seen=tuple(found.get(k, ()))) for k, *row in db.execute("SELECT * FROM vantages ORDER BY vantage")
+        Vantage(shard, node, zone, pod, source, from_ns, to_ns, tuple(found.get(k, ())))
+        for k, shard, node, zone, pod, source, from_ns, to_ns in db.execute("SELECT * FROM vantages ORDER BY vantage")
     )

@@ -43,6 +43,11 @@ class JobPods:
         self.name, self.namespace = name, namespace
         self._api: Api = connect(context)
 
+    @property
+    def whence(self) -> str:
+        """`cluster NAME, by context NAME in FILE`."""
+        return f"cluster {self._api.cluster}, by {self._api.source}"
+
     async def close(self) -> None:
         """Let go of all connections."""
         await self._api.close()
