@@ -13,6 +13,7 @@ CLOCK_STEP_NS = 1_000_000
 """A jump of the wall clock above this is a step. Slewing is none: the kernel slews CLOCK_MONOTONIC alike."""
 STEAL = 7
 """Where a line of /proc/stat has the time that the hypervisor gave to others (proc_stat(5))."""
+_CONNTRACK = "proc/sys/net/netfilter"
 _TRIES = 5
 
 
@@ -33,6 +34,11 @@ def cpu_ns(pid: int) -> int:
         return 0
     user, system = stat.rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) * NS // os.sysconf("SC_CLK_TCK")
+
+
+def most_tracked(root: Path = Path("/")) -> int:
+    """How many flows conntrack's table holds, the machine's in every network namespace; 0 if that is not shown."""
+    return int(_read(root / _CONNTRACK / "nf_conntrack_max") or 0)
 
 
 class Host:
@@ -96,9 +102,8 @@ class Host:
 
     def _conntrack(self) -> tuple[int, int] | None:
         """Entries and the most there can be, in this network namespace."""
-        folder = self._root / "proc/sys/net/netfilter"
-        count, most = _read(folder / "nf_conntrack_count"), _read(folder / "nf_conntrack_max")
-        return (int(count), int(most)) if count and most else None
+        count, most = _read(self._root / _CONNTRACK / "nf_conntrack_count"), most_tracked(self._root)
+        return (int(count), most) if count and most else None
 
 
 def _quotas(root: Path) -> Iterator[Path]:

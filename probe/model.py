@@ -259,8 +259,9 @@ WHOLE = Slice()
 class Lane:
     """One way of asking. `target` selects whom: `service`, `pods`, ... or a target's name.
 
-    `rate` is queries a second towards each target, shared evenly by the questions. pair: A and AAAA of a name leave one
-    socket back to back, as glibc sends them. gso: up to so many queries leave as one burst (UDP_SEGMENT), 1 is none.
+    `rate` is queries a second towards each target, shared evenly by the questions; 0 until it is known. pair: A and
+    AAAA of a name leave one socket back to back, as glibc sends them. gso: up to so many queries leave as one burst
+    (UDP_SEGMENT), 1 is none.
     """
 
     name: str

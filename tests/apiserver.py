@@ -1,4 +1,4 @@
-"""Objects in, an HTTP server that lists, watches, creates and patches as the Kubernetes API does out; and faults."""
+"""Objects in, an HTTP server that lists, watches and changes them as the Kubernetes API does out, faults on demand."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests import kube_objects
 from tests.kube_objects import Json
 
 _PLURALS = {
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
-    "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "Job": "jobs",
+    "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "Namespace": "namespaces",
+    "Job": "jobs",
 }  # fmt: skip
 
 
-def _selected(one: Json, labels: str, fields: str) -> bool:
+def _selected(thing: Json, labels: str, fields: str) -> bool:
     """Whether selectors as lightkube writes them are met: `a=b`, `a in (b,c)`, `metadata.name=b`."""
-    have = one["metadata"]["labels"]
+    have = thing["metadata"]["labels"]
     for part in labels.replace(",", ", ").split(", ") if " in (" not in labels else [labels]:
         if " in (" in part:
             key, _, values = part.partition(" in (")
@@ -31,22 +32,43 @@ def _selected(one: Json, labels: str, fields: str) -> bool:
                 return False
         elif part and have.get(part.partition("=")[0]) != part.partition("=")[2].lstrip("="):
             return False
-    return not fields or one["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
+    return not fields or thing["metadata"]["name"] == fields.partition("=")[2].lstrip("=")
+
+
+def patched(thing: Json, operations: list[Json]) -> Json:
+    """RFC 6902's test, add, replace and remove; AssertionError for a test that fails, as evanphx/json-patch has it."""
+    made: Json = json.loads(json.dumps(thing))
+    for each in operations:
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in each["path"].split("/")[1:]]
+        inside: Any = made
+        for part in parents:
+            inside = inside[int(part) if isinstance(inside, list) else part]
+        if each["op"] == "test":
+            assert inside.get(last) == each["value"], each["path"]
+        elif each["op"] == "remove":
+            del inside[last]
+        else:
+            assert each["op"] == "add" or last in inside, each["path"]
+            inside[last] = each["value"]
+    return made
 
 
 class ApiServer:
     """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
+    `deny`: the same for what changes something, from method and path. `sent`: what did, method and path, in order.
 
     stop() and start() keep port and objects; a watch is held open until stop() or expire().
     """
 
     def __init__(self, *things: Json) -> None:
         self.refuse: Callable[[str], int] = lambda _: 0
+        self.deny: Callable[[str, str], int] = lambda _, __: 0
         self.deaf = False
         self.asked: list[str] = []
+        self.sent: list[tuple[str, str]] = []
         self._changed = threading.Condition()
         self._log: list[tuple[int, str, Json]] = []
-        self.things: dict[tuple[str, str], Json] = {}
+        self._things: dict[tuple[str, str], Json] = {}
         self._version = 100
         self._epoch = 0
         self.port = 0
@@ -68,11 +90,8 @@ class ApiServer:
                 with suppress(OSError):
                     outer._answer(self)
 
-            def do_POST(self) -> None:
-                self.do_GET()
-
-            def do_PATCH(self) -> None:
-                self.do_GET()
+        for method in ("POST", "PATCH", "DELETE"):
+            setattr(Request, f"do_{method}", Request.do_GET)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -114,12 +133,20 @@ class ApiServer:
     def put(self, thing: Json) -> None:
         """Create or replace an object."""
         key = (thing["kind"], thing["metadata"]["name"])
-        self._happen("MODIFIED" if key in self.things else "ADDED", thing)
-        self.things[key] = thing
+        self._happen("MODIFIED" if key in self._things else "ADDED", thing)
+        self._things[key] = thing
+
+    def one(self, kind: str, name: str) -> Json:
+        """An object as it is."""
+        return self._things[kind, name]
+
+    def all(self, kind: str) -> list[Json]:
+        """Those of a kind."""
+        return [thing for (its, _), thing in list(self._things.items()) if its == kind]
 
     def delete(self, thing: Json) -> None:
         """It is gone; `thing` is its last state."""
-        del self.things[thing["kind"], thing["metadata"]["name"]]
+        del self._things[thing["kind"], thing["metadata"]["name"]]
         self._happen("DELETED", thing)
 
     def _happen(self, kind: str, thing: Json) -> None:
@@ -145,17 +172,20 @@ class ApiServer:
         self.asked.append(url.path)
         with self._changed:
             self._changed.wait_for(lambda: not self.deaf)
-        if code := self.refuse(request.path):
+        length = int(request.headers.get("Content-Length") or 0)
+        body = json.loads(request.rfile.read(length)) if length else None
+        if code := self.refuse(request.path) or (request.command != "GET" and self.deny(request.command, url.path)):
             self._say(request, {"kind": "Status", "code": code, "message": f"said {code}"}, code)
+            return
+        if request.command != "GET":
+            self.sent.append((request.command, url.path))
+            self._change(request, url.path.strip("/").split("/"), body)
             return
         if url.path == "/version":
             self._say(request, {"gitVersion": "v1.34.1"})
             return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         parts = url.path.strip("/").split("/")
-        if request.command != "GET":
-            self._change(request, parts)
-            return
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
 
         def meant(thing: Json) -> bool:
@@ -163,28 +193,53 @@ class ApiServer:
                 return False
             return _selected(thing, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
+        named = [thing for thing in self._things.values() if _PLURALS[thing["kind"]] == (parts[-2:] or [""])[0]
+                 and thing["metadata"]["name"] == parts[-1]]  # fmt: skip
+        if parts[-1] not in _PLURALS.values():
+            self._say(
+                request,
+                named[0] if named else {"kind": "Status", "code": 404, "message": "none"},
+                200 if named else 404,
+            )
+            return
         if "watch" in query:
             self._stream(request, int(query["resourceVersion"]), meant)
             return
         with self._changed:
-            items = [thing for thing in self.things.values() if meant(thing)]
+            items = [thing for thing in self._things.values() if meant(thing)]
             self._say(request, {"items": items, "metadata": {"resourceVersion": str(self._version)}})
 
-    def _change(self, request: BaseHTTPRequestHandler, parts: list[str]) -> None:
-        """Create what a POST says, or put a JSON merge patch (RFC 7386) of one level into what is named."""
-        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-        kind = next(kind for kind, plural in _PLURALS.items() if plural in parts)
-        name = body["metadata"]["name"] if request.command == "POST" else parts[-1]
-        with self._changed:
-            there = self.things.get((kind, name))
-            if bool(there) == (request.command == "POST"):
-                code = 409 if there else 404
-                self._say(request, {"kind": "Status", "code": code, "message": f"{name}: {code}"}, code)
+    def _change(self, request: BaseHTTPRequestHandler, parts: list[str], body: Any) -> None:
+        """POST, PATCH (JSON patch, or a merge patch of data) and DELETE of one object, POST of an eviction.
+
+        422 if a patch's test fails, 409 if what is to be made is there.
+        """
+        if request.command == "POST" and parts[-1] != "eviction":
+            if (body["kind"], body["metadata"]["name"]) in self._things:
+                self._say(request, {"kind": "Status", "code": 409, "message": "it exists"}, 409)
                 return
-            made = kube_objects.thing(kind, name, namespace=parts[parts.index("namespaces") + 1])
-            changed = {key: {**(there or made).get(key, {}), **value} for key, value in body.items() if key == "data"}
-            self.put({**(there or made), **changed})
-        self._say(request, self.things[kind, name])
+            self.put(body)
+            self._say(request, body, 201)
+            return
+        plural, name = parts[-3:-1] if parts[-1] == "eviction" else parts[-2:]
+        kind = next(kind for kind, each in _PLURALS.items() if each == plural)
+        thing = self._things.get((kind, name))
+        if thing is None:
+            self._say(request, {"kind": "Status", "code": 404, "message": f"{name} not found"}, 404)
+        elif request.command == "PATCH":
+            try:
+                merged = (
+                    {**thing, "data": {**thing.get("data", {}), **body["data"]}} if isinstance(body, dict) else None
+                )
+                made = merged or patched(thing, body)
+            except AssertionError as failed:
+                self._say(request, {"kind": "Status", "code": 422, "message": f"testing {failed} failed"}, 422)
+                return
+            self.put(made)
+            self._say(request, made)
+        else:
+            self.delete(thing)
+            self._say(request, {"kind": "Status", "status": "Success"})
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:

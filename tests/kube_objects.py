@@ -34,7 +34,7 @@ _PORTS = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "p
 def thing(kind: str, name: str, *, labels: Json | None = None, namespace: str = SYSTEM, **parts: Any) -> Json:
     """Any object; `parts` are spec, status, data, and what else stands beside its metadata."""
     meta = {"name": name, "namespace": namespace, "uid": f"uid-{name}", "labels": labels or {}}
-    if kind == "Node":
+    if kind in ("Node", "Namespace"):
         del meta["namespace"]
     return {"kind": kind, "metadata": meta, **parts}
 
@@ -188,4 +188,4 @@ def node(name: str = "node-1", zone: str = "a", *, ready: bool = True) -> Json:
          "operatingSystem", "osImage", "systemUUID"), "",
     )  # fmt: skip
     status = {"conditions": [condition], "nodeInfo": {**info, "kubeletVersion": "v1.34.1"}}
-    return thing("Node", name, labels={"topology.kubernetes.io/zone": zone}, status=status)
+    return thing("Node", name, labels={"topology.kubernetes.io/zone": zone}, spec={}, status=status)

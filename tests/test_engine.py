@@ -198,7 +198,11 @@ def test_the_last_end_is_the_engine_s_and_exact(scripted: Start) -> None:
     server = scripted([Rule(REPLIES["answer"])])
     asked = [series("127.0.0.1", server.port, "a.test", seconds=60, index=n, ports=p) for n, p in enumerate(PORTS)]
     began = time.monotonic()
-    recorded = probe(*asked, meanwhile=lambda engine: engine.end([0, 1], NS, last=True) and None)
+
+    def end(engine: Engine) -> None:
+        engine.end([0, 1], NS, last=True)
+
+    recorded = probe(*asked, meanwhile=end)
     assert time.monotonic() - began < 10
     assert [recorded.planned(n) for n in range(2)] == [100, 100]
 

@@ -331,6 +331,54 @@ def test_a_new_pod_counts_once_it_has_been_ready_for_min_ready_seconds() -> None
     play(story, settings(replicas=2, max_unavailable=0, max_surge=1, min_ready_seconds=1.0))
 
 
+@pytest.mark.parametrize(
+    ("word", "value", "field", "becomes", "rolls"),
+    [
+        ("grace_period", "9s", "grace_period", 9.0, True),
+        ("pre_stop", "1s", "pre_stop", 1.0, True),
+        ("readiness", "period 1s, path /health", "readiness", "health", True),
+        ("strategy", "max_unavailable 0", "max_unavailable", 0, False),
+        ("min_ready_seconds", "1s", "min_ready_seconds", 1.0, False),
+    ],
+)
+def test_a_setting_that_a_step_changes_is_that_of_new_pods(
+    word: str, value: str, field: str, becomes: object, rolls: bool
+) -> None:
+    async def story(lab: Running) -> None:
+        assert await lab.act(word, value) == value
+        assert getattr(lab._settings, field) == becomes
+        patched = await lab.at("deployment_patched")
+        if rolls:
+            await lab.at("rollout_done", after=patched.at)
+        deleted = await lab.act("delete_pod", "")
+        told = await lab.at("pod_deleted", subject=deleted)
+        assert told.text == f"grace period {value if word == 'grace_period' else '30s'}".replace("s", " s")
+        assert any(event.kind == "rollout_started" for event in lab.events) == rolls
+        if word == "pre_stop":
+            hook, ended = await lab.at("pre_stop", subject=deleted), await lab.at("sigterm", subject=deleted)
+            assert ended.at - hook.at == pytest.approx(NS, rel=0.2)
+
+    play(story, settings(replicas=2, max_unavailable=1, max_surge=1))
+
+
+def test_pods_that_are_evicted_come_back_on_other_nodes() -> None:
+    async def story(lab: Running) -> None:
+        before = {pod.name for pod in lab.targets("pods")}
+        assert await lab.act("evict_dns", "") == "node-1"
+        evicted = await lab.at("pods_evicted")
+        gone = set(evicted.text.split(", "))
+        assert len(gone) == 2
+        for name in gone:
+            await lab.at("pod_gone", subject=name)
+        assert {pod.name for pod in lab.targets("pods")} & before == before - gone
+        assert await lab.act("evict_dns", "node-2") == "node-2"  # where all three are now
+        assert len({event.text for event in lab.events if event.kind == "pods_evicted"}) == 2
+        second = [event.text for event in lab.events if event.kind == "pods_evicted"][1]
+        assert len(second.split(", ")) == 3
+
+    play(story, settings(replicas=3, nodes=2))
+
+
 def test_scale_to_zero_and_back() -> None:
     """All terminating: served by the terminating pods from 1.26 on, refused before; at the end refused by both."""
     cases = {

@@ -110,6 +110,17 @@ def test_what_delays_are_drawn() -> None:
     [
         (LabSettings(), "lose_node", "", r"the first node stays: set lab\.nodes to 2 or more"),
         (LabSettings(), "upstream", "silent", r"there is none: say lab\.upstream: answering"),
+        (LabSettings(), "evict_dns", "", r"the pods need another node to go to: set lab\.nodes to 2 or more"),
+        (LabSettings(), "session_affinity", "none", r"the lab has no such setting: this step is for a real cluster"),
+        (LabSettings(), "set_image", "a/coredns:v1", r"the lab runs versions of CoreDNS: say one, such as 1\.9\.3"),
+        (LabSettings(), "strategy", "max_surge 25%", r"in the lab say numbers of pods"),
+        (LabSettings(), "strategy", "max_surge 0, max_unavailable 0", r"not both 0, or no pod could ever be replaced"),
+        (
+            LabSettings(),
+            "readiness",
+            "path /live",
+            r"readiness path /live: the lab's pods are asked for /ready or",
+        ),
         (LabSettings(upstream="answering"), "upstream", "lazy", r"upstream mode 'lazy': say answering, "),
         (LabSettings(), "restart_nodelocal", "", r"there is none: say lab\.nodelocal: true"),
         (LabSettings(coredns="stand-in"), "patch_corefile", "lameduck 5s", r"the stand-in reads no Corefile: run "),

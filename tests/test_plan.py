@@ -15,9 +15,9 @@ from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS, Edns, Lane, Leg, Ports, Question, Shape, Target, TargetKind
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.file import read_scenario_text
+from probe.scenario.limits import check_ceiling
 from probe.scenario.plan import (
     Plan,
-    check_ceiling,
     check_load,
     expected_series,
     first_series,

@@ -79,6 +79,7 @@ RUNS = {
         "nodelocal-restart",
         {"duration": "9s", "lab.start_delay": "1500ms", "steps": "[{wait: 1s}, restart_nodelocal: ]"},
     ),
+    "evict-node": Short("evict-node", {"duration": "10s", "steps": "[{wait: 1s}, evict_dns: ]", **STAND_IN}),
     "headless-truncation": Short("headless-truncation", {"duration": "6s"}),
     "ab-race": Short("ab-race", {"duration": "5s", "lanes[0].rate": "400", **STAND_IN}),
     "ipvs-stale-session": Short(
@@ -182,6 +183,12 @@ def test_no_lameduck_helps_a_pod_that_is_killed(run: Report) -> None:
     assert window["seconds"] == pytest.approx(programmed - exited, abs=0.5)
     assert lost(run, "vip-udp-fresh") == a_third(100 * (programmed - exited))
     assert lost(run, "vip-udp-fixed") in (0, pytest.approx(50 * (programmed - exited), abs=15)), "all or nothing"
+
+
+@of("evict-node")
+def test_a_drained_node_costs_nothing_where_lameduck_outlasts_propagation(run: Report) -> None:
+    assert (kinds(run)["pods_evicted"], kinds(run)["pod_deleted"], kinds(run)["pod_created"]) == (1, 2, 2)
+    assert {lane: lost(run, lane) for lane in lanes(run)} == dict.fromkeys(lanes(run), 0)
 
 
 @of("node-lost", "node-lost-netns")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from probe.advice.recommendation import Recommendation
 from probe.cluster import Shutdown
+from probe.cluster.kube.owners import OWNERS
 from probe.errors import UsageError
 
 _KUBECTL = "kubectl -n kube-system"
@@ -140,42 +141,38 @@ def _nothing(_: Recommendation) -> str:
 
 PLATFORMS: dict[str, Platform] = {
     "kubeadm": Platform(
-        keeps="`kubeadm upgrade` keeps or migrates the Corefile, but may apply its own template to the Deployment:"
-        " look at terminationGracePeriodSeconds after it",
+        keeps=OWNERS["kubeadm"].keeps,
         patch=_kubeadm,
     ),
     "helm": Platform(
-        keeps="the release's values are kept; what is edited in the cluster is overwritten by the next upgrade",
+        keeps=OWNERS["helm"].keeps,
         patch=_helm,
         usual={"lameduck": "10s", "readiness_period": "5s", "readiness_failures": "1"},
     ),
     "eks": Platform(
-        keeps="the add-on keeps its configuration values; `aws eks describe-addon-configuration` says what they may be"
-        " (the Corefile can be among them, the grace period cannot: aws/containers-roadmap#2595)",
+        keeps=OWNERS["eks"].keeps,
         patch=_eks,
         fixed={"grace_period": 30.0, "grace_fixed": "the EKS add-on sets 30 s"},
     ),
     "k3s": Platform(
-        keeps="the ConfigMap coredns is written anew at each start of a server, coredns-custom is not"
-        " (k3s-io/k3s#4397); look whether a change of the Deployment survives such a start",
+        keeps=OWNERS["k3s"].keeps,
         patch=_override,
         usual={"lameduck": "0s", "readiness_period": "2s", "readiness_failures": "3"},
     ),
     "openshift": Platform(
-        keeps="the DNS operator sets lameduck to 20 s, a constant: it cannot be changed",
+        keeps=OWNERS["openshift"].keeps,
         patch=_nothing,
         usual={"readiness_period": "3s", "readiness_failures": "3"},
         fixed={"lameduck": 20.0, "grace_period": 30.0},
         settable=False,
     ),
     "aks": Platform(
-        keeps="AKS takes back every edit but those of coredns-custom (coredns/coredns#4851)",
+        keeps=OWNERS["aks"].keeps,
         patch=_override,
         fixed={"grace_fixed": "AKS takes back edits of the Deployment"},
     ),
     "gke": Platform(
-        keeps="GKE's own DNS is kube-dns, which has no lameduck: it goes on for its whole grace period of 30 s"
-        " (kubernetes/kubernetes#45976)",
+        keeps=OWNERS["gke"].keeps,
         patch=_nothing,
         fixed={"lameduck": 30.0, "grace_period": 30.0, "readiness": "kube-dns"},
         settable=False,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probe.cli.output import complain
-from probe.cluster import Planned
+from probe.cluster import Extent, Planned
 from probe.cluster.kube import Kube
 from probe.cluster.kube.acting import Permission
 from probe.errors import EXIT_USAGE, UsageError
-from probe.model import Series
-from probe.scenario.plan import Plan, first_series
+from probe.model import Target
+from probe.scenario.plan import CLUSTER_TARGETS, Plan
 from probe.scenario.steps import STEPS, changes_of
 
 
@@ -33,11 +33,16 @@ def permission_of(yes: bool, name: str, *, allow_outage: bool = False) -> Permis
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a plan would do in a cluster as it is now. names: what --cluster may say."""
+    """What there is for a plan to ask and to change, as it is now. names: what --cluster may say."""
 
-    series: list[Series]
+    behind: dict[str, list[Target]]
+    extent: Extent
     planned: list[Planned]
     names: list[str]
+
+    def targets(self, selector: str) -> list[Target]:
+        """Who stands behind a lane's target."""
+        return self.behind.get(selector, [])
 
 
 async def look(plan: Plan, cluster: Kube) -> Found:
@@ -48,7 +53,10 @@ async def look(plan: Plan, cluster: Kube) -> Found:
     try:
         await cluster.start()
         planned = await cluster.plan(changes)
-        return Found(first_series(plan, cluster.targets), planned, await cluster.names())
+        behind = {
+            target: cluster.targets(target) for target in {lane.target for lane in plan.lanes} & {*CLUSTER_TARGETS}
+        }
+        return Found(behind, cluster.extent(), planned, await cluster.names() if changes else [])
     finally:
         await cluster.stop()
 
@@ -62,6 +70,7 @@ def said_steps(plan: Plan, found: Found) -> list[str]:
         if STEPS[step.word].changes:
             change = next(planned)
             lines += [f"      {command}" for command in change.commands]
+            lines += [f"      {note}" for note in change.notes]
             lines += [f"      can leave no ready endpoint: {change.outage}"] * bool(change.outage)
     return lines
 

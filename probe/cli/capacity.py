@@ -14,11 +14,12 @@ from probe.cli import options
 from probe.cli.output import check_json, complain, say, write_json
 from probe.engine import EngineOptions
 from probe.errors import EXIT_INTERRUPTED, UsageError
+from probe.host import most_tracked
 from probe.live import curve
 from probe.scenario.adhoc import Options
 from probe.scenario.capacity import Capacity, Search, Wanted, find, search_of
+from probe.scenario.limits import CEILING, Limits
 from probe.scenario.load import ceiling_of
-from probe.scenario.plan import CEILING
 from probe.scenario.start import workers_of
 from probe.scenario.trial import Trials, new_folder
 
@@ -71,8 +72,8 @@ def capacity(
     if not server:
         raise UsageError("no server: say -s ADDRESS")
     engine = EngineOptions(workers=options.typed("-T", workers, workers_of))
-    ceiling = options.typed("--max-qps", max_qps, ceiling_of)
-    looked_for = search_of(Options(**asked), Wanted(**wanted), engine, ceiling)
+    limits = Limits(options.typed("--max-qps", max_qps, ceiling_of), tracked=most_tracked())
+    looked_for = search_of(Options(**asked), Wanted(**wanted), engine, limits)
     folder = Path(out or f"dnsprobe-capacity-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     check_json(json_file, folder)
     new_folder(folder)

@@ -14,10 +14,11 @@ from probe.advice import PLATFORMS
 from probe.cluster.kube.board import HOME
 from probe.errors import UsageError
 from probe.report import REPORTS
+from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
+from probe.scenario.limits import CEILING, MOST_EXTERNAL
 from probe.scenario.load import WINDOW
-from probe.scenario.plan import CEILING
 from probe.scenario.recent import BASELINE
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, MOST_WORKERS
 
@@ -80,6 +81,9 @@ OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
+ABORT_HELP = (
+    f"End the run, its changes undone, once this held, e.g. '{RULE}'; repeatable; beside the scenario's own rules."
+)
 OBJECTIVE_HELP = f"What must hold at a rate; repeatable (default {', '.join(OBJECTIVES)})."
 STEP_HELP = "How long each rate is asked (default 5s)."
 PRECISION_HELP = "How near the rates that met and missed are in the end (default 5%)."
@@ -90,6 +94,7 @@ DELETIONS_HELP = "Delete so many pods, one after the other; the longest counts (
 KNOWN_HELP = "Delete no pod: nodes learn of its end so late, at the longest."
 ADVICE_FILE_HELP = "Write the recommendation as JSON, too; - is stdout."
 MAX_QPS_HELP = f"The most queries a second in all towards other machines, or max for no ceiling (default {CEILING})."
+MAX_EXTERNAL_HELP = f"The same of each lane for what upstream servers have to answer (default {MOST_EXTERNAL})."
 
 YES_HELP = "Change a real cluster as the scenario says; with --cluster."
 CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
@@ -188,6 +193,8 @@ JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
 AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
+AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
+MaxExternal = Annotated[str, option(RESULT, "", "--max-external-qps", "RATE", MAX_EXTERNAL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
 
 

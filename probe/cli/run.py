@@ -27,30 +27,41 @@ from probe.cluster.kube.api import connect
 from probe.cluster.kube.membership import JOB, NAMESPACE, Membership
 from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, UsageError
+from probe.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EnvironmentProblem,
+    UsageError,
+)
+from probe.host import most_tracked
 from probe.live import fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
+from probe.scenario.abort import read_rule
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
+from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
-    CEILING,
     Plan,
-    check_ceiling,
     check_load,
     checked_objective,
     expected_series,
+    expected_targets,
+    first_series,
     planned_text,
+    rated,
 )
 from probe.scenario.quantity import seconds_text
 from probe.scenario.ready import ReadyFile
 from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, shard_of, start_of, workers_of
-from probe.scenario.steps import changes_of, undo_of
+from probe.scenario.steps import STEPS, changes_of, undo_of
 from probe.verdict import fail_condition
 
 EXAMPLES = options.examples(
@@ -109,7 +120,9 @@ def run(
     form: options.Format = "text",
     json_file: options.JsonFile = "",
     fail: options.Fail = None,
+    abort_on: options.AbortOn = None,
     max_qps: options.MaxQps = str(CEILING),
+    max_external: options.MaxExternal = str(MOST_EXTERNAL),
 ) -> None:
     """Ask on schedule, write down what becomes of every query, and report it.
 
@@ -121,7 +134,13 @@ def run(
         search=search, ndots=ndots, edns=edns, dnssec=dnssec, nsid=nsid, external=external,
         ramp=ramp, arrivals=arrivals, max_inflight=max_inflight, pair=pair, gso=gso,
     )  # fmt: skip
-    ceiling, processes = options.typed("--max-qps", max_qps, ceiling_of), options.typed("-T", workers, workers_of)
+    limits = Limits(
+        total=options.typed("--max-qps", max_qps, ceiling_of),
+        external=options.typed("--max-external-qps", max_external, ceiling_of),
+        nodes=nodes_of(os.environ.get(NODES, "1")),
+        tracked=most_tracked(),
+    )
+    processes = options.typed("-T", workers, workers_of)
     swept = options.given(
         repeats=repeats and options.typed("--repeats", repeats, repeats_of),
         jobs=jobs and options.typed("--jobs", jobs, jobs_of),
@@ -130,8 +149,13 @@ def run(
         of_one_run = {"--shard": shard, "--start-at": start_at, "--ready-file": ready_file}
         if typed := [word for word, value in of_one_run.items() if value]:
             raise UsageError(f"{typed[0]}: not with a matrix, which is many runs")
+        if yes or cluster_name or allow_outage:
+            raise UsageError("--yes, --cluster and --allow-outage: not with a matrix, which is made in the lab")
+        if abort_on:
+            raise UsageError("--abort-on: not with a matrix, which is many runs: write abort_on into it")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
-        how = Asked(lab, swept.get("repeats"), swept.get("jobs"), processes, objectives, ceiling, out, form, json_file)
+        ceiling, told = limits.total, (swept.get("repeats"), swept.get("jobs"))
+        how = Asked(lab, *told, processes, objectives, ceiling, out, form, json_file)
         raise typer.Exit(sweep(matrix, how, dry_run))
     check_format(form)
     if swept:
@@ -139,28 +163,20 @@ def run(
     plan = _plan(scenario, asked, setting or [], lab)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
-    check_ceiling(expected_series(plan), ceiling)
-    plan = _in_shard(shard, plan)
-    together = start_at == TOGETHER
-    if together and plan.share.of < 2:
-        raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
-    at_unix_ns = (
-        options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns()))
-        if start_at and not together
-        else None
-    )
-    check_load(plan, processes)
     permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
+    plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
+    plan = _in_shard(shard, plan, lab)
+    limits.check(expected_series(plan))
+    together, at_unix_ns = start_at == TOGETHER, _start(start_at, plan)
+    check_load(plan, processes)
     cluster = _cluster(plan, lab, options.given(context=context, service=service), permission)
     for note in plan.notes if lab else []:
         complain(f"note: {note}")
-    if isinstance(cluster, Kube) and (dry_run or (changes_of(plan.steps) and not permission)):
-        found = asyncio.run(look(plan, cluster))
-        _show(plan, found)
-        raise typer.Exit(EXIT_PASS if dry_run else refuse(found))
-    if dry_run:
-        _show(plan)
-        return
+    unpermitted = isinstance(cluster, Kube) and bool(changes_of(plan.steps)) and not permission
+    if dry_run or unpermitted:
+        found, whose = _found(plan, cluster, limits, unpermitted and not dry_run)
+        _show(plan, found, whose)
+        raise typer.Exit(EXIT_PASS if dry_run or not found else refuse(found))
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
@@ -168,23 +184,21 @@ def run(
     engine = Engine(EngineOptions(workers=processes))
     ready = ReadyFile(Path(ready_file)) if ready_file else None
     job = Membership.of(os.environ, lambda: connect(context or ""))
-    if together and not job:
-        raise UsageError(f"--start-at job: this is no pod of a Job: {JOB} and {NAMESPACE} are not set")
     command = options.command_line()
     started = run_plan(
         *(plan, path, fitting_view(), engine, cluster, command),
         at_unix_ns=at_unix_ns,
-        ceiling=None if lab else ceiling,
+        limits=None if lab else limits,
         job=job,
         together=together,
         ready=ready,
     )
     ending = asyncio.run(started)
     code = print_report(open_run(ending.path), form, json_file)
-    if ending.interrupted:
-        code = EXIT_INTERRUPTED
-    elif ending.failed or ending.died:
-        code = EXIT_ENVIRONMENT if ending.failed else EXIT_INCONCLUSIVE
+    if ending.failed:
+        code = EXIT_ENVIRONMENT
+    elif ending.interrupted or ending.died:
+        code = EXIT_INTERRUPTED if ending.interrupted else EXIT_INCONCLUSIVE
     raise typer.Exit(code)
 
 
@@ -215,10 +229,30 @@ def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission
     return Kube(told.get("context", ""), service, permission, complain)
 
 
-def _in_shard(shard: str, plan: Plan) -> Plan:
-    """The plan with the share that this machine asks, and a fact that says so."""
+def _start(start_at: str, plan: Plan) -> int | None:
+    """When t0 is to be, in ns since 1970; None for at once, and for as the pods of this Job agree, if this is one."""
+    if start_at != TOGETHER:
+        return options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
+    if plan.share.of < 2:
+        raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
+    if not (os.environ.get(JOB) and os.environ.get(NAMESPACE)):
+        raise UsageError(f"--start-at job: this is no pod of a Job: {JOB} and {NAMESPACE} are not set")
+    return None
+
+
+def _in_shard(shard: str, plan: Plan, lab: bool) -> Plan:
+    """The plan with the share that this machine asks, and a fact that says so. A real cluster is changed by one."""
     share, text = shard_of(shard, os.environ)
-    return replace(plan, share=share, facts={**plan.facts, "shard": text}) if text else plan
+    if not text:
+        return plan
+    steps = tuple(step for step in plan.steps if lab or not share.index or not STEPS[step.word].changes)
+    return replace(plan, share=share, steps=steps, facts={**plan.facts, "shard": text})
+
+
+def _rules(typed: list[str], plan: Plan) -> list[str]:
+    """When the run is to end itself, as --abort-on says; UsageError if one cannot be read, or is about no lane."""
+    lanes = [lane.name for lane in plan.lanes]
+    return [options.typed("--abort-on", text, lambda text: read_rule(text, lanes).text) for text in typed]
 
 
 def _must_hold(fail: str, plan: Plan) -> str:
@@ -230,9 +264,24 @@ def _must_hold(fail: str, plan: Plan) -> str:
     return str(fail_condition(fail))
 
 
-def _show(plan: Plan, found: Found | None = None) -> None:
+def _found(plan: Plan, cluster: Cluster | None, limits: Limits, must: bool) -> tuple[Found | None, str]:
+    """What a real cluster is and would become, and a line that says whose targets are shown: its, else the lab's."""
+    if not isinstance(cluster, Kube):
+        return None, ""
+    try:
+        found = asyncio.run(look(plan, cluster))
+    except EnvironmentProblem as problem:
+        if must:
+            raise
+        return None, f"Targets are the lab's, for the cluster's cannot be seen: {problem}"
+    limits.within(found.extent).check(first_series(plan, found.targets))
+    return found, "Targets are the cluster's, as they are now."
+
+
+def _show(plan: Plan, found: Found | None, whose: str) -> None:
     """A dry run: what would be asked of whom, and which steps would be taken. found: in a real cluster."""
-    series = found.series if found else expected_series(plan)
+    targets = found.targets if found else expected_targets(plan)
+    plan, series = rated(plan, targets), first_series(plan, targets)
     name = f"{plan.name}, shard {plan.share}" if plan.share.of > 1 else plan.name
     how_many, lasts = planned_text(series), f"{plan.most}{seconds_text(plan.duration_ns)}"
     title = f"{name}: {how_many} for {lasts}" if plan.unplanned else f"{name}: {how_many} queries in {lasts}"
@@ -243,11 +292,11 @@ def _show(plan: Plan, found: Found | None = None) -> None:
         table.add_column(heading, justify="right", overflow="fold")
     for lane in plan.lanes:
         mine = [s for s in series if s.lane == lane.name]
-        targets = list(dict.fromkeys(s.target.name for s in mine))
+        names = list(dict.fromkeys(s.target.name for s in mine))
         types = by_type(lane.questions)
         table.add_row(
             Text(lane.name),
-            Text(targets[0] if len(targets) == 1 else f"{len(targets)} {lane.target}"),
+            Text(names[0] if len(names) == 1 else f"{len(names)} {lane.target}"),
             " ".join([lane.transport, str(lane.ports), *["pair"] * lane.pair, *[f"gso {lane.gso}"] * (lane.gso > 1)]),
             " ".join(types),
             load_text(lane.rate, lane.shape),
@@ -256,5 +305,6 @@ def _show(plan: Plan, found: Found | None = None) -> None:
     lines = said_steps(plan, found) if found else [f"  {step}" for step in plan.steps]
     lab = "" if found else "; in the lab nothing, for it ends with the run"
     lines += [f"Undo: {undo}{lab}." for undo in undo_of(plan.steps)]
+    lines += [whose] * bool(whose)
     say(drawn(Text(title), table))
     say("\n".join(map(plain, lines)))

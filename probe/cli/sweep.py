@@ -27,7 +27,8 @@ from probe.errors import (
 from probe.live.sweep import fitting_sweep_view, left
 from probe.report.units import count
 from probe.scenario.cells import Cell, Matrix
-from probe.scenario.plan import check_ceiling, expected_series
+from probe.scenario.limits import check_ceiling
+from probe.scenario.plan import expected_series
 from probe.scenario.quantity import seconds_text
 from probe.sweep.file import check_out, sweep_file
 from probe.sweep.json import sweep_json
@@ -60,8 +61,8 @@ def sweep(matrix: Matrix, asked: Asked, dry_run: bool) -> int:
     check_sweep_format(asked.form)
     if not asked.lab and not dry_run and (needs := matrix.cells[0].plan.cluster_needs):
         raise EnvironmentProblem(
-            f"{matrix.name}: {needs[0]} needs a cluster, and acting on a real one is not in this version:"
-            " add --lab to sweep in the lab"
+            f"{matrix.name}: {needs[0]} needs a cluster, and a sweep is made in the lab: add --lab, or say one"
+            " cell's values with --set in a scenario without a matrix"
         )
     if not asked.lab and not dry_run:
         raise UsageError(f"{matrix.name}: a sweep is made in the lab: add --lab")

@@ -93,18 +93,32 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''."""
+    """What a step would do: its requests as one would type them. outage: why it can leave no ready endpoint, or ''.
+
+    notes: what becomes of the change later.
+    """
 
     commands: tuple[str, ...]
     outage: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What became of taking back. moves: pods come and go for it; conflicts: what others have set since."""
+    """What became of taking back. moves: pods come, go or reload for it; conflicts: what others have set since."""
 
     moves: bool = False
     conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a load has to go by. nodes: those that are Ready, 0 if they cannot be seen; zones: whose names the cluster
+    knows itself, none if that cannot be seen.
+    """
+
+    nodes: int = 0
+    zones: tuple[str, ...] = ()
 
 
 class Cluster(Protocol):
@@ -138,6 +152,9 @@ class Cluster(Protocol):
     def rollouts(self) -> list[Rollout]:
         """Of each workload that can be seen, how far its rollout has come since start()."""
 
+    def extent(self) -> Extent:
+        """How large it is, as far as a load has to go by that."""
+
     def shutdown(self) -> Shutdown:
         """How its pods end, as far as their objects say so."""
 
@@ -164,4 +181,4 @@ class Cluster(Protocol):
         """
 
     def settled(self) -> bool:
-        """Whether no rollout is under way and no pod is ending."""
+        """Whether no rollout is under way, no pod is ending, and none is to load a Corefile that was put back."""

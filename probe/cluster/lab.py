@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from probe.cluster import Happened, Planned, Rollout, Shutdown, Undone, control
+from probe.cluster import Extent, Happened, Planned, Rollout, Shutdown, Undone, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.rollout import Rollouts, Standing
@@ -24,7 +24,7 @@ from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import CHANGED, LabSettings
 from probe.cluster.site import ACTIONS, NETWORKS
 from probe.cluster.upstream import mode_of
-from probe.cluster.zone import Corefile
+from probe.cluster.zone import DOMAIN, Corefile
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
 
@@ -209,6 +209,10 @@ class Lab:
     def rollouts(self) -> list[Rollout]:
         """CoreDNS's."""
         return self._rollouts.now
+
+    def extent(self) -> Extent:
+        """Its nodes, and the zone that its pods serve."""
+        return Extent(self._settings.nodes, (DOMAIN,))
 
     def shutdown(self) -> Shutdown:
         """As the lab was set."""

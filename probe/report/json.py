@@ -50,10 +50,9 @@ from probe.recorder import Duration
 from probe.report.units import rfc3339
 from probe.runfile import Run
 from probe.timeline import Channel, Window, common, ranked_ns
-from probe.verdict import Judged, spared, verdict_of
+from probe.verdict import QUANTILES, Judged, spared, verdict_of
 
 SCHEMA_VERSION = 1
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
 
 _EVER = ((0, 1 << 62),)
 

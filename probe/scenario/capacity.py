@@ -17,7 +17,8 @@ from probe.engine import EngineOptions, check_limits
 from probe.errors import DnsprobeError, UsageError
 from probe.model import NS, Series, Target
 from probe.scenario.adhoc import Options, plan_of
-from probe.scenario.plan import CEILING, Plan, check_ceiling, checked_objective, first_series
+from probe.scenario.limits import Limits
+from probe.scenario.plan import Plan, checked_objective, first_series
 from probe.scenario.quantity import MAX_RATE, duration_ns
 from probe.scenario.trial import Trial, at_rate
 from probe.verdict import Ruling
@@ -81,10 +82,10 @@ Ask = Callable[[Target, int, int], Awaitable[Trial | None]]
 """Asks a server at a rate, for the nth time; None if that was interrupted."""
 
 
-def search_of(options: Options, wanted: Wanted, engine: EngineOptions, ceiling: Fraction | None = CEILING) -> Search:
+def search_of(options: Options, wanted: Wanted, engine: EngineOptions, limits: Limits | None = None) -> Search:
     """What was typed, checked before anything starts: UsageError or EnvironmentProblem name the option.
 
-    ceiling: the most queries a second towards other machines, None for no ceiling.
+    limits: of what goes towards other machines.
     """
     lowest, highest = _rate("--from", wanted.lowest), _rate("--to", wanted.highest)
     if lowest > highest:
@@ -99,7 +100,7 @@ def search_of(options: Options, wanted: Wanted, engine: EngineOptions, ceiling: 
     for text in plan.objectives:
         _check_objective(text, plan, lowest)
     for target in plan.servers:
-        _check_ceiling(wanted.highest, _series(plan, target, highest), ceiling)
+        _check_limits(wanted.highest, _series(plan, target, highest), limits or Limits())
     check_limits(_series(plan, plan.servers[0], lowest), engine.workers)
     return Search(plan, lowest, highest, precision, *_carried(plan, engine.workers, lowest, highest))
 
@@ -132,9 +133,9 @@ def _check_objective(text: str, plan: Plan, lowest: int) -> None:
         )
 
 
-def _check_ceiling(highest: str, series: Sequence[Series], ceiling: Fraction | None) -> None:
+def _check_limits(highest: str, series: Sequence[Series], limits: Limits) -> None:
     try:
-        check_ceiling(series, ceiling)
+        limits.check(series)
     except UsageError as problem:
         raise UsageError(f"--to {highest}: {problem}") from None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from probe.advice import serves_for
 from probe.advice.propagation import Reading
-from probe.cluster import Cluster, Happened, Planned, Rollout, Shutdown, Undone
+from probe.cluster import Cluster, Extent, Happened, Planned, Rollout, Shutdown, Undone
 from probe.cluster.zone import METRICS_PORT
 from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
@@ -146,6 +146,9 @@ class Careful:
 
     def rollouts(self) -> list[Rollout]:
         return self.inner.rollouts()
+
+    def extent(self) -> Extent:
+        return self.inner.extent()
 
     def shutdown(self) -> Shutdown:
         return self.inner.shutdown()

@@ -15,6 +15,7 @@ from probe.cluster.upstream import mode_of
 from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Target, TargetKind
+from probe.scenario.abort import read_rule
 from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.fields import Name, Part, Port, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
@@ -147,6 +148,7 @@ class _Scenario(Part):
     lanes: Annotated[list[LaneKeys], Field(min_length=1, max_length=100)]
     steps: list[Annotated[Step, BeforeValidator(_step)]] = Field([])
     objectives: list[Text] = Field([])
+    abort_on: list[Text] = Field([])
     matrix: MatrixKeys | None = None
 
 
@@ -261,6 +263,8 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         raise document.error(("steps",), f"they wait {waited} in all, but the run lasts {lasts}: make duration longer")
     for i, objective in enumerate(scenario.objectives):
         document.at(("objectives", i), partial(checked_objective, objective, [lane.name for lane in lanes]))
+    for i, rule in enumerate(scenario.abort_on):
+        document.at(("abort_on", i), partial(read_rule, rule, [lane.name for lane in lanes]))
     return Plan(
         name=scenario.name,
         scenario=text,
@@ -270,6 +274,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         lab=LabSettings(**dict(scenario.lab)),
         steps=steps,
         objectives=tuple(scenario.objectives),
+        abort_on=tuple(scenario.abort_on),
         places={lane.name: document.said(("lanes", i), "").removesuffix(": ") for i, lane in enumerate(lanes)},
     )
 

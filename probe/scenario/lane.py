@@ -127,7 +127,7 @@ def lane_of(lane: LaneKeys, i: int, around: Around, document: Document) -> Lane:
 
 
 def _load(lane: LaneKeys, here: Place, around: Around, types: Sequence[str], document: Document) -> Load:
-    """How much a lane asks: exactly one of rate, ramp and rates says it."""
+    """How much a lane asks: one of rate, ramp and rates says it, or none: then it is 0, a share of what is usual."""
     given: dict[str, Callable[[], Load]] = {}
     if lane.rate:
         given["rate"] = partial(replace, lane.rate)
@@ -136,7 +136,7 @@ def _load(lane: LaneKeys, here: Place, around: Around, types: Sequence[str], doc
     if lane.rates:
         given["rates"] = partial(staged, [(pace.rate, pace.ns) for pace in lane.rates])
     if not given:
-        raise document.error((*here, "rate"), "missing; this key must be given, or ramp, or rates")
+        given["rate"] = partial(Load, Fraction(0))
     key, *others = given
     if others:
         raise document.error((*here, others[0]), f"gives the rate itself: leave out {key}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +16,16 @@ from probe.engine import check_limits
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Lane, Series, Shape, Slice, Target, TargetKind
 from probe.scenario.load import UNPLANNED
-from probe.scenario.quantity import rate_text
 from probe.scenario.steps import Step, awaits, changes_of
 from probe.schedule import pacer_of, phase
 from probe.verdict import Objective, parse_objective
 
 CLUSTER_TARGETS = ("service", "pods", "nodelocal", "upstream")
 ALL_SERVERS = "servers"
-CEILING = Fraction(1000)
-"""Queries a second in all towards anything but loopback, unless a person raises it."""
+Whom = Callable[[str], list[Target]]
+"""What stands behind a selector."""
+DEFAULT_TOTAL = Fraction(50)
+"""Queries a second of all lanes that say no rate, shared evenly by their targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Plan:
     lab: LabSettings = field(default_factory=LabSettings)
     steps: tuple[Step, ...] = ()
     objectives: tuple[str, ...] = ()
+    abort_on: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     share: Slice = WHOLE
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -81,7 +82,7 @@ class Plan:
         """The longest a query sent last can stay open."""
         return max(lane.timeout_ns for lane in self.lanes)
 
-    def targets(self, selector: str, cluster: Callable[[str], list[Target]]) -> list[Target]:
+    def targets(self, selector: str, cluster: Whom) -> list[Target]:
         """Whom a lane asks: the servers of the plan, or what `cluster` says stands behind the selector."""
         named = [server for server in self.servers if selector in (ALL_SERVERS, server.name)]
         return named or (cluster(selector) if selector in CLUSTER_TARGETS else [])
@@ -131,10 +132,18 @@ def _part(shape: Shape, part: Fraction, beat: int) -> Shape:
     return shape if shape.scheduled else replace(shape, window=max(1, int(shape.window * part)))
 
 
-def first_series(plan: Plan, cluster: Callable[[str], list[Target]]) -> list[Series]:
+def rated(plan: Plan, cluster: Whom) -> Plan:
+    """The plan with a rate for each lane that says none: what DEFAULT_TOTAL leaves for each of their targets now."""
+    silent = [lane for lane in plan.lanes if not lane.rate]
+    asked = sum(len(plan.targets(lane.target, cluster)) for lane in silent)
+    rate = max((DEFAULT_TOTAL / max(1, asked)).limit_denominator(1000), Fraction(1, 1000))
+    return replace(plan, lanes=tuple(replace(lane, rate=lane.rate or rate) for lane in plan.lanes))
+
+
+def first_series(plan: Plan, cluster: Whom) -> list[Series]:
     """The series a run begins with; EnvironmentProblem if a lane has nobody to ask."""
     series: list[Series] = []
-    for lane in plan.lanes:
+    for lane in rated(plan, cluster).lanes:
         targets = plan.targets(lane.target, cluster)
         if not targets:
             raise EnvironmentProblem(f"lane {lane.name}: nothing stands behind target {lane.target} at the start")
@@ -145,6 +154,11 @@ def first_series(plan: Plan, cluster: Callable[[str], list[Target]]) -> list[Ser
 
 def expected_series(plan: Plan) -> list[Series]:
     """first_series() as the lab would make it, without starting anything."""
+    return first_series(plan, expected_targets(plan))
+
+
+def expected_targets(plan: Plan) -> Whom:
+    """What would stand behind a selector in the lab."""
 
     def stand_for(selector: str) -> list[Target]:
         if selector == "upstream":
@@ -157,7 +171,7 @@ def expected_series(plan: Plan) -> list[Series]:
         views = [name] if nodes == 1 else [f"{name}@node-{n + 1}" for n in range(nodes)]
         return [Target(view, kind, "127.53.0.10", plan.lab.dns_port) for view in views]
 
-    return first_series(plan, stand_for)
+    return stand_for
 
 
 def planned(series: Sequence[Series]) -> int:
@@ -202,22 +216,3 @@ def check_load(plan: Plan, workers: int = 1) -> None:
         if lane not in plan.places or not (named or sockets[lane]):
             raise
         raise type(problem)(f"{plan.places[lane]}: {str(problem).replace('--ports ', 'ports: ')}") from None
-
-
-def check_ceiling(series: Sequence[Series], ceiling: Fraction | None) -> None:
-    """UsageError if more than `ceiling` queries a second would leave this machine; None is no ceiling."""
-    if ceiling is None:
-        return
-    leaving = [s for s in series if not ipaddress.ip_address(s.target.address).is_loopback]
-    for one in leaving:
-        if one.shape.unbounded:
-            raise UsageError(
-                f"lane {one.lane}: {UNPLANNED}, towards {one.target}: no ceiling protects another machine from that:"
-                " say a rate, or allow it with --max-qps max"
-            )
-    rate = sum((s.rate for s in leaving), Fraction(0))
-    if rate > ceiling:
-        raise UsageError(
-            f"{rate_text(rate)} in all towards other machines; {rate_text(ceiling)} is the ceiling that protects"
-            f" them: lower the rate, or raise it with --max-qps {-(-rate.numerator // rate.denominator)}"
-        )

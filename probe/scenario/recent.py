@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.histogram import quantile_ns
 from probe.model import BUCKET_NS, NS, Series
 from probe.outcome import Outcome
-from probe.recorder import BUCKETS, Columns, Flush
+from probe.recorder import BUCKETS, Columns, Duration, Flush
 
 BASELINE = 30.0
 """Seconds that must have been clean before anything is changed."""
@@ -21,6 +22,7 @@ _PATIENCE_NS = 2 * NS
 _EVER = 1 << 62
 _PLANNED, _GOOD, _LOST, _UNSENT = range(4)
 
+Channel = tuple[str, str]
 Ints = NDArray[np.int64]
 
 
@@ -51,13 +53,15 @@ class Recent:
     """What became of the rows of the last `seconds`, to 100 ms, as far back from the moment up to which all is known.
 
     Lanes are globs (`vip-*`). A pod counts only while it lives: say so with life(); whatever else is asked always does.
+    latency_of: the lanes whose quantiles will be asked for.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, latency_of: Sequence[str] = ()) -> None:
+        self._seconds, self._latency_of = seconds, latency_of
         self._series: list[Series] = []
         self._kept: dict[int, Ints] = {}
-        self._began: dict[str, int] = {}
+        self._latency: dict[int, dict[Channel, Ints]] = {}
+        self._began: dict[Channel, int] = {}
         self._lives: dict[str, dict[int, int]] = {}
         self._now_ns = 0
 
@@ -68,36 +72,69 @@ class Recent:
         for columns in flush.columns:
             self._kept[columns.second] = cells = _cells(columns)
             for index in np.flatnonzero(cells[..., _PLANNED].any(axis=1)).tolist():
-                self._began.setdefault(self._series[index].lane, columns.second * NS)
+                self._began.setdefault(self._series[index].channel, columns.second * NS)
+            self._latency[columns.second] = {
+                channel: columns.durations[rows, Duration.LATENCY].sum(axis=0)
+                for channel, members in self.channels(self._latency_of).items()
+                if len(rows := members[members < len(cells)])
+            }
         oldest = (now_ns - round(self._seconds * NS) - self._waits_ns) // NS - 1
         for second in [second for second in self._kept if second < oldest]:
-            del self._kept[second]
+            del self._kept[second], self._latency[second]
 
     def life(self, target: str, from_ns: int, to_ns: int = _EVER) -> None:
         """A pod counts in [from_ns, to_ns), ns since t0; said again with the same from_ns, a new end."""
         self._lives.setdefault(target, {})[from_ns] = to_ns
 
+    def channels(self, lanes: Sequence[str] = EVERY_LANE) -> dict[Channel, Ints]:
+        """Which of these lanes asked which target, and with which series: by their indices."""
+        found: dict[Channel, list[int]] = {}
+        for s in self._series:
+            if any(fnmatchcase(s.lane, glob) for glob in lanes):
+                found.setdefault(s.channel, []).append(s.index)
+        return {channel: np.array(indices) for channel, indices in found.items()}
+
     def counts(self, lanes: Sequence[str] = EVERY_LANE, seconds: float = 0.0) -> Counts:
         """Of all rows that were due in the last `seconds` (0: as long as is looked back) before all was known."""
-        starts, rows = self._rows(lanes)
+        return self._in(seconds, *self._rows(self._indices(lanes)))
+
+    def whole(self, seconds: float, lanes: Sequence[str]) -> dict[Channel, Counts]:
+        """counts() of each lane and target that was asked, and counted, all of that time and still does."""
+        found = {}
+        for channel, indices in self.channels(lanes).items():
+            starts, rows = self._rows(indices)
+            until_ns = self._until_ns(starts, rows)
+            since_ns = until_ns - round(seconds * NS)
+            lives = self._lives.get(channel[1], {0: _EVER})
+            lasts = any(a <= since_ns and until_ns <= b for a, b in lives.items())
+            if lasts and self._began.get(channel, _EVER) <= since_ns:
+                found[channel] = self._in(seconds, starts, rows)
+        return found
+
+    def quantile_ns(self, channel: Channel, q: float, seconds: float) -> float:
+        """Latency of one of `latency_of`, to whole seconds; rows that were lost count as infinite; nan without any."""
+        starts, rows = self._rows(self.channels((channel[0],))[channel])
         until_ns = self._until_ns(starts, rows)
-        since_ns = until_ns - round((seconds or self._seconds) * NS)
-        return Counts(*rows[(starts >= since_ns) & (starts < until_ns)].sum(axis=0).tolist())
+        mine = range((until_ns - round(seconds * NS)) // NS, until_ns // NS)
+        told = [by[channel] for second, by in self._latency.items() if second in mine and channel in by]
+        return quantile_ns(np.sum(told, axis=0), q, self._in(seconds, starts, rows).lost) if told else float("nan")
 
     def seen_for(self, lanes: Sequence[str] = EVERY_LANE) -> float:
         """For how many seconds the newest of these lanes has been asked, up to the moment before which all is known."""
-        began = [ns for lane, ns in self._began.items() if _any(lane, lanes)]
-        return max(0.0, (self._until_ns(*self._rows(lanes)) - max(began)) / NS) if began else 0.0
+        began: dict[str, int] = {}
+        for lane, target in self.channels(lanes):
+            began[lane] = min(began.get(lane, _EVER), self._began.get((lane, target), _EVER))
+        return max(0.0, (self._until_ns(*self._rows(self._indices(lanes))) - max(began.values(), default=_EVER)) / NS)
 
-    def unclean(self, seconds: float, lanes: Sequence[str] = EVERY_LANE) -> str:
+    def unclean(self, seconds: float = BASELINE, lanes: Sequence[str] = EVERY_LANE) -> str:
         """Why the last `seconds` of these lanes are no clean baseline; '' if they are: asked all along, all good."""
-        told = list(dict.fromkeys(s.lane for s in self._series if _any(s.lane, lanes)))
+        told = dict.fromkeys(lane for lane, _ in self.channels(lanes))
         if not told:
             return f"no lane matches {', '.join(lanes)}"
         for lane in told:
-            starts, rows = self._rows((lane,))
-            until_ns = self._until_ns(starts, rows)
-            found = Counts(*rows[starts >= until_ns - round(seconds * NS)].sum(axis=0).tolist())
+            starts, rows = self._rows(self._indices((lane,)))
+            since_ns = self._until_ns(starts, rows) - round(seconds * NS)
+            found = Counts(*rows[starts >= since_ns].sum(axis=0).tolist())
             if found.lost:
                 return f"lane {lane} lost {found.lost:,} of {found.planned:,} in the last {seconds:g} s"
             if found.unsent:
@@ -112,14 +149,17 @@ class Recent:
     def _waits_ns(self) -> int:
         return max((s.timeout_ns for s in self._series), default=0) + _PATIENCE_NS
 
-    def _rows(self, lanes: Sequence[str]) -> tuple[Ints, Ints]:
-        """Beginnings of tenths of seconds, ascending, int64[k], and what of these lanes counts in each, int64[k, 4]."""
-        of_lanes = np.array([_any(s.lane, lanes) for s in self._series], bool)
-        starts = np.concatenate([_starts(second) for second in sorted(self._kept)] or [np.zeros(0, np.int64)])
+    def _indices(self, lanes: Sequence[str]) -> Ints:
+        """Of the series of these lanes."""
+        return np.concatenate([*self.channels(lanes).values(), np.zeros(0, np.int64)]).astype(np.int64)
+
+    def _rows(self, indices: Ints) -> tuple[Ints, Ints]:
+        """Beginnings of tenths of a second, ascending, int64[k], what of these series counts in each, int64[k, 4]."""
+        starts = np.concatenate([np.zeros(0, np.int64), *map(_starts, sorted(self._kept))])
         rows = np.zeros((len(starts), 4), np.int64)
         for k, second in enumerate(sorted(self._kept)):
             cells = self._kept[second]
-            mine = np.flatnonzero(of_lanes[: len(cells)])
+            mine = indices[indices < len(cells)]
             counted = self._counted(mine.tolist(), _starts(second))
             rows[k * BUCKETS : (k + 1) * BUCKETS] = (cells[mine] * counted[..., None]).sum(axis=0)
         return starts, rows
@@ -140,9 +180,10 @@ class Recent:
         now_ns = self._now_ns // BUCKET_NS * BUCKET_NS
         return min(now_ns, int(first[0])) if len(first) else now_ns
 
-
-def _any(lane: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(lane, glob) for glob in globs)
+    def _in(self, seconds: float, starts: Ints, rows: Ints) -> Counts:
+        until_ns = self._until_ns(starts, rows)
+        since_ns = until_ns - round((seconds or self._seconds) * NS)
+        return Counts(*rows[(starts >= since_ns) & (starts < until_ns)].sum(axis=0).tolist())
 
 
 def _starts(second: int) -> Ints:

@@ -8,12 +8,11 @@ import platform
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
-from probe.cluster import Cluster, Happened, Stretch
+from probe.cluster import Cluster, Extent, Happened, Stretch
 from probe.cluster.clock import PodClock
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
@@ -21,8 +20,10 @@ from probe.host import Host
 from probe.model import NS, Interval, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
+from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
-from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.limits import Limits
+from probe.scenario.plan import Plan, first_series, rated, series_of
 from probe.scenario.ready import ReadyFile
 from probe.scenario.recent import BASELINE, Recent
 from probe.scenario.signals import Signals, cancelling
@@ -106,7 +107,7 @@ async def run(
     *,
     idle: bool = True,
     at_unix_ns: int | None = None,
-    ceiling: Fraction | None = None,
+    limits: Limits | None = None,
     job: Siblings | None = None,
     together: bool = False,
     ready: ReadyFile | None = None,
@@ -114,8 +115,8 @@ async def run(
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
-    start another run. at_unix_ns: when t0 is to be (default at once). ceiling: queries a second in all towards what the
-    cluster says is there, None for no limit. job: whose pod this is; it ends the run in order when it is told to stop.
+    start another run. at_unix_ns: when t0 is to be (default at once). limits: of the load on what the cluster says is
+    there, None for none. job: whose pod this is; it ends the run in order when it is told to stop.
     together: t0 is what the job's pods agree on. ready: written once the baseline was clean.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
@@ -140,21 +141,26 @@ async def run(
             await cluster.start()
             stack.push_async_callback(clock.stop)
             await clock.start(cluster.namespaces[0])
-            await cluster.plan(changes)
+            planned = await cluster.plan(changes)
+            warning = cluster.facts().get("warning")
+            for note in [*[warning] * bool(warning), *(note for step in planned for note in step.notes)]:
+                view.noted(f"note: {note}")
         asked = plan
         if cluster and cluster.in_use and changes:
             asked = with_baseline(plan)
             if asked != plan:
                 view.noted(f"before anything is changed, {BASELINE:g} s of baseline are asked")
+        limits = limits and limits.within(cluster.extent() if cluster else Extent())
+        targets = cluster.targets if cluster else lambda _: []
+        asked = plan = rated(asked, targets)
+        if cluster and cluster.in_use and changes:
             plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
-        series = first_series(plan, cluster.targets if cluster else lambda _: [])
-        check_ceiling(series, ceiling)
+        series = first_series(plan, targets)
+        if limits:
+            limits.check(series)
         stack.push_async_callback(engine.close)
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
-        if job and together:
-            at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
-        if at_unix_ns is not None:
-            await wait_for(at_unix_ns, view.noted)
+        at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
         # Children inherit the priority: lab, worker and clock are running already.
         if idle:
             _schedule("SCHED_IDLE")
@@ -177,7 +183,7 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         host = Host(asks=not cluster or "" in cluster.namespaces)
-        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, ceiling, job, ready)
+        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, limits, job, ready)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(asked)
@@ -195,6 +201,15 @@ def check_path(path: Path) -> None:
         raise UsageError(f"{path}: its folder does not exist; choose a file elsewhere with -o")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path}: no permission to write in its folder; choose a file elsewhere with -o")
+
+
+async def _awaited(job: Siblings | None, plan: Plan, at_unix_ns: int | None, view: View) -> int | None:
+    """The instant at which the run is to begin, a moment before it: as the job's pods agree, or as told; None: now."""
+    if job:
+        at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
+    if at_unix_ns is not None:
+        await wait_for(at_unix_ns, view.noted)
+    return at_unix_ns
 
 
 def _schedule(policy: str) -> None:
@@ -219,11 +234,12 @@ class _Going:
     cluster: Cluster | None
     clock: PodClock
     host: Host
-    ceiling: Fraction | None = None
+    limits: Limits | None = None
     job: Siblings | None = None
     ready: ReadyFile | None = None
     drops: OwnDrops = field(default_factory=OwnDrops)
-    recent: Recent = field(default_factory=lambda: Recent(BASELINE))
+    rules: list[Rule] = field(init=False)
+    recent: Recent = field(init=False)
     taking: Taking = field(init=False)
     series: list[Series] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
@@ -237,6 +253,9 @@ class _Going:
 
     def __post_init__(self) -> None:
         self.end_ns = self.plan.duration_ns
+        lanes = [lane.name for lane in self.plan.lanes]
+        self.rules = [read_rule(text, lanes) for text in self.plan.abort_on]
+        self.recent = recent_for(self.rules)
         told = self.engine.now_ns, self._mark, self.view.noted, self.view.waits
         self.taking = Taking(self.asked, self.cluster, self.recent, *told)
 
@@ -334,9 +353,17 @@ class _Going:
             if now_ns >= next_flush_ns:
                 next_flush_ns = (now_ns // NS + 1) * NS
                 self._flush()
+                self._abort_if_told()
         if self.engine.died:
             self.cut = f"the worker ended after {max(0, self.engine.now_ns()) / NS:.1f} s: {self.engine.died}"
             self.view.noted(self.cut)
+
+    def _abort_if_told(self) -> None:
+        """The plan's own rules end the run as Ctrl-C does."""
+        broken = (why for rule in self.rules if (why := rule.broken(self.recent)))
+        if not self.cut and (why := next(broken, "")):
+            self._mark(Mark(max(0, self.engine.now_ns()), "aborted", why, "scenario"))
+            self._stop(f"its own rule {why}")
 
     def _tell_of_deaths(self) -> None:
         """Workers that died while others go on."""
@@ -462,7 +489,8 @@ class _Going:
                 first = len(self.series) + len(series)
                 series += series_of(lane, pod, first, max(0, self.engine.now_ns()), self.plan.duration_ns)
         try:
-            check_ceiling([*(s for s in self.series if s.target.name not in self.gone), *series], self.ceiling)
+            if self.limits:
+                self.limits.check([*(s for s in self.series if s.target.name not in self.gone), *series])
             self.add(self.engine.add([replace(s, share=self.plan.share) for s in series]))
         except DnsprobeError as problem:
             self._not_asked(pod, str(problem))

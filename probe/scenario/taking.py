@@ -146,7 +146,6 @@ class Taking:
         """Take back what was changed, and wait until it has settled. Asked again, it does what is left."""
         if not (self._cluster and self.changed):
             return
-        self._noted("taking back what was changed")
         try:
             undone = await self._undone(self._cluster)
         except DnsprobeError as problem:
@@ -177,13 +176,13 @@ class Taking:
         self._mark(Mark(max(0, self._now_ns()), "step", f"undo: {text}", "scenario"))
 
     async def _settle(self) -> None:
-        self._noted(f"pods come and go for it: asking goes on until that is over, for at most {SETTLES:g} s")
+        self._noted(f"pods come, go or reload for it: asking goes on until that is over, for at most {SETTLES:g} s")
         began_ns = self._now_ns()
         while (past := (self._now_ns() - began_ns) / NS) < (HURRIES if self.hurried else SETTLES):
             if past >= _SEEN and self._cluster and self._cluster.settled():
                 return
             await asyncio.sleep(_POLL_S)
-        self._noted("pods still come and go for it: look at kubectl rollout status")
+        self._noted("that is not over yet: look at kubectl rollout status")
 
     async def _until(self, due_ns: int) -> bool:
         """Wait; whether the run is ending meanwhile."""

@@ -13,11 +13,12 @@ from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Doubt
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, joined
-from probe.verdict.measures import MEASURES, Reading, spared
+from probe.verdict.measures import MEASURES, QUANTILES, Reading, spared
 from probe.verdict.objective import Objective, default_objectives, fail_condition, parse_objective
 
 __all__ = [
     "MEASURES",
+    "QUANTILES",
     "Judged",
     "Objective",
     "Ruling",

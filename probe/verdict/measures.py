@@ -15,6 +15,9 @@ from probe.recorder import Duration
 from probe.timeline import Channel, Spans, Timeline, Window, common, stretches
 from probe.timeline.spans import inside
 
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+"""By the names of measures: which part of all rows a latency covers."""
+
 
 class Reading(Enum):
     """How to read the rows whose fate is this prober's own fault."""

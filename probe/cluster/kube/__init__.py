@@ -11,7 +11,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Happened, Planned, Rollout, Shutdown, Stretch, Undone
+from probe.cluster import Extent, Happened, Planned, Rollout, Shutdown, Stretch, Undone
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.acting import Acting, Permission, names_of
 from probe.cluster.kube.actions import ACTIONS
@@ -93,6 +93,8 @@ class Kube:
 
     async def stop(self) -> None:
         """Look no more; idempotent."""
+        if self._hand:
+            await self._hand.close()
         if self._watch:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -170,6 +172,12 @@ class Kube:
         """What was found, and what could not be seen and why."""
         return self._now[0].facts()
 
+    def extent(self) -> Extent:
+        """Ready nodes, and the zones of the Corefile's plugin kubernetes."""
+        found, _ = self._now
+        ready = [node for node in map(objects.node_view, found.now(found.nodes)) if node.ready]
+        return Extent(len(ready), found.corefile.zones)
+
     def shutdown(self) -> Shutdown:
         """As its objects say now; what cannot be seen is as Kubernetes has it by default."""
         return self._now[0].shutdown()
@@ -197,7 +205,9 @@ class Kube:
         """See Cluster.settled."""
         found, _ = self._now
         ending = any(objects.pod_view(pod).told for pod in found.now(found.pods))
-        return not ending and (found.workload is None or workloads.workload_view(found.workload).over)
+        over = found.workload is None or workloads.workload_view(found.workload).over
+        reloading = self._acting.reloading
+        return over and not ending and (reloading is None or reloading.done())
 
     async def names(self) -> list[str]:
         """What --cluster may say of it."""

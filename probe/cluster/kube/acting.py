@@ -9,14 +9,14 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from lightkube.resources.core_v1 import Namespace
 
 from probe.cluster import Planned, Undone
-from probe.cluster.kube import loading, objects
+from probe.cluster.kube import loading, objects, owners
 from probe.cluster.kube.actions import COREFILE, Change, Objects, PodOn
 from probe.cluster.kube.actions import plan as plan_step
 from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
@@ -78,6 +78,8 @@ class Acting:
     permission: Permission | None
     tell: Callable[[str], None]
     record: Record = field(init=False)
+    reloading: asyncio.Task[None] | None = None
+    """Pods are to load the Corefile that was put back."""
 
     def __post_init__(self) -> None:
         now = datetime.now(UTC)
@@ -105,6 +107,8 @@ class Acting:
 
     async def plan(self, steps: Sequence[tuple[str, str]]) -> list[Planned]:
         """See Cluster.plan. An outage that is not allowed, and a record that is there, are refused where acting is."""
+        if not steps:
+            return []
         if self.permission:
             await check_name(self.api, self.permission.cluster)
             if old := await records(self.api):
@@ -114,7 +118,10 @@ class Acting:
                     f" ended: {undo_command(self.api, self.permission.cluster)}"
                 )
         now, found = await self.look(), []
+        things, others = await self._around(now)
         for word, value in steps:
+            if why := owners.refusal(word, things, others):
+                raise EnvironmentProblem(f"{word} {value}".strip() + f": {why}")
             change = plan_step(word, value, now)
             commands = []
             for request in change.requests:
@@ -125,8 +132,18 @@ class Acting:
                     back = Patch(request.thing, request.backwards)
                     commands.append(kubectl(back, now.said(request.thing)))
                     now = now.after(back)
-            found.append(Planned(tuple(commands), self._outage(word, value, change)))
+            later = owners.warning(word, things)
+            notes = (later,) if later else ()
+            found.append(Planned(tuple(commands), self._outage(word, value, change), notes))
         return found
+
+    async def _around(self, now: Objects) -> tuple[list[Json], list[Json]]:
+        """Objects that may say who keeps them, and those beside them that may scale them."""
+        others, not_seen = await owners.around(self.api, self.found.pods.namespace)
+        for text in not_seen:
+            self.tell(f"note: {text}")
+        nodes = list(now.nodes.values())[:1]
+        return [each for each in (now.maker, now.config, now.service, *nodes) if each], others
 
     def _outage(self, word: str, value: str, change: Change) -> str:
         """Why it can leave no ready endpoint; UsageError where we act and that is not allowed."""
@@ -192,7 +209,19 @@ class Acting:
         """See Cluster.undo."""
         if not self.record.patches:
             return Undone()
-        return await mend(self.api, self.record, tell)
+        reload = any(edit.path == COREFILE for patch in self.record.patches for edit in patch.edits)
+        pods = await loading.before(self.api, self.found) if reload else None
+        undone = await mend(self.api, self.record, tell)
+        if pods and not any(COREFILE in conflict for conflict in undone.conflicts):
+            self.reloading = asyncio.create_task(pods.until_loaded())
+            return replace(undone, moves=True)
+        return undone
+
+    async def close(self) -> None:
+        """Wait for pods no more."""
+        if self.reloading:
+            self.reloading.cancel()
+            await asyncio.gather(self.reloading, return_exceptions=True)
 
 
 async def _said(api: Api, thing: Any) -> Json:

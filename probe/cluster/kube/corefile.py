@@ -1,6 +1,7 @@
 """A Corefile's text -> what decides how its pods end and whom they ask; read with care, not in full.
 
-Facts: coredns/caddy caddyfile/lexer.go (tokens, quotes, comments); plugin/health, plugin/forward (setup.go).
+Facts: coredns/caddy caddyfile/lexer.go (tokens, quotes, comments); plugin/health, plugin/forward, plugin/kubernetes,
+plugin/log (setup.go: without a class all of them are logged).
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ class Read:
     """What a Corefile says. lameduck: the longest of its server blocks, seconds; plugins: all that are named in any.
 
     forwards: what names outside the cluster are forwarded to, as it is written. imports: files that were not read.
+    zones: those of the plugin kubernetes, the cluster's own. logs: whether a line is written for every query.
     """
 
     lameduck: float = 0.0
     plugins: frozenset[str] = frozenset()
     forwards: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    logs: bool = False
 
     @property
     def upstreams(self) -> list[tuple[str, int]]:
@@ -70,6 +74,8 @@ def read_corefile(text: str) -> Read:
     """Server blocks and their plugins, one per line, each with a block of its own or none."""
     depth, zones, plugin, lameduck = 0, [], "", 0.0
     longest, plugins, forwards, imports = 0.0, set(), [], []
+    own: list[str] = []
+    logs: list[bool] = []
     for tokens in filter(None, map(tokens_of, text.splitlines())):
         if tokens[0] == "}":
             depth -= 1
@@ -84,10 +90,19 @@ def read_corefile(text: str) -> Read:
             plugins.add(plugin)
             if plugin == "forward" and tokens[1:2] == ["."] and any(is_root(zone) for zone in zones):
                 forwards += [word for word in tokens[2:] if word != _OPEN]
+            arguments = [word for word in tokens[1:] if word != _OPEN]
+            if plugin == "kubernetes":
+                own += [re.sub(r"^dns://|:[0-9]+$", "", zone) for zone in arguments or zones]
+            elif plugin == "log":
+                names = [word for word in arguments if _OPEN not in word]
+                logs.append(not names or any(is_root(name) for name in names))
+        elif plugin == "log" and tokens[0] == "class":
+            logs[-1] &= "all" in tokens
         elif plugin == "health" and tokens[0] == "lameduck" and len(tokens) > 1:
             lameduck = seconds_of(tokens[1])  # of several in a server block the last one counts
         depth += tokens[-1] == _OPEN
-    return Read(max(longest, lameduck), frozenset(plugins), tuple(forwards), tuple(imports))
+    longest = max(longest, lameduck)
+    return Read(longest, frozenset(plugins), tuple(forwards), tuple(imports), tuple(dict.fromkeys(own)), any(logs))
 
 
 def is_root(zone: str) -> bool:

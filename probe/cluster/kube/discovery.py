@@ -28,6 +28,10 @@ _SYSTEM = "kube-system"
 _LABEL = "k8s-app"
 _KUBE_DNS, _NODELOCAL, _PROXY = "kube-dns", "node-local-dns", "kube-proxy"
 _OPENSHIFT = ("openshift-dns", "dns-default")
+_LOGS = (
+    "its Corefile logs every query (plugin log): each of ours is a line, too, which the pods' CPU and whoever collects"
+    " their logs pay for; `class error` in it logs those alone that failed"
+)
 _PROXY_CONFIGS = ("kube-proxy", "kube-proxy-config")
 """kubeadm's, and EKS's."""
 
@@ -170,6 +174,8 @@ class Found:
             said["corefile"] = ", ".join([f"lameduck {read.lameduck:g} s", *named, *more])
         if self.corefile.asks_resolv_conf:
             said["upstream"] += " of the pods: their nodes'"
+        if self.corefile.logs:
+            said["warning"] = _LOGS
         said |= {"not seen": "; ".join(self.not_seen)}
         return {name: text for name, text in said.items() if text}
 

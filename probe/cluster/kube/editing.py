@@ -69,9 +69,8 @@ def edited_corefile(text: str, directive: str) -> str:
             f"patch_corefile {directive}: the Corefile has no block with {inside}, and none for the root zone"
         )
     if name == "cache" and (ttl := re.fullmatch(r"([0-9]+)s", rest)):
-        rest = (
-            "off" if int(ttl[1]) == 0 else ttl[1]
-        )  # `cache 60s` would be a zone of that name (plugin/cache, setup.go)
+        # `cache 60s` would be a zone of that name (plugin/cache, setup.go)
+        rest = ttl[1] if int(ttl[1]) else "off"
     for server in reversed(holders):
         there = [each for each in server.plugins if each.name == inside]
         if len(there) > 1:

@@ -110,6 +110,6 @@ async def _metrics(address: str) -> _Said | None:
         async with httpx2.AsyncClient(timeout=1.0, trust_env=False) as client:
             page: Any = await client.get(f"http://{at(address, METRICS_PORT)}/metrics")
         version, failed = _VERSION.findall(page.text), _FAILED.search(page.text)
-        if version:
-            return _Said(" ".join(sorted(version)), float(failed[1]) if failed else 0.0)
+        if failed:  # the version is there after the first reload
+            return _Said(" ".join(sorted(version)), float(failed[1]))
     return None

@@ -16,6 +16,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Service
 
 from probe.cluster.kube.api import Json, Selection
+from probe.cluster.kube.corefile import changed_lines
 from probe.errors import EnvironmentProblem
 
 _KINDS = {kind.__name__: kind for kind in (Deployment, DaemonSet, ConfigMap, Node, Service, Pod)}
@@ -146,7 +147,7 @@ def edit(said: Json, path: str, after: Json) -> Edit | None:
         return None
     keys, there = path.split("/"), 1 + len(list(_walk(said, path)))
     for key in reversed(keys[there:]):
-        after = {key: after}
+        after = {_parts(f"/{key}")[0]: after}
     return Edit("/".join(keys[:there]), before, after)
 
 
@@ -157,8 +158,9 @@ def operations(said: Json, edits: Iterable[Edit]) -> list[Json]:
         walked, pointer, parts = said, "", _parts(each.path)
         for part, (step, there) in zip(parts, _walk(said, each.path), strict=False):
             pointer += f"/{step}"
-            if isinstance(walked, list):
-                found.append({"op": "test", "path": f"{pointer}/name", "value": part})
+            named = {"op": "test", "path": f"{pointer}/name", "value": part}
+            if isinstance(walked, list) and named not in found:
+                found.append(named)
             walked = there
         if pointer.count("/") < len(parts):
             raise EnvironmentProblem(f"{each.path}: there is no such place any more")
@@ -197,8 +199,15 @@ def kubectl(request: Request, said: Json = None) -> str:
 
 
 def shown(edits: Sequence[Edit]) -> str:
-    """`/spec/replicas: 3 -> 2`, for people."""
-    return ", ".join(f"{each.path}: {said_value(each.before)} -> {said_value(each.after)}" for each in edits)
+    """`/spec/replicas: 3 -> 2`, of a text the lines that differ, for people."""
+    return ", ".join(f"{each.path}: {difference(each.before, each.after)}" for each in edits)
+
+
+def difference(before: Json, after: Json) -> str:
+    """From one value to the other."""
+    if isinstance(before, str) and isinstance(after, str) and "\n" in before:
+        return changed_lines(before, after)
+    return f"{said_value(before)} -> {said_value(after)}"
 
 
 def said_value(value: Json) -> str:

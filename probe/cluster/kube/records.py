@@ -13,7 +13,7 @@ from lightkube.resources.core_v1 import ConfigMap
 
 from probe.cluster import Undone
 from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
-from probe.cluster.kube.patches import Edit, Patch, Thing, operations, said_value, shown, value_at
+from probe.cluster.kube.patches import Edit, Patch, Thing, difference, operations, said_value, shown, value_at
 from probe.errors import EnvironmentProblem
 
 NAMESPACE = "kube-system"
@@ -128,5 +128,9 @@ async def _mend(api: Api, patch: Patch) -> tuple[list[Edit], list[tuple[Edit, st
 
 
 def _conflict(thing: Thing, edit: Edit, theirs: Json) -> str:
-    ours, was = said_value(edit.after), said_value(edit.before)
-    return f"{thing} {edit.path}: ours {ours}, theirs {said_value(theirs)}, before {was}: left as it is"
+    """The field, ours, theirs."""
+    if isinstance(theirs, str) and isinstance(edit.after, str) and "\n" in theirs:
+        said = f"ours {difference(edit.before, edit.after)}; theirs, from that, {difference(edit.after, theirs)}"
+    else:
+        said = f"ours {said_value(edit.after)}, theirs {said_value(theirs)}, before {said_value(edit.before)}"
+    return f"{thing} {edit.path}: {said}: left as it is"
