@@ -45,8 +45,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 
 def on_the_board(api: ApiServer) -> dict[str, str]:
-    config = api.things.get(("ConfigMap", "dnsprobe-watch"), {})
-    return dict(config.get("data", {}))
+    boards = [config for config in api.all("ConfigMap") if config["metadata"]["name"] == "dnsprobe-watch"]
+    return dict(boards[0].get("data", {})) if boards else {}
 
 
 def member(pod: str, name: str = "watch") -> Membership:

@@ -27,6 +27,7 @@ from tests.probing import Recorded, probe, series
 from tests.servers import REPLIES, CoreDNS, RealServer, Rule
 
 ROOT = Path(__file__).parents[1]
+PORTS = ("fresh", "fixed")
 
 
 def test_planned_is_sum_of_outcomes_is_what_coredns_counted(coredns: RealServer) -> None:
@@ -191,6 +192,19 @@ def test_stop_drains(scripted: Start) -> None:
     assert time.monotonic() - began < 10
     assert 20 < recorded.planned() < 120
     assert recorded.outcomes() == {"answer": recorded.planned()} == {"answer": len(server.received())}
+
+
+def test_the_last_end_is_the_engine_s_and_exact(scripted: Start) -> None:
+    server = scripted([Rule(REPLIES["answer"])])
+    asked = [series("127.0.0.1", server.port, "a.test", seconds=60, index=n, ports=p) for n, p in enumerate(PORTS)]
+    began = time.monotonic()
+
+    def end(engine: Engine) -> None:
+        engine.end([0, 1], NS, last=True)
+
+    recorded = probe(*asked, meanwhile=end)
+    assert time.monotonic() - began < 10
+    assert [recorded.planned(n) for n in range(2)] == [100, 100]
 
 
 def test_limits_name_the_way_out() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from probe.cluster import Happened
+from probe.cluster import Happened, Phase
 from probe.cluster.images import choose_coredns, find_coredns
 from probe.cluster.lab import Lab
 from probe.cluster.settings import Delay, LabSettings
@@ -547,6 +547,22 @@ def test_another_image_is_rolled_out() -> None:
                 pass
 
     play(story, settings(coredns="real", replicas=2))
+
+
+@pytest.mark.skipif(not has("1.9.3"), reason="needs CoreDNS 1.9.3: make coredns COREDNS_VERSION=1.9.3")
+@pytest.mark.skipif(not has("1.15.0"), reason="needs CoreDNS 1.15.0: make coredns COREDNS_VERSION=1.15.0")
+def test_the_former_image_is_a_rollback_and_the_same_one_nothing() -> None:
+    async def story(lab: Running) -> None:
+        await lab.act("set_image", "1.15.0")
+        assert [one.phase for one in lab.rollouts()] == [Phase.WAITING]
+        await lab.act("set_image", "1.9.3")
+        await lab.at("rollout_done")
+        assert [one.phase for one in lab.rollouts()] == [Phase.COMPLETED]
+        await lab.act("set_image", "1.15.0")
+        assert (await lab.at("rollout_rolled_back")).subject == "coredns"
+        assert [one.phase for one in lab.rollouts()] == [Phase.ROLLED_BACK]
+
+    play(story, settings(coredns="1.15.0", replicas=1))
 
 
 def processes() -> dict[int, int]:

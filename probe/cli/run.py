@@ -171,12 +171,7 @@ def run(
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     plan = _in_shard(shard, plan, lab)
     limits.check(expected_series(plan))
-    together = start_at == TOGETHER
-    if together and plan.share.of < 2:
-        raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
-    at_unix_ns = None
-    if start_at and not together:
-        at_unix_ns = options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns()))
+    together, at_unix_ns = start_at == TOGETHER, _start(start_at, plan)
     check_load(plan, processes)
     told = options.given(context=context, service=service, per_node=per_node)
     cluster = _cluster(plan, lab, told, permission)
@@ -191,8 +186,6 @@ def run(
     engine = Engine(EngineOptions(workers=processes))
     ready = ReadyFile(Path(ready_file)) if ready_file else None
     job = Membership.of(os.environ, lambda: connect(context or ""))
-    if together and not job:
-        raise UsageError(f"--start-at job: this is no pod of a Job: {JOB} and {NAMESPACE} are not set")
     command = options.command_line()
     telling = Telling(fitting_view(), path, say) if form == "jsonl" else None
     started = run_plan(
@@ -252,6 +245,17 @@ def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission
 
 def _pods(text: str) -> int:
     return whole(text, 1, 100, "the number of pods")
+
+
+def _start(start_at: str, plan: Plan) -> int | None:
+    """When t0 is to be, in ns since 1970; None for at once, and for as the pods of this Job agree, if this is one."""
+    if start_at != TOGETHER:
+        return options.typed("--start-at", start_at, lambda text: start_of(text, time.time_ns())) if start_at else None
+    if plan.share.of < 2:
+        raise UsageError(f"--start-at job: this is no pod of an Indexed Job of many: {JOB_INDEX}, {JOB_COMPLETIONS}")
+    if not (os.environ.get(JOB) and os.environ.get(NAMESPACE)):
+        raise UsageError(f"--start-at job: this is no pod of a Job: {JOB} and {NAMESPACE} are not set")
+    return None
 
 
 def _in_shard(shard: str, plan: Plan, lab: bool) -> Plan:

@@ -123,8 +123,8 @@ async def run(
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
     start another run. at_unix_ns: when t0 is to be (default at once). limits: of the load on what the cluster says is
-    there, None for none. job: whose pod this is; it ends the run in order when it is told to stop. together: t0 is what
-    the job's pods agree on. ready: written once the baseline was clean.
+    there, None for none. job: whose pod this is; it ends the run in order when it is told to stop.
+    together: t0 is what the job's pods agree on. ready: written once the baseline was clean.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -166,10 +166,7 @@ async def run(
         looked = await looking
         _tell(looked, view)
         facts |= {"interception": looked.said} if looked.said else {}
-        if job and together:
-            at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
-        if at_unix_ns is not None:
-            await wait_for(at_unix_ns, view.noted)
+        at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
         # Children inherit the priority: lab, worker and clock are running already.
         if idle:
             _schedule("SCHED_IDLE")
@@ -228,6 +225,15 @@ def check_path(path: Path) -> None:
         raise UsageError(f"{path}: its folder does not exist; choose a file elsewhere with -o")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path}: no permission to write in its folder; choose a file elsewhere with -o")
+
+
+async def _awaited(job: Siblings | None, plan: Plan, at_unix_ns: int | None, view: View) -> int | None:
+    """The instant at which the run is to begin, a moment before it: as the job's pods agree, or as told; None: now."""
+    if job:
+        at_unix_ns = await job.start(plan.share.index, plan.share.of, view.noted)
+    if at_unix_ns is not None:
+        await wait_for(at_unix_ns, view.noted)
+    return at_unix_ns
 
 
 def _schedule(policy: str) -> None:

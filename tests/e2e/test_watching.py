@@ -27,10 +27,10 @@ DEPLOYMENT = (SYSTEM, "deployment/coredns")
 def running(
     cluster: Kubernetes, folder: Path, words: str, environment: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """dnsprobe in the first node's network."""
+    """dnsprobe in the first node's network, before all others: what it cannot send in time is no clean baseline."""
     told = {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": str(ROOT), **(environment or {})}
     setting = [f"{name}={value}" for name, value in told.items()]
-    command = cluster.first.inside("env", *setting, sys.executable, "-m", "probe.cli", *words.split())
+    command = cluster.first.inside("nice", "-n-19", "env", *setting, sys.executable, "-m", "probe.cli", *words.split())
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -158,7 +158,7 @@ def test_a_job_s_runs_start_together_get_ready_and_are_stopped(
         for n, pod in enumerate(pods)
     ]
     try:
-        until(lambda: all((tmp_path / f"ready-{n}").exists() or probers[n].poll() for n in range(2)), 90)
+        until(lambda: all((tmp_path / f"ready-{n}").exists() or probers[n].poll() for n in range(2)), 300)
         stop = running(cluster, tmp_path, "stop job/watch")
         out, err = stop.communicate(timeout=40)
         assert stop.returncode == 0, err

@@ -36,7 +36,8 @@ class Board:
     async def write(self, key: str, text: str) -> None:
         """A note, in place of the one with this key."""
         if not (await self._api.list(self._what))[0]:
-            meta = {"name": self._what.name, "labels": {"app.kubernetes.io/name": "dnsprobe"}}
+            labels = {"app.kubernetes.io/name": "dnsprobe"}
+            meta = {"name": self._what.name, "namespace": self._what.namespace, "labels": labels}
             with suppress(NotNow):  # another pod was faster
                 await self._api.one("create", self._what, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
         await self._api.one("patch", self._what, {"data": {key: f"{text} {self._uid}"}})
