@@ -19,11 +19,11 @@ from probe.cluster.meters import Readings
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
-from probe.model import NS, Interval, Mark, Series, Target, TargetKind
+from probe.model import NS, Interval, Lane, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.drops import OwnDrops
-from probe.scenario.plan import Plan, check_ceiling, first_series, series_of
+from probe.scenario.plan import Plan, check_ceiling, first_series, nobody, series_of
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
@@ -137,6 +137,8 @@ async def run(
         stack.callback(view.end)
         view.begin(plan)
         going.add(series)
+        for lane in [lane for lane in plan.lanes if lane.name not in {one.lane for one in series}]:
+            going.leave_out(lane)
         return await going.to_the_end()
 
 
@@ -190,6 +192,11 @@ class _Going:
         self.series += series
         self.writer.add_series(series)
         self.view.added(series)
+
+    def leave_out(self, lane: Lane) -> None:
+        """There is nobody to ask yet; pods that come up are asked."""
+        self.view.noted(nobody(lane))
+        self._mark(Mark(0, "not_asked", nobody(lane), "dnsprobe", lane.name))
 
     async def to_the_end(self) -> Ending:
         for pod in {s.target.name for s in self.series if s.target.kind == TargetKind.POD}:
