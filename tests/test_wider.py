@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,12 @@ from probe.cluster.kube import Kube, objects, workloads
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.logs import Said, matters
 from probe.model import NS
+from probe.runfile import open_run
 from tests.apiserver import ApiServer, Log
-from tests.kube_objects import Json, config_map, containers, daemon_set, pod, thing
-from tests.test_kube import api, facts, forbidden, in_cluster, until
+from tests.conftest import Start
+from tests.kube_objects import Json, config_map, containers, daemon_set, pod, service, thing
+from tests.servers import REPLIES, Rule
+from tests.test_kube import api, facts, forbidden, in_cluster, ran, until
 from tests.test_kube_objects import read_as, told
 
 __all__ = ["api"]
@@ -233,3 +237,30 @@ def test_rights_that_are_missing_are_said_once_each(api: ApiServer) -> None:
         "events in kube-system",
         "events in default",
     ]
+
+
+MANAGED = """\
+name: managed
+duration: 3s
+lanes:
+  - {name: vip, target: service, rate: 20, questions: [{name: a.test, type: A, expect: any}]}
+  - {name: pods, target: pods, rate: 20, questions: [{name: a.test, type: A, expect: any}]}
+"""
+
+
+def test_where_others_run_dns_the_service_is_asked_and_the_report_says_what_is_not_seen(
+    scripted: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = [{"name": "dns", "port": scripted([Rule(REPLIES["answer"])]).port, "protocol": "UDP"}]
+    server = ApiServer(service("kube-dns", "127.0.0.1", ports=ports, selector=None))
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
+    (tmp_path / "x.yaml").write_text(MANAGED)
+    code, said = ran(["run", str(tmp_path / "x.yaml"), "-o", str(tmp_path / "x.db")], capsys)
+    server.stop()
+    run = open_run(tmp_path / "x.db")
+    assert code in {0, 3}, said
+    assert {series.lane for series in run.series} == {"vip"}
+    (mark,) = [mark for mark in run.marks if mark.kind == "not_asked"]
+    assert mark.text in said.split("WHAT HAPPENED")[1]
+    assert mark.text == "lane pods: nothing stands behind target pods at the start"
+    assert run.head.facts["pods"] == "none to see: the Service alone can be asked"

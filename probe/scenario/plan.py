@@ -141,15 +141,22 @@ def rated(plan: Plan, cluster: Whom) -> Plan:
 
 
 def first_series(plan: Plan, cluster: Whom) -> list[Series]:
-    """The series a run begins with; EnvironmentProblem if a lane has nobody to ask."""
+    """The series a run begins with: a lane that has nobody to ask has none (DNS that others run shows no pods).
+
+    EnvironmentProblem if that is so of all of them.
+    """
     series: list[Series] = []
     for lane in rated(plan, cluster).lanes:
-        targets = plan.targets(lane.target, cluster)
-        if not targets:
-            raise EnvironmentProblem(f"lane {lane.name}: nothing stands behind target {lane.target} at the start")
-        for target in targets:
+        for target in plan.targets(lane.target, cluster):
             series += series_of(lane, target, len(series), 0, plan.duration_ns)
+    if not series:
+        raise EnvironmentProblem("; ".join(nobody(lane) for lane in plan.lanes))
     return [replace(s, share=plan.share) for s in series]
+
+
+def nobody(lane: Lane) -> str:
+    """Said of a lane without series."""
+    return f"lane {lane.name}: nothing stands behind target {lane.target} at the start"
 
 
 def expected_series(plan: Plan) -> list[Series]:

@@ -20,13 +20,13 @@ from probe.cluster.zone import DOMAIN
 from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
-from probe.model import NS, Interval, Mark, Series, Target, TargetKind
+from probe.model import NS, Interval, Lane, Mark, Series, Target, TargetKind
 from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
 from probe.scenario.limits import Limits
-from probe.scenario.plan import Plan, first_series, rated, series_of
+from probe.scenario.plan import Plan, first_series, nobody, rated, series_of
 from probe.scenario.preflight import Looked
 from probe.scenario.preflight import look as look_for_interception
 from probe.scenario.ready import ReadyFile
@@ -193,6 +193,8 @@ async def run(
         stack.callback(view.end)
         view.begin(asked)
         going.add(series)
+        for lane in [lane for lane in plan.lanes if lane.name not in {one.lane for one in series}]:
+            going.leave_out(lane)
         return await going.to_the_end()
 
 
@@ -290,6 +292,11 @@ class _Going:
         self.series += series
         self.writer.add_series(series)
         self.view.added(series)
+
+    def leave_out(self, lane: Lane) -> None:
+        """There is nobody to ask yet; pods that come up are asked."""
+        self.view.noted(nobody(lane))
+        self._mark(Mark(0, "not_asked", nobody(lane), "dnsprobe", lane.name))
 
     async def to_the_end(self) -> Ending:
         for pod in {s.target.name for s in self.series if s.target.kind == TargetKind.POD}:

@@ -204,7 +204,10 @@ class Kube:
             self._watch.result()
 
     def meters(self) -> list[Meter]:
-        """CoreDNS pods that count, then kube-proxies: this node's, those of CoreDNS's nodes, others."""
+        """CoreDNS pods that count, then kube-proxies: this node's, those of CoreDNS's nodes, others; where all nodes
+        have a prober, none."""
+        if self._nearest:
+            return []
         found, changes = self._now
         pods = changes.pods.values()
         return [*(Meter("coredns", pod.name, pod.address, METRICS_PORT) for pod in pods), *found.proxy_meters()]
