@@ -193,8 +193,8 @@ async def run(
         stack.callback(view.end)
         view.begin(asked)
         going.add(series)
-        for lane in [lane for lane in plan.lanes if lane.name not in {one.lane for one in series}]:
-            going.leave_out(lane)
+        for silent in [lane for lane in plan.lanes if lane.name not in {one.lane for one in series}]:
+            going.leave_out(silent)
         return await going.to_the_end()
 
 
