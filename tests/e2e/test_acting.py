@@ -75,6 +75,9 @@ def as_it_was(cluster: Kubernetes) -> Iterator[None]:
     cluster.kubectl("delete", "configmaps", SYSTEM, "-l", "dnsprobe/record=undo")
     cluster.kubectl("rollout", "status", SYSTEM, "deployment/coredns", "--timeout=90s")
     assert state(cluster) == before
+    assert eventually(
+        lambda: len(cluster.kubectl("get", "pods", SYSTEM, "-l", "k8s-app=kube-dns").splitlines()) == 1 + 2
+    )
 
 
 SCENARIO = """\
