@@ -61,7 +61,7 @@ def containers(image: str = "registry.k8s.io/coredns/coredns:v1.12.1", **parts: 
 
 def pod(
     name: str = "coredns-a",
-    address: str = "10.244.0.2",
+    address: str = "127.244.0.2",
     *,
     ready: bool = True,
     deleted: str = "",

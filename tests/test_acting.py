@@ -48,7 +48,7 @@ def acted(
         kube = Kube(permission=permission, tell=told.append)
         try:
             await kube.start()
-            await kube.plan(list(steps))
+            told += [f"note: {note}" for step in await kube.plan(list(steps)) for note in step.notes]
             for word, value in steps:
                 await kube.act(word, value)
             meanwhile()
@@ -124,7 +124,7 @@ def test_what_someone_else_has_put_back_needs_nothing(api: ApiServer) -> None:
 
 def test_a_corefile_that_someone_else_has_edited_too_is_kept_and_said(api: ApiServer) -> None:
     api.put(pod(deleted="2026-11-21T04:30:00Z"))
-    api.put(pod("coredns-b", "10.244.0.3", deleted="2026-11-21T04:30:00Z"))  # there is none that must load it
+    api.put(pod("coredns-b", "127.244.0.3", deleted="2026-11-21T04:30:00Z"))  # there is none that must load it
 
     def edit() -> None:
         text = api.one("ConfigMap", "coredns")["data"]["Corefile"]
@@ -188,7 +188,7 @@ def test_an_undo_that_races_looks_again(api: ApiServer) -> None:
 
 def test_an_eviction_that_a_budget_forbids_is_asked_again(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probe.cluster.kube.acting._AGAIN", 0.01)
-    api.put(pod("coredns-b", "10.244.0.3") | {"spec": pod()["spec"] | {"nodeName": "node-2"}})
+    api.put(pod("coredns-b", "127.244.0.3") | {"spec": pod()["spec"] | {"nodeName": "node-2"}})
     refused = 0
 
     def budget(_: str, path: str) -> int:
@@ -219,7 +219,7 @@ def test_a_budget_that_never_allows_it_ends_the_step_and_the_node_is_uncordoned(
 ) -> None:
     monkeypatch.setattr("probe.cluster.kube.acting._AGAIN", 0.01)
     monkeypatch.setattr("probe.cluster.kube.acting._EVICTS", 0.1)
-    api.put(pod("coredns-b", "10.244.0.3") | {"spec": pod()["spec"] | {"nodeName": "node-2"}})
+    api.put(pod("coredns-b", "127.244.0.3") | {"spec": pod()["spec"] | {"nodeName": "node-2"}})
     api.deny = lambda _, path: 429 if path.endswith("/eviction") else 0
 
     async def run() -> tuple[str, bool]:
@@ -437,14 +437,14 @@ def owned(api: ApiServer, **signs: Json) -> None:
 
 def test_what_somebody_would_take_back_is_refused_before_anything_is_sent(api: ApiServer) -> None:
     owned(api, labels={"kustomize.toolkit.fluxcd.io/name": "dns"})
-    with pytest.raises(UsageError, match=r"^scale: Flux keeps it as it is, .* suspend .*: nothing was changed$"):
+    with pytest.raises(EnvironmentProblem, match=r"^scale 3: Flux keeps it .* suspend .*: nothing was changed$"):
         acted(("scale", "3"))
     assert api.sent == []
     acted(("restart", ""), ("session_affinity", "client_ip"))  # nothing that lasts on the Deployment
     scaler = {"maxReplicas": 9, "scaleTargetRef": {"kind": "Deployment", "name": "coredns"}}
     owned(api, labels={})
     api.put(thing("HorizontalPodAutoscaler", "dns", spec=scaler))
-    with pytest.raises(UsageError, match=r"^scale: HorizontalPodAutoscaler dns sets the replicas: change its minRepl"):
+    with pytest.raises(EnvironmentProblem, match=r"^scale 3: HorizontalPodAutoscaler dns sets the replicas: change"):
         acted(("restart", ""), ("scale", "3"))
 
 

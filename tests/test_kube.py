@@ -48,9 +48,9 @@ def kubeadm() -> list[Json]:
     return [
         service(),
         service("kube-dns-upstream", "10.96.0.11"),
-        endpoint_slice(("coredns-a", "10.244.0.2", True, False), ("coredns-b", "10.244.0.3", True, False)),
+        endpoint_slice(("coredns-a", "127.244.0.2", True, False), ("coredns-b", "127.244.0.3", True, False)),
         pod(),
-        pod("coredns-b", "10.244.0.3"),
+        pod("coredns-b", "127.244.0.3"),
         deployment(),
         config_map(),
         config_map("kube-proxy", **{"config.conf": "mode: nftables\n"}),
@@ -95,7 +95,7 @@ async def facts(kube: Kube) -> dict[str, str]:
 def test_a_cluster_is_found_not_assumed(api: ApiServer) -> None:
     assert in_cluster(names) == {
         "service": "kube-dns (10.96.0.10:53)",
-        "pods": "coredns-a (10.244.0.2:53), coredns-b (10.244.0.3:53)",
+        "pods": "coredns-a (127.244.0.2:53), coredns-b (127.244.0.3:53)",
         "nodelocal": "node-local-dns (169.254.20.10:53)",
         "upstream": "",
     }
@@ -123,7 +123,7 @@ def test_a_name_is_a_target_and_an_unknown_one_is_told_the_names(api: ApiServer)
             kube.targets("x")
         return ", ".join(map(str, kube.targets("coredns-b")))
 
-    assert in_cluster(one) == "coredns-b (10.244.0.3:53)"
+    assert in_cluster(one) == "coredns-b (127.244.0.3:53)"
     assert api.asked
 
 
@@ -157,7 +157,7 @@ def test_what_may_not_be_read_is_left_out_and_said(api: ApiServer) -> None:
     ]
     supposed = "kube-proxy's mode: no ConfigMap says it: iptables is supposed"
     assert found["not seen"].split("; ") == [*missing, supposed]
-    assert in_cluster(names)["pods"] == "coredns-a (10.244.0.2:53), coredns-b (10.244.0.3:53)"
+    assert in_cluster(names)["pods"] == "coredns-a (127.244.0.2:53), coredns-b (127.244.0.3:53)"
 
 
 @pytest.mark.parametrize(
@@ -261,25 +261,25 @@ async def until(kube: Kube, *kinds: str) -> list[Happened]:
 def test_a_pod_s_end_is_told_as_it_happens(api: ApiServer) -> None:
     async def look(kube: Kube) -> list[str]:
         api.put(pod(deleted=TOLD))
-        api.put(endpoint_slice((*FOUR[:3], True), ("coredns-b", "10.244.0.3", True, False)))
+        api.put(endpoint_slice((*FOUR[:3], True), ("coredns-b", "127.244.0.3", True, False)))
         api.delete(pod(deleted=TOLD, ready=False))
         seen = await until(kube, "pod_gone", "endpoints_changed")
-        assert [str(target) for target in kube.targets("pods")] == ["coredns-b (10.244.0.3:53)"]
+        assert [str(target) for target in kube.targets("pods")] == ["coredns-b (127.244.0.3:53)"]
         assert all(event.source == "kubernetes" and event.at for event in seen)
         return sorted(told(iter(seen)))
 
     assert in_cluster(look) == [
         "endpoints_changed | ready: coredns-b; terminating, serving: a",
         f"pod_deleted down | {DELETED}",
-        "pod_gone gone | 10.244.0.2",
-        "pod_not_ready | 10.244.0.2",
+        "pod_gone gone | 127.244.0.2",
+        "pod_not_ready | 127.244.0.2",
     ]
 
 
 def test_a_new_pod_is_a_target_when_it_is_ready(api: ApiServer) -> None:
     async def look(kube: Kube) -> list[str]:
         api.put(pod("coredns-c", "", ready=False))
-        api.put(pod("coredns-c", "10.244.0.9"))
+        api.put(pod("coredns-c", "127.244.0.9"))
         seen = await until(kube, "pod_ready")
         assert seen[-1].up in kube.targets("pods")
         return [event.kind for event in seen]
@@ -336,7 +336,7 @@ def test_what_happens_while_the_api_is_away_is_seen_when_it_is_back(api: ApiServ
         await asyncio.sleep(0.2)
         api.stop()
         api.delete(pod())
-        api.put(pod("coredns-c", "10.244.0.9"))
+        api.put(pod("coredns-c", "127.244.0.9"))
         await asyncio.sleep(2)
         api.start()
         seen = await the_gap(kube)

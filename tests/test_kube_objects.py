@@ -57,21 +57,21 @@ def test_a_service_is_a_target_of_each_family(thing: Json, said: str) -> None:
     assert ", ".join(map(str, objects.service_targets(read_as(Service, thing)))) == said
 
 
-FOUR, SIX = ("a", "10.244.0.2", True, False), ("a", "fd00::2", True, False)
+FOUR, SIX = ("a", "127.244.0.2", True, False), ("a", "fd00::2", True, False)
 
 
 @pytest.mark.parametrize(
     ("slices", "said"),
     [
         ([], "ready: none"),
-        ([endpoint_slice(("b", "10.244.0.3", True, False), FOUR)], "ready: a, b"),
+        ([endpoint_slice(("b", "127.244.0.3", True, False), FOUR)], "ready: a, b"),
         ([endpoint_slice(FOUR), endpoint_slice(SIX, name="six")], "ready: a"),
         (
             [endpoint_slice(FOUR), endpoint_slice(("a", "fd00::2", True, True), name="six")],
             "ready: a; terminating, serving: a",
         ),
         (
-            [endpoint_slice(("a", "10.244.0.2", True, True), ("b", "10.244.0.3", False, True))],
+            [endpoint_slice(("a", "127.244.0.2", True, True), ("b", "127.244.0.3", False, True))],
             "ready: none; terminating, serving: a; not serving: b",
         ),
     ],
@@ -228,11 +228,11 @@ LIVES: dict[str, tuple[list[Json | None], list[str]]] = {
         ],
         [
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_ready up | 127.244.0.2 on node-1, template 668d6bf9bc",
             f"pod_deleted down | {DELETED}",
-            "pod_not_ready | 10.244.0.2",
+            "pod_not_ready | 127.244.0.2",
             "pod_exited | container coredns: exit code 0, Completed at 2026-11-21T04:30:00Z",
-            "pod_gone gone | 10.244.0.2",
+            "pod_gone gone | 127.244.0.2",
         ],
     ),
     "a pod whose container is restarted counts on": (
@@ -243,10 +243,10 @@ LIVES: dict[str, tuple[list[Json | None], list[str]]] = {
         ],
         [
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
-            "pod_not_ready | 10.244.0.2",
+            "pod_ready up | 127.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_not_ready | 127.244.0.2",
             "pod_exited | container coredns: exit code 137, OOMKilled at 2026-11-21T04:30:00Z",
-            "pod_ready | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_ready | 127.244.0.2 on node-1, template 668d6bf9bc",
             "pod_restarted | restarts: 1",
         ],
     ),
@@ -254,19 +254,19 @@ LIVES: dict[str, tuple[list[Json | None], list[str]]] = {
         [pod(), None],
         [
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_ready up | 127.244.0.2 on node-1, template 668d6bf9bc",
             "pod_deleted down | by force, or unseen: its object went at once",
-            "pod_gone gone | 10.244.0.2",
+            "pod_gone gone | 127.244.0.2",
         ],
     ),
     "evicted by its kubelet: it stays, failed, and counts no more": (
         [pod(), pod(ready=False, phase="Failed"), None],
         [
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
-            "pod_not_ready | 10.244.0.2",
+            "pod_ready up | 127.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_not_ready | 127.244.0.2",
             "pod_failed down gone | Failed",
-            "pod_gone | 10.244.0.2",
+            "pod_gone | 127.244.0.2",
         ],
     ),
     "never Ready: it is no target": (
@@ -274,16 +274,16 @@ LIVES: dict[str, tuple[list[Json | None], list[str]]] = {
         [
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
             f"pod_deleted | {DELETED}",
-            "pod_gone | 10.244.0.2",
+            "pod_gone | 127.244.0.2",
         ],
     ),
     "another pod of the same name, as a StatefulSet has them": (
         [pod(), pod(uid="other", ready=False)],
         [
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
-            "pod_ready up | 10.244.0.2 on node-1, template 668d6bf9bc",
+            "pod_ready up | 127.244.0.2 on node-1, template 668d6bf9bc",
             "pod_deleted down | by force, or unseen: its object went at once",
-            "pod_gone gone | 10.244.0.2",
+            "pod_gone gone | 127.244.0.2",
             "pod_created | registry.k8s.io/coredns/coredns:v1.12.1",
         ],
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -189,7 +190,8 @@ lanes:
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    server = ApiServer(*kubeadm())
+    # Loopback is exempt; nobody is asked here, so that pods may be elsewhere.
+    server = ApiServer(*json.loads(json.dumps(kubeadm()).replace("127.244.", "10.244.")))
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
     monkeypatch.chdir(tmp_path)
     yield server
@@ -207,8 +209,9 @@ def test_a_dry_run_shows_the_clusters_own_targets(api: ApiServer, capsys: pytest
     assert re.search(r"vip-udp +kube-dns +udp pool:4 +A AAAA +50 +500", out)
     assert re.search(r"pods +2 pods +udp pool:4 +A AAAA +20 +400", out)
     api.stop()
-    code, _, err = dry("20", INSIDE, "", capsys)
-    assert (code, "cannot be reached" in err) == (4, True)
+    code, out, _ = dry("20", INSIDE, "", capsys)
+    assert code == 0
+    assert re.search(r"Targets are the lab's, for the cluster's cannot be seen: .* cannot\s+be\s+reached", out)
 
 
 @pytest.mark.usefixtures("api")

@@ -123,7 +123,9 @@ def test_of_the_api_only_the_service_and_its_endpoints_are_asked_for(
         "version",
         "services",
         "endpointslices",
+        "nodes",
     }
+    assert [path for path in api.asked if path.endswith("/nodes")] == ["/api/v1/nodes"], "they are counted, once"
     assert "all but the Service and its EndpointSlices" in facts["not seen"]
     assert facts["pods"].startswith("3 on ")
 

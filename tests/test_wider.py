@@ -115,7 +115,7 @@ def progress(updated: int, wanted: int = 2) -> Json:
         (
             PODS,
             [pod(), *[pod(ready=False, statuses=waits("CrashLoopBackOff", 1))] * 2],
-            ["pod_not_ready | 10.244.0.2", "pod_restarted | restarts: 1",
+            ["pod_not_ready | 127.244.0.2", "pod_restarted | restarts: 1",
              "pod_stuck | container coredns is in a crash loop"],
         ),
         (PODS, [pod(ready=False), pod(ready=False, statuses=waits("ContainerCreating"))], []),
@@ -142,7 +142,7 @@ DUCK = "[INFO] plugin/health: Going into lameduck mode for 5s"
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("[INFO] 10.244.0.1:36574 - 1 \"A IN reload.example. udp 30 false 512\" NOERROR qr,rd 106 0.0001s", ""),
+        ("[INFO] 127.244.0.1:36574 - 1 \"A IN reload.example. udp 30 false 512\" NOERROR qr,rd 106 0.0001s", ""),
         (TERM, TERM),
         (DUCK, DUCK),
         ("[INFO] Reloading", "[INFO] Reloading"),
@@ -204,11 +204,11 @@ def test_without_the_right_to_read_logs_that_is_said_once(api: ApiServer) -> Non
 
     async def look(kube: Kube) -> list[Happened]:
         seen = await until(kube, "not_seen")
-        api.put(pod("coredns-c", "10.244.0.9"))
+        api.put(pod("coredns-c", "127.244.0.9"))
         return seen + await until(kube, "pod_ready")
 
     (text,) = [one.text for one in in_cluster(look) if one.kind == "not_seen"]
-    assert text.startswith("pods/log in kube-system: no right to get them (403): add to its Role in kube-system: ")
+    assert text.startswith("pods in kube-system: no right to get their log (403): add to its Role in kube-system: ")
     assert text.endswith('{apiGroups: [""], resources: [pods/log], verbs: [get]}')
 
 

@@ -73,6 +73,7 @@ class Kube:
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
         self._watch: asyncio.Task[None] | None = None
         self._logs: Logs | None = None
+        self._gaps: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         """Find the Service and its pods, and watch from then on. EnvironmentProblem: what is missing or not permitted.
@@ -128,9 +129,10 @@ class Kube:
                 self._happened.put_nowait(happened)
 
     def _seen(self, event: Happened) -> None:
-        """A gap of the watch, or its end."""
+        """A gap of the watch, of all of it or a part, or its end."""
         if isinstance(event, Stretch) and self._started:
-            self._now[1].rollouts.look(blind=event.at == event.since)
+            self._gaps = self._gaps | {event.subject} if event.at == event.since else self._gaps - {event.subject}
+            self._now[1].rollouts.look(blind=bool(self._gaps))
         self._happened.put_nowait(event)
 
     def _rollouts(self, at: int) -> Iterator[Happened]:
@@ -220,7 +222,7 @@ class Kube:
         """Ready nodes, and the zones of the Corefile's plugin kubernetes."""
         found, _ = self._now
         ready = [node for node in map(objects.node_view, found.now(found.nodes)) if node.ready]
-        return Extent(len(ready), found.corefile.zones)
+        return Extent(len(ready) or found.node_count, found.corefile.zones)
 
     def shutdown(self) -> Shutdown:
         """As its objects say now; what cannot be seen is as Kubernetes has it by default."""

@@ -116,7 +116,7 @@ class Acting:
         things, others = await self._around(now)
         for word, value in steps:
             if why := owners.refusal(word, things, others):
-                raise EnvironmentProblem(f"{word} {value}".strip() + f": {why}")
+                raise EnvironmentProblem(f"{word} {value}".strip() + f": {why}: nothing was changed")
             change = plan_step(word, value, now)
             commands = []
             for request in change.requests:
@@ -128,7 +128,7 @@ class Acting:
                     commands.append(kubectl(back, now.said(request.thing)))
                     now = now.after(back)
             later = owners.warning(word, things)
-            notes = (later,) if later else ()
+            notes = (f"{word}: {later}",) if later else ()
             found.append(Planned(tuple(commands), self._outage(word, value, change), notes))
         return found
 

@@ -171,6 +171,12 @@ class Api:
             found = [item async for item in listing]
             return found, str(listing.resourceVersion)
 
+    async def count(self, what: Selection) -> int:
+        """How many objects there are: one is read, the server counts the others (ListMeta, remainingItemCount)."""
+        with self._told("list", what):
+            said = (await self._said("GET", f"{what.path}?limit=1")).json()
+            return len(said["items"]) + int(said["metadata"].get("remainingItemCount") or 0)
+
     async def watch(self, what: Selection, version: str) -> AsyncIterator[tuple[int, str, Any]]:
         """When it arrived, `ADDED`, `MODIFIED` or `DELETED`, the object; ends only by EnvironmentProblem.
 

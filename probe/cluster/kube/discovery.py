@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,8 @@ class Found:
     proxy_mode: str = ""
     not_seen: list[str] = field(default_factory=list)
     endpoints_only: bool = False
+    node_count: int = 0
+    """How many nodes there are where no more of them is read; 0 if that cannot be seen."""
     """Pods are known by the EndpointSlices."""
 
     def miss(self, text: str) -> None:
@@ -283,6 +286,8 @@ async def discover_endpoints(api: Api, watching: Watching, service: Service, ver
     slices = Selection(EndpointSlice, namespace, {"kubernetes.io/service-name": name_of(service)})
     found = Found(api, watching, service, version, slices, pods=Selection(Pod, namespace), endpoints_only=True)
     await watching.add(found.slices)
+    with suppress(NotSeen):
+        found.node_count = await api.count(Selection(Node))
     found.miss("all but the Service and its EndpointSlices: not asked for, with --per-node")
     return found
 
