@@ -168,9 +168,10 @@ def load(server: ScriptedServer, seconds: int = 6) -> str:
     return f"-s 127.0.0.1 -p {server.port} -n a.test --type A --type AAAA -Q 100 -l {seconds} -t 1 {LINGER}"
 
 
-def seen_late(path: Path, seconds: float) -> None:
-    """Until a run has gone on for so long."""
-    while not path.exists():
+def seen_late(prober: Prober, seconds: float) -> None:
+    """Until its run has gone on for so long."""
+    while not prober.file.exists():
+        assert prober.process.poll() is None, prober.end()
         time.sleep(0.05)
     time.sleep(seconds)
 
@@ -179,7 +180,7 @@ def test_shards_that_linger_are_taken_and_let_go_and_add_up(
     api: ApiServer, probers: Callable[..., Prober], scripted: Start, tmp_path: Path
 ) -> None:
     server = scripted([Rule(REPLIES["silent"], since=2, until=3.5), Rule(REPLIES["answer"])])
-    when = at(12)
+    when = at(8)
     pods = [probers(f"load-{k}-{c}", k, f"{load(server)} --shard {k}/2 --start-at {when}") for k, c in enumerate("ab")]
     collecting = Collecting(api, tmp_path)
     said = [pod.end() for pod in pods]
@@ -208,11 +209,11 @@ def test_an_evicted_pod_is_taken_before_it_goes_and_the_one_in_its_place_goes_on
     api: ApiServer, probers: Callable[..., Prober], scripted: Start, tmp_path: Path
 ) -> None:
     server = scripted([Rule(REPLIES["answer"])])
-    when = at(12)
+    when = at(8)
     first = probers("load-0-a", 0, f"{load(server, 20)} --shard 0/2 --start-at {when}")
     other = probers("load-1-b", 1, f"{load(server, 20)} --shard 1/2 --start-at {when}")
     collecting = Collecting(api, tmp_path)
-    seen_late(first.file, 5)
+    seen_late(first, 5)
     first.evict()
     second = probers("load-0-c", 0, f"{load(server, 20)} --shard 0/2")
     assert "the run file was taken" in first.end()
@@ -238,12 +239,12 @@ def test_of_a_pod_that_is_gone_the_log_has_what_it_lost(
     api: ApiServer, probers: Callable[..., Prober], scripted: Start, tmp_path: Path
 ) -> None:
     server = scripted([Rule(REPLIES["silent"], since=2, until=3.5), Rule(REPLIES["answer"])])
-    when = at(12)
+    when = at(8)
     pods = [
         probers(f"load-{k}-{c}", k, f"{load(server, 16)} --shard {k}/2 --start-at {when}") for k, c in enumerate("ab")
     ]
     collecting = Collecting(api, tmp_path)
-    seen_late(pods[0].file, 12)
+    seen_late(pods[0], 12)
     pods[0].vanish()
     pods[1].end()
     api.put(job(over=True))
@@ -267,7 +268,7 @@ def test_a_prober_of_which_nothing_is_left_is_named_and_no_pass(
 ) -> None:
     """Of two shards, or of two that each ask all of it."""
     server = scripted([Rule(REPLIES["answer"])])
-    slices = ["", ""] if whole else [f"--shard {k}/2 --start-at {at(12)}" for k in (0, 1)]
+    slices = ["", ""] if whole else [f"--shard {k}/2 --start-at {at(8)}" for k in (0, 1)]
     mute = probers("load-0-a", 0, f"{load(server).replace(LINGER, '')} {slices[0]}")
     pod = probers("load-1-b", 1, f"{load(server)} --fail 'loss > 50%' {slices[1]}")
     mute.process.kill()
