@@ -133,6 +133,7 @@ OUTAGES = [
     ("restart", "", made_by(strategy={"type": "Recreate"}), "strategy Recreate ends all pods before"),
     ("set_image", "1.13.0", made_by(deployment(1)), "of 1 replicas 1 may be unavailable"),
     ("patch_corefile", "ready off", made_by(), "readiness fails on every pod without `ready`"),
+    ("patch_corefile", "health off", made_by(), "liveness fails without `health`: all pods are restarted"),
     ("restart", "", made_by(), ""),
     ("set_image", "1.13.0", made_by(), ""),
     ("scale", "1", made_by(), ""),
@@ -163,6 +164,7 @@ NOT_HERE = [
     ("evict_dns", "node-3", made_by(), "no CoreDNS pod is Ready there; they are on node-1, node-2"),
     ("restart_nodelocal", "", made_by(nodelocal=None), "there is no DaemonSet node-local-dns"),
     ("patch_corefile", "lameduck 9s", made_by(config=config_map(Corefile=".:53 {\n health\n}\n")), "has no `reload`"),
+    ("patch_corefile", "reload off", made_by(), "would not read the Corefile that is put back after it"),
     ("patch_corefile", "lameduck 9s", made_by(config=None), "the Corefile's ConfigMap cannot be seen"),
 ]
 

@@ -12,6 +12,7 @@ import yaml
 from probe.cli import main
 from probe.scenario.file import shipped_scenarios
 from probe.scenario.kustomize import build, change, deploy_folder
+from probe.scenario.linger import grace_of
 from probe.scenario.manifests import KINDS
 
 OVERLAYS = sorted(path.name for path in (deploy_folder() / "overlays").iterdir())
@@ -116,6 +117,19 @@ def test_only_who_acts_may_change_anything(overlay: str) -> None:
     acting |= {("create", "configmaps"), ("delete", "configmaps")}
     assert changing == (acting if overlay == "acting" else set())
     assert "secrets" not in {what for _, what in _verbs(overlay)}
+
+
+ALIKE = {"job": "2", "cronjob": "2", "host-network": "every", "daemonset": "every"}
+"""How many probers ask the same; elsewhere one."""
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_prober_knows_how_long_it_has_and_how_many_there_are(overlay: str) -> None:
+    objects = build(deploy_folder() / "overlays" / overlay)
+    told = {one["name"]: one.get("value") for one in container(objects)["env"]}
+    assert len(told) == len(container(objects)["env"])
+    assert told["DNSPROBE_NODES"] == ALIKE.get(overlay, "1")
+    assert grace_of(told) == spec(objects)["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
 def test_each_binding_has_its_role_and_its_account() -> None:

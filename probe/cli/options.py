@@ -82,7 +82,6 @@ PARTIAL_HELP = "Though shards are missing, or were killed: what these have not a
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 LINGER_HELP = "After the verdict serve the run file until `dnsprobe collect` has taken it, for at most so long."
 HTTP_HELP = f"Of --linger: the TCP port (default {PORT})."
-NAMESPACE_HELP = "The Job's (default dnsprobe)."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."

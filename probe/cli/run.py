@@ -66,6 +66,7 @@ from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.start import JOB_COMPLETIONS, JOB_INDEX, TOGETHER, pod_facts, shard_of, start_of, workers_of
 from probe.scenario.steps import STEPS, changes_of, undo_of
+from probe.scenario.taking import with_baseline
 from probe.verdict import fail_condition
 
 EXAMPLES = options.examples(
@@ -153,7 +154,10 @@ def run(
         jobs=jobs and options.typed("--jobs", jobs, jobs_of),
     )
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
-        _only_one_run(shard=shard, start_at=start_at, ready_file=ready_file, abort_on=abort_on)
+        _only_one_run(
+            shard=shard, start_at=start_at, ready_file=ready_file, abort_on=abort_on, linger=linger,
+            context=context, service=service, per_node=per_node,
+        )  # fmt: skip
         if yes or cluster_name or allow_outage:
             raise UsageError("--yes, --cluster and --allow-outage: not with a matrix, which is made in the lab")
         objectives = tuple(_must_hold(text, matrix.cells[0].plan) for text in fail or [])
@@ -166,7 +170,6 @@ def run(
     plan = _plan(scenario, asked, setting or [], lab)
     if fail:
         plan = replace(plan, objectives=tuple(_must_hold(text, plan) for text in fail))
-    plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     plan = _in_shard(shard, plan, lab)
@@ -188,15 +191,15 @@ def run(
     job = Membership.of(os.environ, lambda: connect(context or ""))
     command = options.command_line()
     telling = Telling(fitting_view(), path, say) if form == "jsonl" else None
-    started = run_plan(
-        *(plan, path, telling or fitting_view(), engine, cluster, command),
-        at_unix_ns=at_unix_ns,
-        limits=None if lab else limits,
-        job=job,
-        together=together,
-        ready=ready,
-    )
     with lingering(linger, http, plan) as stay:
+        started = run_plan(
+            *(plan, path, telling or fitting_view(), engine, cluster, command),
+            at_unix_ns=at_unix_ns,
+            limits=None if lab else limits,
+            job=job,
+            together=together,
+            ready=ready,
+        )
         ending = asyncio.run(started)
         code = print_report(open_run(ending.path), form, json_file, telling.finish if telling else None)
         if ending.failed:
@@ -260,8 +263,10 @@ def _start(start_at: str, plan: Plan) -> int | None:
 
 def _in_shard(shard: str, plan: Plan, lab: bool) -> Plan:
     """The plan with the share that this machine asks, and facts that say so, and where this is. A real cluster is
-    changed by one of them."""
+    changed by one of them, after the baseline that all of them ask."""
     share, text = shard_of(shard, os.environ)
+    if text and not lab and changes_of(plan.steps):
+        plan = with_baseline(plan)
     steps = tuple(step for step in plan.steps if lab or not share.index or not STEPS[step.word].changes)
     facts = {**plan.facts, **pod_facts(os.environ), **({"shard": text} if text else {})}
     return replace(plan, share=share, steps=steps, facts=facts)

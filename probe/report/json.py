@@ -29,6 +29,7 @@
                     longest_seconds; seen[]: lane, target, planned, good, lost, unsent, in_flight, windows[]: from, to,
                     seconds, class, planned, lost; lags: why it is behind the median node, null if it is not
     lagging_zones[] zones all of whose nodes lag, where others' do not
+    metrics[]       what others counted: source, subject, name, samples (how many readings), grown: from first to last
     marks[]         what happened: at, seconds (since the start), kind, text, source, subject
     findings[]      causes and remedies: id, severity, text, evidence, remedy, source
     doubts[]        what the prober did wrong itself: id, text, lanes[] (empty: all), hides_loss

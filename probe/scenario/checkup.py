@@ -99,7 +99,7 @@ class Check:
                 seen, interrupted = self._seen(blind, targets), False
                 if plan.lanes:
                     cluster = self.cluster if self._found else None
-                    ending = await run_plan(plan, path, view, Engine(), cluster, command, limits=Limits())
+                    ending = await run_plan(plan, path, view, Engine(), cluster, command, limits=Limits(external=None))
                     interrupted, measured = ending.interrupted, open_run(path)
                     told = dict.fromkeys(one.text for one in measured.intervals if one.kind == "intercepted")
                     facts = {**seen.facts, "interception": measured.head.facts.get("interception", "not looked for")}

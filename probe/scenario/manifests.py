@@ -102,6 +102,8 @@ def _check(wanted: Wanted, plan: Plan) -> None:
         raise UsageError("--shards: goes with --kind indexed-job")
     if wanted.schedule and wanted.kind != "cronjob":
         raise UsageError("--schedule: goes with --kind cronjob")
+    if wanted.host_network and wanted.kind == "cronjob":
+        raise UsageError("--host-network: not with --kind cronjob")
 
 
 def _fill(workload: Manifest, wanted: Wanted, plan: Plan, name: str) -> None:

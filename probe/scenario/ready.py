@@ -35,11 +35,14 @@ class ReadyFile:
             return
         why = recent.unclean(self._seconds)
         if not why:
-            self._written = True
             try:
                 self._path.write_text("ready\n")
             except OSError as problem:
-                say(f"--ready-file {self._path}: cannot be written: {problem.strerror}")
+                if now_ns >= self._say_at_ns:
+                    self._say_at_ns = now_ns + _SAY_AGAIN_NS
+                    say(f"--ready-file {self._path}: cannot be written: {problem.strerror}")
+                return
+            self._written = True
             say(f"baseline clean for {self._seconds:g} s: ready for the upgrade")
         elif now_ns >= self._say_at_ns:
             self._say_at_ns = now_ns + _SAY_AGAIN_NS

@@ -170,16 +170,25 @@ def other_image(image: str, value: str) -> str:
     return f"{name}:{'v' * tag.startswith('v')}{value.removeprefix('v')}"
 
 
+_OUTAGES = {
+    "ready off": "readiness fails on every pod without `ready`",
+    "health off": "liveness fails without `health`: all pods are restarted",
+    "kubernetes off": "the cluster's own names are answered no more",
+}
+"""What pods lose with a plugin of the Corefile, where that is cluster DNS."""
+
+
 def _patch_corefile(value: str, objects: Objects) -> Change:
     if objects.config is None:
         raise EnvironmentProblem(f"patch_corefile {value}: the Corefile's ConfigMap cannot be seen")
     before = value_at(objects.config, COREFILE)
     if "reload" not in {tokens[0] for line in before.splitlines() if (tokens := line.split())}:
         raise UsageError(f"patch_corefile {value}: the Corefile has no `reload`: running pods would not read it")
+    if value == "reload off":
+        raise UsageError("patch_corefile reload off: pods would not read the Corefile that is put back after it")
     after = edited_corefile(before, value)
     found = _changed(value, objects.config, (COREFILE, after))
-    unready = value == "ready off" and "readiness fails on every pod without `ready`"
-    return replace(found, outage=unready or "")
+    return replace(found, outage=_OUTAGES.get(value, ""))
 
 
 def _grace_period(value: str, objects: Objects) -> Change:
