@@ -186,6 +186,71 @@ def test_an_undo_that_races_looks_again(api: ApiServer) -> None:
     assert api.one("Deployment", "coredns")["spec"]["replicas"] == 2
 
 
+def insisted(api: ApiServer, *steps: tuple[str, str], codes: dict[str, list[int]]) -> tuple[list[str], Undone]:
+    """Take steps and take them back, as often as it fails, as a run does: what failed, and what came of it at last.
+
+    codes: by method and path, as they begin: how such requests are answered, one after the other, 0 as usual.
+    """
+
+    def deny(method: str, path: str) -> int:
+        answers = next((one for begin, one in codes.items() if f"{method} {path}".startswith(begin)), [])
+        return answers.pop(0) if answers else 0
+
+    async def run() -> tuple[list[str], Undone]:
+        failed: list[str] = []
+        kube = Kube(permission=Permission("scripted", allow_outage=True))
+        try:
+            await kube.start()
+            api.deny = deny
+            for word, value in steps:
+                try:
+                    await kube.act(word, value)
+                except EnvironmentProblem:
+                    failed.append(word)
+            while len(failed) < 4:
+                try:
+                    return failed, await kube.undo(lambda _: None)
+                except EnvironmentProblem:
+                    failed.append("undo")
+            raise AssertionError(failed)
+        finally:
+            await kube.stop()
+
+    before = json.dumps([api.one("Deployment", "coredns")["spec"], api.one("ConfigMap", "coredns")["data"]])
+    came = asyncio.run(run())
+    assert json.dumps([api.one("Deployment", "coredns")["spec"], api.one("ConfigMap", "coredns")["data"]]) == before
+    return came
+
+
+@pytest.mark.parametrize(
+    ("steps", "codes", "failed", "moves"),
+    [
+        ([("scale", "3")], {f"DELETE {RECORDS}": [500]}, ["undo"], True),
+        ([("evict_dns", "node-1")], {f"DELETE {RECORDS}": [500]}, ["evict_dns"], False),
+        ([("scale", "3")], {f"PATCH {DEPLOYMENT}": [409], f"DELETE {RECORDS}": [500]}, ["scale"], False),
+        ([("min_ready_seconds", "5s"), ("scale", "3")], {f"PATCH {DEPLOYMENT}": [0, 0, 0, 500]}, ["undo"], True),
+        ([("scale", "3")], {f"POST {RECORDS}": [500]}, ["scale"], False),
+        ([("scale", "3")], {f"POST {RECORDS}": [403], f"DELETE {RECORDS}": [403] * 9}, ["scale"], False),
+        ([("scale", "3"), ("min_ready_seconds", "5s")], {f"PATCH {RECORDS}": [403]}, ["min_ready_seconds"], True),
+    ],
+    ids=["undone", "evicted", "refused", "in_part", "not_recorded", "no_right_to_record", "recorded_in_part"],
+)
+def test_whatever_request_fails_no_record_is_left_once_the_undo_is_done(
+    api: ApiServer, steps: list[tuple[str, str]], codes: dict[str, list[int]], failed: list[str], moves: bool
+) -> None:
+    assert insisted(api, *steps, codes=codes) == (failed, Undone(moves))
+    assert "unschedulable" not in api.one("Node", "node-1")["spec"]
+    assert recorded(api) == []
+
+
+def test_pods_are_to_load_the_corefile_that_was_put_back_even_if_the_record_stayed_at_first(api: ApiServer) -> None:
+    for name, address in (("coredns-a", "127.244.0.2"), ("coredns-b", "127.244.0.3")):
+        api.put(pod(name, address, deleted="2026-11-21T04:30:00Z"))  # there is none that must load it
+    codes = {f"DELETE {RECORDS}": [500]}
+    assert insisted(api, ("patch_corefile", "lameduck 9s"), codes=codes) == (["undo"], Undone(moves=True))
+    assert recorded(api) == []
+
+
 def test_an_eviction_that_a_budget_forbids_is_asked_again(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probe.cluster.kube.acting._AGAIN", 0.01)
     api.put(pod("coredns-b", "127.244.0.3") | {"spec": pod()["spec"] | {"nodeName": "node-2"}})
