@@ -117,6 +117,28 @@ def test_what_someone_else_has_set_is_kept_and_said_and_the_rest_is_taken_back(a
     ]
 
 
+@pytest.mark.parametrize("gone", ["lifecycle", "container"])
+def test_where_what_a_field_was_removed_from_is_gone_the_rest_is_taken_back(api: ApiServer, gone: str) -> None:
+    def template(change: Callable[[Json], object]) -> None:
+        spec = json.loads(json.dumps(api.one("Deployment", "coredns")["spec"]["template"]))
+        change(spec["spec"]["containers"][0])
+        other(api, template=spec)
+
+    stop = {"sleep": {"seconds": 5}}
+    template(lambda container: container.update(lifecycle={"preStop": stop, "postStart": stop}))
+    lost = {"lifecycle": lambda one: one.pop("lifecycle"), "container": lambda one: one.update(name="dns")}[gone]
+    steps = (("scale", "3"), ("pre_stop", "0s"), ("min_ready_seconds", "5s"))
+    told, undone = acted(*steps, meanwhile=lambda: template(lost))
+    assert [text.rpartition("/spec/")[2] for text in told] == ["minReadySeconds: 5 -> nothing", "replicas: 3 -> 2"]
+    field = "Deployment kube-system/coredns /spec/template/spec/containers/coredns/lifecycle/preStop"
+    assert undone == Undone(
+        moves=True,
+        conflicts=(f'{field}: what it was in is gone, before {{"sleep": {{"seconds": 5}}}}: left as it is',),
+    )
+    (record,) = recorded(api)
+    assert record["data"].keys() == {"about", "000"}
+
+
 def test_what_someone_else_has_put_back_needs_nothing(api: ApiServer) -> None:
     assert acted(("scale", "3"), meanwhile=lambda: other(api, replicas=2)) == ([], Undone())
     assert recorded(api) == []

@@ -14,7 +14,7 @@ from lightkube.resources.core_v1 import ConfigMap
 
 from probe.cluster import Undone
 from probe.cluster.kube.api import Api, Denied, Json, NoRight, NotFound, NotNow, NotSeen, Selection
-from probe.cluster.kube.patches import Edit, Patch, Thing, difference, operations, said_value, shown, value_at
+from probe.cluster.kube.patches import Edit, Patch, Thing, difference, holds, operations, said_value, shown, value_at
 from probe.errors import EnvironmentProblem
 
 NAMESPACE = "kube-system"
@@ -133,11 +133,11 @@ async def _mend(api: Api, patch: Patch) -> tuple[list[Edit], list[tuple[Edit, st
             said = await api.one("get", patch.thing.selection)
         except NotSeen as problem:
             return [], [(each, f"{patch.thing}: {problem}") for each in patch.edits]
-        ours = [each for each in patch.edits if value_at(said, each.path) == each.after]
+        ours = [each for each in patch.edits if holds(said, each)]
         clashes = [
             (each, _conflict(patch.thing, each, theirs))
             for each in patch.edits
-            if (theirs := value_at(said, each.path)) not in (each.after, each.before)
+            if each not in ours and (theirs := value_at(said, each.path)) != each.before
         ]
         if not ours:
             return [], clashes
@@ -152,7 +152,9 @@ async def _mend(api: Api, patch: Patch) -> tuple[list[Edit], list[tuple[Edit, st
 
 def _conflict(thing: Thing, edit: Edit, theirs: Json) -> str:
     """The field, ours, theirs."""
-    if isinstance(theirs, str) and isinstance(edit.after, str) and "\n" in theirs:
+    if theirs == edit.after:
+        said = f"what it was in is gone, before {said_value(edit.before)}"
+    elif isinstance(theirs, str) and isinstance(edit.after, str) and "\n" in theirs:
         said = f"ours {difference(edit.before, edit.after)}; theirs, from that, {difference(edit.after, theirs)}"
     else:
         said = f"ours {said_value(edit.after)}, theirs {said_value(theirs)}, before {said_value(edit.before)}"
