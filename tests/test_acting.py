@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from probe.cluster import Undone
 from probe.cluster.kube import Kube
 from probe.cluster.kube.acting import Permission
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
+from probe.model import NS
 from probe.runfile import open_run
 from probe.scenario import taking
 from tests.apiserver import ApiServer
@@ -558,3 +562,45 @@ def test_a_run_that_its_own_rule_ends_takes_back_first_and_fails(
     kinds = [mark.kind for mark in open_run(out).marks if mark.kind in {"step", "aborted"}]
     assert kinds == ["step", "aborted", "step"]
     assert recorded(api) == []
+
+
+@pytest.mark.parametrize(
+    ("signals", "least", "most"),
+    [([signal.SIGTERM], 2.0, 7.0), ([signal.SIGINT] * 2, 2.0, 7.0), ([signal.SIGINT], 6.5, 12.0)],
+    ids=["SIGTERM", "SIGINT twice", "SIGINT"],
+)
+def test_a_signal_while_pods_still_move_for_the_undo_does_not_end_the_asking_before_its_time(
+    api: ApiServer,
+    scenario: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    signals: list[signal.Signals],
+    least: float,
+    most: float,
+) -> None:
+    monkeypatch.setattr(taking, "HURRIES", 2.5)
+    monkeypatch.setattr(taking, "SETTLES", 12.0)
+    file, out = scenario
+    api.put(pod("coredns-c", "127.244.0.9", deleted="2026-11-21T04:30:00Z"))  # it never ends
+
+    def tell() -> None:
+        until = time.monotonic() + 30
+        while "DELETE" not in [method for method, _ in api.sent] and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(3.0)  # longer than somebody in a hurry waits from the undo on
+        for number in signals:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    teller = threading.Thread(target=tell)
+    teller.start()
+    code, said = ran(["run", str(file), "--yes", "--cluster", "scripted", "-o", str(out)], capsys)
+    teller.join()
+    run = open_run(out)
+    ended = re.match(r"ended after ([0-9.]+) s by (Ctrl-C|SIGTERM)", run.cut)
+    assert ended, said
+    assert code == 130
+    assert least < run.end_ns / NS - float(ended[1]) < most
+    assert "asking goes on until what was changed is taken back" in said
+    assert "that is not over yet: look at kubectl rollout status" in said
+    assert said.count("taken back: ") == 1
