@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from probe.cluster import Undone
 from probe.cluster.kube import Kube
 from probe.cluster.kube.acting import Permission
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
+from probe.model import NS
 from probe.runfile import open_run
 from probe.scenario import taking
 from tests.apiserver import ApiServer
@@ -117,6 +121,28 @@ def test_what_someone_else_has_set_is_kept_and_said_and_the_rest_is_taken_back(a
     ]
 
 
+@pytest.mark.parametrize("gone", ["lifecycle", "container"])
+def test_where_what_a_field_was_removed_from_is_gone_the_rest_is_taken_back(api: ApiServer, gone: str) -> None:
+    def template(change: Callable[[Json], object]) -> None:
+        spec = json.loads(json.dumps(api.one("Deployment", "coredns")["spec"]["template"]))
+        change(spec["spec"]["containers"][0])
+        other(api, template=spec)
+
+    stop = {"sleep": {"seconds": 5}}
+    template(lambda container: container.update(lifecycle={"preStop": stop, "postStart": stop}))
+    lost = {"lifecycle": lambda one: one.pop("lifecycle"), "container": lambda one: one.update(name="dns")}[gone]
+    steps = (("scale", "3"), ("pre_stop", "0s"), ("min_ready_seconds", "5s"))
+    told, undone = acted(*steps, meanwhile=lambda: template(lost))
+    assert [text.rpartition("/spec/")[2] for text in told] == ["minReadySeconds: 5 -> nothing", "replicas: 3 -> 2"]
+    field = "Deployment kube-system/coredns /spec/template/spec/containers/coredns/lifecycle/preStop"
+    assert undone == Undone(
+        moves=True,
+        conflicts=(f'{field}: what it was in is gone, before {{"sleep": {{"seconds": 5}}}}: left as it is',),
+    )
+    (record,) = recorded(api)
+    assert record["data"].keys() == {"about", "000"}
+
+
 def test_what_someone_else_has_put_back_needs_nothing(api: ApiServer) -> None:
     assert acted(("scale", "3"), meanwhile=lambda: other(api, replicas=2)) == ([], Undone())
     assert recorded(api) == []
@@ -184,6 +210,71 @@ def test_an_undo_that_races_looks_again(api: ApiServer) -> None:
     _, undone = acted(("scale", "3"))
     assert (raced, undone.conflicts) == (["PATCH"], ())
     assert api.one("Deployment", "coredns")["spec"]["replicas"] == 2
+
+
+def insisted(api: ApiServer, *steps: tuple[str, str], codes: dict[str, list[int]]) -> tuple[list[str], Undone]:
+    """Take steps and take them back, as often as it fails, as a run does: what failed, and what came of it at last.
+
+    codes: by method and path, as they begin: how such requests are answered, one after the other, 0 as usual.
+    """
+
+    def deny(method: str, path: str) -> int:
+        answers = next((one for begin, one in codes.items() if f"{method} {path}".startswith(begin)), [])
+        return answers.pop(0) if answers else 0
+
+    async def run() -> tuple[list[str], Undone]:
+        failed: list[str] = []
+        kube = Kube(permission=Permission("scripted", allow_outage=True))
+        try:
+            await kube.start()
+            api.deny = deny
+            for word, value in steps:
+                try:
+                    await kube.act(word, value)
+                except EnvironmentProblem:
+                    failed.append(word)
+            while len(failed) < 4:
+                try:
+                    return failed, await kube.undo(lambda _: None)
+                except EnvironmentProblem:
+                    failed.append("undo")
+            raise AssertionError(failed)
+        finally:
+            await kube.stop()
+
+    before = json.dumps([api.one("Deployment", "coredns")["spec"], api.one("ConfigMap", "coredns")["data"]])
+    came = asyncio.run(run())
+    assert json.dumps([api.one("Deployment", "coredns")["spec"], api.one("ConfigMap", "coredns")["data"]]) == before
+    return came
+
+
+@pytest.mark.parametrize(
+    ("steps", "codes", "failed", "moves"),
+    [
+        ([("scale", "3")], {f"DELETE {RECORDS}": [500]}, ["undo"], True),
+        ([("evict_dns", "node-1")], {f"DELETE {RECORDS}": [500]}, ["evict_dns"], False),
+        ([("scale", "3")], {f"PATCH {DEPLOYMENT}": [409], f"DELETE {RECORDS}": [500]}, ["scale"], False),
+        ([("min_ready_seconds", "5s"), ("scale", "3")], {f"PATCH {DEPLOYMENT}": [0, 0, 0, 500]}, ["undo"], True),
+        ([("scale", "3")], {f"POST {RECORDS}": [500]}, ["scale"], False),
+        ([("scale", "3")], {f"POST {RECORDS}": [403], f"DELETE {RECORDS}": [403] * 9}, ["scale"], False),
+        ([("scale", "3"), ("min_ready_seconds", "5s")], {f"PATCH {RECORDS}": [403]}, ["min_ready_seconds"], True),
+    ],
+    ids=["undone", "evicted", "refused", "in_part", "not_recorded", "no_right_to_record", "recorded_in_part"],
+)
+def test_whatever_request_fails_no_record_is_left_once_the_undo_is_done(
+    api: ApiServer, steps: list[tuple[str, str]], codes: dict[str, list[int]], failed: list[str], moves: bool
+) -> None:
+    assert insisted(api, *steps, codes=codes) == (failed, Undone(moves))
+    assert "unschedulable" not in api.one("Node", "node-1")["spec"]
+    assert recorded(api) == []
+
+
+def test_pods_are_to_load_the_corefile_that_was_put_back_even_if_the_record_stayed_at_first(api: ApiServer) -> None:
+    for name, address in (("coredns-a", "127.244.0.2"), ("coredns-b", "127.244.0.3")):
+        api.put(pod(name, address, deleted="2026-11-21T04:30:00Z"))  # there is none that must load it
+    codes = {f"DELETE {RECORDS}": [500]}
+    assert insisted(api, ("patch_corefile", "lameduck 9s"), codes=codes) == (["undo"], Undone(moves=True))
+    assert recorded(api) == []
 
 
 def test_an_eviction_that_a_budget_forbids_is_asked_again(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,3 +562,45 @@ def test_a_run_that_its_own_rule_ends_takes_back_first_and_fails(
     kinds = [mark.kind for mark in open_run(out).marks if mark.kind in {"step", "aborted"}]
     assert kinds == ["step", "aborted", "step"]
     assert recorded(api) == []
+
+
+@pytest.mark.parametrize(
+    ("signals", "least", "most"),
+    [([signal.SIGTERM], 2.0, 7.0), ([signal.SIGINT] * 2, 2.0, 7.0), ([signal.SIGINT], 6.5, 12.0)],
+    ids=["SIGTERM", "SIGINT twice", "SIGINT"],
+)
+def test_a_signal_while_pods_still_move_for_the_undo_does_not_end_the_asking_before_its_time(
+    api: ApiServer,
+    scenario: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    signals: list[signal.Signals],
+    least: float,
+    most: float,
+) -> None:
+    monkeypatch.setattr(taking, "HURRIES", 2.5)
+    monkeypatch.setattr(taking, "SETTLES", 12.0)
+    file, out = scenario
+    api.put(pod("coredns-c", "127.244.0.9", deleted="2026-11-21T04:30:00Z"))  # it never ends
+
+    def tell() -> None:
+        until = time.monotonic() + 30
+        while "DELETE" not in [method for method, _ in api.sent] and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(3.0)  # longer than somebody in a hurry waits from the undo on
+        for number in signals:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    teller = threading.Thread(target=tell)
+    teller.start()
+    code, said = ran(["run", str(file), "--yes", "--cluster", "scripted", "-o", str(out)], capsys)
+    teller.join()
+    run = open_run(out)
+    ended = re.match(r"ended after ([0-9.]+) s by (Ctrl-C|SIGTERM)", run.cut)
+    assert ended, said
+    assert code == 130
+    assert least < run.end_ns / NS - float(ended[1]) < most
+    assert "asking goes on until what was changed is taken back" in said
+    assert "that is not over yet: look at kubectl rollout status" in said
+    assert said.count("taken back: ") == 1

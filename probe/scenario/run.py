@@ -324,7 +324,8 @@ class _Going:
 
     def interrupt(self, name: str) -> None:
         """Ctrl-C, SIGTERM or SIGHUP: the first ends the run in order, later ones change nothing."""
-        self.taking.hurried |= self.interrupted or name != "SIGINT"
+        if self.interrupted or name != "SIGINT":
+            self.taking.hurry()
         self.interrupted = True
         if self.interrupted_ns is None:
             self.interrupted_ns = time.monotonic_ns()

@@ -6,6 +6,7 @@ Such a cluster is changed only after a clean baseline, and asked until what was 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -62,10 +63,11 @@ class Taking:
         self._ending = asyncio.Event()
         self._later_ns = 0
         self.changed = False
-        """Something may have to be taken back."""
+        """Something may have to be taken back, or to settle."""
         self.failed = False
         """A step could not be taken, or not be taken back."""
-        self.hurried = False
+        self._mended = False
+        self._hurried_ns = math.inf
         self.awaited = Look("")
         """What is waited for, as it stands."""
         self.came = ""
@@ -79,6 +81,10 @@ class Taking:
     def end(self) -> None:
         """No more steps; what waits for something waits no longer."""
         self._ending.set()
+
+    def hurry(self) -> None:
+        """What has to settle is waited for HURRIES seconds from now on, no longer."""
+        self._hurried_ns = min(self._hurried_ns, self._now_ns())
 
     async def steps(self) -> str:
         """Take all of them, until the plan's end; why the run cannot go on, or ''."""
@@ -144,7 +150,7 @@ class Taking:
 
     async def undo(self) -> None:
         """Take back what was changed, and wait until it has settled. Asked again, it does what is left."""
-        if not (self._cluster and self.changed):
+        if not (self._cluster and self.changed) or self._mended:
             return
         try:
             undone = await self._undone(self._cluster)
@@ -155,9 +161,10 @@ class Taking:
         for conflict in undone.conflicts:
             self.failed = True
             self._noted(f"not taken back: {conflict}")
-        self.changed = False
+        self._mended = True
         if undone.moves:
             await self._settle()
+        self.changed = False
 
     async def _undone(self, cluster: Cluster) -> Undone:
         """The API may be away for a while."""
@@ -178,8 +185,8 @@ class Taking:
     async def _settle(self) -> None:
         self._noted(f"pods come, go or reload for it: asking goes on until that is over, for at most {SETTLES:g} s")
         began_ns = self._now_ns()
-        while (past := (self._now_ns() - began_ns) / NS) < (HURRIES if self.hurried else SETTLES):
-            if past >= _SEEN and self._cluster and self._cluster.settled():
+        while (now_ns := self._now_ns()) < min(began_ns + SETTLES * NS, max(began_ns, self._hurried_ns) + HURRIES * NS):
+            if now_ns - began_ns >= _SEEN * NS and self._cluster and self._cluster.settled():
                 return
             await asyncio.sleep(_POLL_S)
         self._noted("that is not over yet: look at kubectl rollout status")

@@ -78,13 +78,15 @@ class Acting:
     permission: Permission | None
     tell: Callable[[str], None]
     record: Record = field(init=False)
+    pods: loading.Loading | None = None
+    """Pods as they were before the Corefile was put back."""
     reloading: asyncio.Task[None] | None = None
-    """Pods are to load the Corefile that was put back."""
+    """They are to load it."""
 
     def __post_init__(self) -> None:
         now = datetime.now(UTC)
         name = f"{PREFIX}{now:%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
-        self.record = Record(name, f"run by {_who()} from {now:%Y-%m-%dT%H:%M:%SZ} on", [])
+        self.record = Record(name, f"run by {_who()} from {now:%Y-%m-%dT%H:%M:%SZ} on", [], stands=False)
 
     async def look(self) -> Objects:
         """What there is now."""
@@ -160,7 +162,7 @@ class Acting:
         """See Cluster.act. The record stands before the first patch is made."""
         if self.permission is None:
             raise UsageError(f"{word} {value}".strip() + ": nothing is changed without --yes --cluster NAME")
-        if not self.record.patches:
+        if not self.record.stands:
             await self._check_records(self.permission)
         now = await self.look()
         change = plan_step(word, value, now)
@@ -215,13 +217,14 @@ class Acting:
 
     async def undo(self, tell: Callable[[str], None]) -> Undone:
         """See Cluster.undo."""
-        if not self.record.patches:
+        if not self.record.stands:
             return Undone()
         reload = any(edit.path == COREFILE for patch in self.record.patches for edit in patch.edits)
-        pods = await loading.before(self.api, self.found) if reload else None
+        if reload and not self.pods:
+            self.pods = await loading.before(self.api, self.found)
         undone = await mend(self.api, self.record, tell)
-        if pods and not any(COREFILE in conflict for conflict in undone.conflicts):
-            self.reloading = asyncio.create_task(self._reloaded(pods))
+        if self.pods and not any(COREFILE in conflict for conflict in undone.conflicts):
+            self.reloading = asyncio.create_task(self._reloaded(self.pods))
             return replace(undone, moves=True)
         return undone
 

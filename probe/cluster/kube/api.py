@@ -76,6 +76,14 @@ class NotSeen(EnvironmentProblem):
     """Objects of one type cannot be read: no right to, no such type, or not understood. Others may be."""
 
 
+class NoRight(NotSeen):
+    """The API server knows who we are, and we may not (403)."""
+
+
+class NotFound(NotSeen):
+    """The API server has no such object, or no such type (404)."""
+
+
 class Denied(EnvironmentProblem):
     """It answers, and does not accept who we are, or what we ask for."""
 
@@ -289,11 +297,11 @@ class Api:
             )
         if code == 403 and what:
             them = f"their {part}" if part else "them"
-            return NotSeen(f"{what}: no right to {verb} {them} (403): add to {what.rule(verb, part)}")
+            return NoRight(f"{what}: no right to {verb} {them} (403): add to {what.rule(verb, part)}")
         if code == 403:
             return Denied(f"{self.server}: no right to {verb} version (403)")
         if code == 404:
-            return NotSeen(f"{what or 'version'}: {self.server} has no such thing (404)")
+            return NotFound(f"{what or 'version'}: {self.server} has no such thing (404)")
         text = f"{self.server} refuses to {verb} {what or 'version'}: {code}: {problem}"
         return NotNow(text, code) if code in _NOT_NOW else EnvironmentProblem(text)
 

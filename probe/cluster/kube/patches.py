@@ -140,6 +140,11 @@ def value_at(said: Json, path: str) -> Json:
     return walked[-1][1] if len(walked) == len(_parts(path)) else None
 
 
+def holds(said: Json, made: Edit) -> bool:
+    """Whether the field is as the edit made it, in what it was in: without that, a field that was removed is lost."""
+    return len(list(_walk(said, made.path))) == len(_parts(made.path)) and value_at(said, made.path) == made.after
+
+
 def edit(said: Json, path: str, after: Json) -> Edit | None:
     """What makes a field so; None if it is so already. Where a parent is missing, that one is made."""
     before = value_at(said, path)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from lightkube.resources.core_v1 import ConfigMap
 
 from probe.cluster import Undone
-from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
-from probe.cluster.kube.patches import Edit, Patch, Thing, difference, operations, said_value, shown, value_at
+from probe.cluster.kube.api import Api, Denied, Json, NoRight, NotFound, NotNow, NotSeen, Selection
+from probe.cluster.kube.patches import Edit, Patch, Thing, difference, holds, operations, said_value, shown, value_at
 from probe.errors import EnvironmentProblem
 
 NAMESPACE = "kube-system"
@@ -25,11 +26,16 @@ _TRIES = 5
 
 @dataclass(slots=True)
 class Record:
-    """What a run has changed, or was about to, in order. about: who and when, for people."""
+    """What a run has changed, or was about to, in order. about: who and when, for people.
+
+    stands: there may be a ConfigMap of it, even one that has more. moved: pods come or go for what was taken back.
+    """
 
     name: str
     about: str
     patches: list[Patch]
+    stands: bool = True
+    moved: bool = False
 
     @property
     def selection(self) -> Selection:
@@ -62,11 +68,20 @@ def _patch_of(said: Json) -> Patch:
 
 async def add(api: Api, record: Record, patch: Patch) -> None:
     """Write down that this patch is about to be made."""
-    first = not record.patches
+    stood, record.stands = record.stands, True
     record.patches.append(patch)
-    if not first:
-        await _write(api, record)
-        return
+    try:
+        if stood:
+            await _write(api, record)
+        else:
+            await _create(api, record)
+    except (NoRight, Denied):  # after anything else it may be written
+        record.patches.pop()
+        record.stands = stood
+        raise
+
+
+async def _create(api: Api, record: Record) -> None:
     meta = {"name": record.name, "namespace": NAMESPACE, "labels": _LABELS}
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": record.data}
     await api.one("create", record.selection, body)
@@ -82,17 +97,19 @@ async def _write(api: Api, record: Record) -> None:
     """It as it is now; none that is empty."""
     if record.patches:
         await api.one("patch", record.selection, [{"op": "replace", "path": "/data", "value": record.data}])
-    else:
+        return
+    with suppress(NotFound):  # it was never created, or is deleted already: an answer was lost
         await api.one("delete", record.selection)
+    record.stands = False
 
 
 async def mend(api: Api, record: Record, tell: Callable[[str], None], last: int = 0) -> Undone:
     """Take back its patches, the last first (only so many, if `last` is given): fields that hold our value, no others.
 
     What conflicts stays in the record. EnvironmentProblem if the API cannot be had: then all that is left stays in it.
+    Asked again, it does what is left, and says of the whole whether pods move.
     """
     conflicts: list[str] = []
-    moves = False
     kept = record.patches[:-last] if last else []
     todo = record.patches[len(kept) :]
     left: list[Patch] = []
@@ -100,13 +117,13 @@ async def mend(api: Api, record: Record, tell: Callable[[str], None], last: int 
         done, clashes = await _mend(api, patch)
         if done:
             tell(f"{patch.thing}: {shown([edit.back for edit in done])}")
-            moves |= Patch(patch.thing, tuple(done)).moves
+            record.moved |= Patch(patch.thing, tuple(done)).moves
         if clashes:
             left.insert(0, Patch(patch.thing, tuple(edit for edit, _ in clashes)))
             conflicts += [text for _, text in clashes]
     record.patches[:] = [*kept, *left]
     await _write(api, record)
-    return Undone(moves, tuple(conflicts))
+    return Undone(record.moved, tuple(conflicts))
 
 
 async def _mend(api: Api, patch: Patch) -> tuple[list[Edit], list[tuple[Edit, str]]]:
@@ -116,11 +133,11 @@ async def _mend(api: Api, patch: Patch) -> tuple[list[Edit], list[tuple[Edit, st
             said = await api.one("get", patch.thing.selection)
         except NotSeen as problem:
             return [], [(each, f"{patch.thing}: {problem}") for each in patch.edits]
-        ours = [each for each in patch.edits if value_at(said, each.path) == each.after]
+        ours = [each for each in patch.edits if holds(said, each)]
         clashes = [
             (each, _conflict(patch.thing, each, theirs))
             for each in patch.edits
-            if (theirs := value_at(said, each.path)) not in (each.after, each.before)
+            if each not in ours and (theirs := value_at(said, each.path)) != each.before
         ]
         if not ours:
             return [], clashes
@@ -135,7 +152,9 @@ async def _mend(api: Api, patch: Patch) -> tuple[list[Edit], list[tuple[Edit, st
 
 def _conflict(thing: Thing, edit: Edit, theirs: Json) -> str:
     """The field, ours, theirs."""
-    if isinstance(theirs, str) and isinstance(edit.after, str) and "\n" in theirs:
+    if theirs == edit.after:
+        said = f"what it was in is gone, before {said_value(edit.before)}"
+    elif isinstance(theirs, str) and isinstance(edit.after, str) and "\n" in theirs:
         said = f"ours {difference(edit.before, edit.after)}; theirs, from that, {difference(edit.after, theirs)}"
     else:
         said = f"ours {said_value(edit.after)}, theirs {said_value(theirs)}, before {said_value(edit.before)}"
