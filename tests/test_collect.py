@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from probe.collect.fromlog import rebuilt, told_in
+from probe.doubts import doubts_of
 from probe.model import NS, Interval, Mark, TargetKind
-from probe.outcome import Outcome
+from probe.outcome import Counter, Outcome
 from probe.recorder import Duration
 from probe.report.lines import lines_report
 from probe.runfile import Run, open_run
@@ -386,6 +387,35 @@ def test_a_run_file_made_from_a_log_has_its_totals_windows_and_verdict(tmp_path:
     assert (again.end_ns, again.cut, again.head.name) == (run.end_ns, "", run.head.name)
     assert "latencies are not known" in text
     assert np.isnan(mine.quantile_ns(mine.channels[1], Duration.LATENCY, 0.5))
+
+
+DOUBTED = [
+    Interval(0, 60 * NS, "intercepted", "the gateway answers", "preflight", "vip-udp"),
+    Interval(0, 60 * NS, "overrun", "the counts of 2 s were overwritten before they were read", "engine"),
+    Interval(20 * NS, 60 * NS, "worker_died", "worker 1 of 2 was killed", "engine", "vip-udp"),
+]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_file_made_from_a_log_doubts_what_the_prober_did(killed: bool, tmp_path: Path) -> None:
+    """One that was killed has not said what it doubts; that it was intercepted is a mark from the beginning on."""
+    run = written(
+        tmp_path / "run.db", [series_of(rate=10, seconds=60)], lambda *_: Outcome.ANSWER,
+        objectives=("loss < 50%",), counters={(0, Counter.OWN_DROPS): 3},
+        marks=[Mark(0, "intercepted", "the gateway answers", "preflight", "vip-udp")], intervals=DOUBTED,
+    )  # fmt: skip
+    lines = lines_report(run).splitlines()
+    told = told_in(lines[:-1] if killed else lines)
+    assert told
+    rebuilt(told, tmp_path / "again.db")
+    again = open_run(tmp_path / "again.db")
+    mine = {doubt.id: doubt for doubt in doubts_of(again)}
+    own = [mine.pop(id_) for id_ in ("cut", "from_log") if id_ in mine]
+    assert [doubt.id for doubt in own] == ["cut", "from_log"][not killed :]
+    theirs = {doubt.id: doubt for doubt in doubts_of(run) if not killed or doubt.id == "intercepted"}
+    assert list(theirs) == (["intercepted"] if killed else ["own_drops", "intercepted", "overrun", "worker_died"])
+    assert mine == theirs
+    assert verdict_of(again).ruling is verdict_of(run).ruling is Ruling.INCONCLUSIVE
 
 
 def test_a_log_without_a_run_in_it_makes_none() -> None:
