@@ -23,7 +23,7 @@ from probe.model import NS, Interval, Mark, TargetKind
 from probe.outcome import Counter, Outcome
 from probe.recorder import Duration
 from probe.report.lines import lines_report
-from probe.runfile import Run, open_run
+from probe.runfile import POD_FACT, Run, RunWriter, open_run
 from probe.timeline import Timeline
 from probe.verdict import Ruling, verdict_of
 from tests.apiserver import ApiServer, Log
@@ -344,6 +344,58 @@ def test_what_cannot_be_collected_is_said(words_: str, code: int, said: str, api
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "kubeconfig"]
+
+
+@pytest.mark.parametrize("there", ["no Job", "an older Job", "a younger Job"])
+def test_what_an_interrupted_collection_kept_counts_once_its_pods_are_no_more(
+    there: str, api: ApiServer, tmp_path: Path
+) -> None:
+    """Not so if a Job of the same name was made since."""
+    folder = tmp_path / "all.db.parts"
+    folder.mkdir()
+    series = [series_of(rate=10, seconds=20)]
+    runs = [
+        written(folder / f"{name}.db", series, lambda *_: Outcome.ANSWER, name="kept", facts={POD_FACT: name})
+        for name in ("load-0-a", "load-1-b", "other-0-c")
+    ]
+    (folder / "load-1-b.log").write_text(lines_report(runs[1]))
+    (folder / "load-1-b.db").rename(folder / "load-1-b.log.db")
+    if there == "no Job":
+        api.delete(job())
+    else:
+        api.put(made := job(over=True))
+        made["metadata"]["creationTimestamp"] = at(3600 if there == "a younger Job" else -3600)
+    code, out, err = Collecting(api, tmp_path).end()
+    if there == "a younger Job":
+        assert (code, "nothing is left of any pod, and there were 0" in err) == (4, True), err
+        return
+    assert code == 3, err
+    run = open_run(tmp_path / "all.db")
+    assert rows(run) == rows(*runs[:2])
+    assert [(v.pod, v.source) for v in run.vantages] == [("load-0-a", "run file"), ("load-1-b", "log")]
+    for file in ("load-0-a.db", "load-1-b.log"):
+        name = file.rpartition(".")[0]
+        assert f"{name}: is no more; what an earlier collection kept of it counts: {file}\n" in err
+    assert "the run file was gone with its pod" in out
+
+
+@pytest.mark.parametrize("left", ["load-1-b.db", "load-1-b.log"])
+def test_of_a_prober_that_asked_nobody_the_others_are_put_together(left: str, api: ApiServer, tmp_path: Path) -> None:
+    """It ended between the head of its run and its series."""
+    folder = tmp_path / "all.db.parts"
+    folder.mkdir()
+    series = [series_of(rate=10, seconds=20)]
+    run = written(folder / "load-0-a.db", series, lambda *_: Outcome.ANSWER, objectives=("loss < 50%",))
+    if left.endswith(".log"):
+        (folder / left).write_text(lines_report(run).splitlines()[0] + "\n")
+    else:
+        RunWriter.create(folder / left, run.head).finish(NS)
+    api.delete(job())
+    code, out, err = Collecting(api, tmp_path).end()
+    assert code == 3, err
+    assert f"{left}: is left out: it has no series, for its prober ended before it asked anybody\n" in err
+    assert "of load-1-b, index 1 neither a run file nor the lines of one are left" in " ".join(out.split())
+    assert rows(open_run(tmp_path / "all.db")) == rows(run)
 
 
 # -- a log alone
