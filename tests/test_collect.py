@@ -320,7 +320,7 @@ def test_who_may_not_use_the_proxy_gets_the_log_and_the_rule_to_add(
     assert "nobody has taken the run file in time" in pod.end()
     api.put(job(over=True))
     _, _, err = collecting.end()
-    assert 'pods/proxy in dnsprobe: no right to get them (403): add to its Role in dnsprobe: {apiGroups: [""],' in err
+    assert 'pods in dnsprobe: no right to get their proxy (403): add to its Role in dnsprobe: {apiGroups: [""],' in err
     assert "resources: [pods/proxy], verbs: [get]}" in err
     assert rows(open_run(collecting.out)) == rows(open_run(pod.file))
 
