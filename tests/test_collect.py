@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from probe.collect.fromlog import rebuilt, told_in
+from probe.doubts import doubts_of
 from probe.model import NS, Interval, Mark, TargetKind
-from probe.outcome import Outcome
+from probe.outcome import Counter, Outcome
 from probe.recorder import Duration
 from probe.report.lines import lines_report
-from probe.runfile import Run, open_run
+from probe.runfile import POD_FACT, Run, RunWriter, open_run
 from probe.timeline import Timeline
 from probe.verdict import Ruling, verdict_of
 from tests.apiserver import ApiServer, Log
@@ -319,7 +320,7 @@ def test_who_may_not_use_the_proxy_gets_the_log_and_the_rule_to_add(
     assert "nobody has taken the run file in time" in pod.end()
     api.put(job(over=True))
     _, _, err = collecting.end()
-    assert 'pods/proxy in dnsprobe: no right to get them (403): add to its Role in dnsprobe: {apiGroups: [""],' in err
+    assert 'pods in dnsprobe: no right to get their proxy (403): add to its Role in dnsprobe: {apiGroups: [""],' in err
     assert "resources: [pods/proxy], verbs: [get]}" in err
     assert rows(open_run(collecting.out)) == rows(open_run(pod.file))
 
@@ -343,6 +344,58 @@ def test_what_cannot_be_collected_is_said(words_: str, code: int, said: str, api
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "kubeconfig"]
+
+
+@pytest.mark.parametrize("there", ["no Job", "an older Job", "a younger Job"])
+def test_what_an_interrupted_collection_kept_counts_once_its_pods_are_no_more(
+    there: str, api: ApiServer, tmp_path: Path
+) -> None:
+    """Not so if a Job of the same name was made since."""
+    folder = tmp_path / "all.db.parts"
+    folder.mkdir()
+    series = [series_of(rate=10, seconds=20)]
+    runs = [
+        written(folder / f"{name}.db", series, lambda *_: Outcome.ANSWER, name="kept", facts={POD_FACT: name})
+        for name in ("load-0-a", "load-1-b", "other-0-c")
+    ]
+    (folder / "load-1-b.log").write_text(lines_report(runs[1]))
+    (folder / "load-1-b.db").rename(folder / "load-1-b.log.db")
+    if there == "no Job":
+        api.delete(job())
+    else:
+        api.put(made := job(over=True))
+        made["metadata"]["creationTimestamp"] = at(3600 if there == "a younger Job" else -3600)
+    code, out, err = Collecting(api, tmp_path).end()
+    if there == "a younger Job":
+        assert (code, "nothing is left of any pod, and there were 0" in err) == (4, True), err
+        return
+    assert code == 3, err
+    run = open_run(tmp_path / "all.db")
+    assert rows(run) == rows(*runs[:2])
+    assert [(v.pod, v.source) for v in run.vantages] == [("load-0-a", "run file"), ("load-1-b", "log")]
+    for file in ("load-0-a.db", "load-1-b.log"):
+        name = file.rpartition(".")[0]
+        assert f"{name}: is no more; what an earlier collection kept of it counts: {file}\n" in err
+    assert "the run file was gone with its pod" in out
+
+
+@pytest.mark.parametrize("left", ["load-1-b.db", "load-1-b.log"])
+def test_of_a_prober_that_asked_nobody_the_others_are_put_together(left: str, api: ApiServer, tmp_path: Path) -> None:
+    """It ended between the head of its run and its series."""
+    folder = tmp_path / "all.db.parts"
+    folder.mkdir()
+    series = [series_of(rate=10, seconds=20)]
+    run = written(folder / "load-0-a.db", series, lambda *_: Outcome.ANSWER, objectives=("loss < 50%",))
+    if left.endswith(".log"):
+        (folder / left).write_text(lines_report(run).splitlines()[0] + "\n")
+    else:
+        RunWriter.create(folder / left, run.head).finish(NS)
+    api.delete(job())
+    code, out, err = Collecting(api, tmp_path).end()
+    assert code == 3, err
+    assert f"{left}: is left out: it has no series, for its prober ended before it asked anybody\n" in err
+    assert "of load-1-b, index 1 neither a run file nor the lines of one are left" in " ".join(out.split())
+    assert rows(open_run(tmp_path / "all.db")) == rows(run)
 
 
 # -- a log alone
@@ -386,6 +439,35 @@ def test_a_run_file_made_from_a_log_has_its_totals_windows_and_verdict(tmp_path:
     assert (again.end_ns, again.cut, again.head.name) == (run.end_ns, "", run.head.name)
     assert "latencies are not known" in text
     assert np.isnan(mine.quantile_ns(mine.channels[1], Duration.LATENCY, 0.5))
+
+
+DOUBTED = [
+    Interval(0, 60 * NS, "intercepted", "the gateway answers", "preflight", "vip-udp"),
+    Interval(0, 60 * NS, "overrun", "the counts of 2 s were overwritten before they were read", "engine"),
+    Interval(20 * NS, 60 * NS, "worker_died", "worker 1 of 2 was killed", "engine", "vip-udp"),
+]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_file_made_from_a_log_doubts_what_the_prober_did(killed: bool, tmp_path: Path) -> None:
+    """One that was killed has not said what it doubts; that it was intercepted is a mark from the beginning on."""
+    run = written(
+        tmp_path / "run.db", [series_of(rate=10, seconds=60)], lambda *_: Outcome.ANSWER,
+        objectives=("loss < 50%",), counters={(0, Counter.OWN_DROPS): 3},
+        marks=[Mark(0, "intercepted", "the gateway answers", "preflight", "vip-udp")], intervals=DOUBTED,
+    )  # fmt: skip
+    lines = lines_report(run).splitlines()
+    told = told_in(lines[:-1] if killed else lines)
+    assert told
+    rebuilt(told, tmp_path / "again.db")
+    again = open_run(tmp_path / "again.db")
+    mine = {doubt.id: doubt for doubt in doubts_of(again)}
+    own = [mine.pop(id_) for id_ in ("cut", "from_log") if id_ in mine]
+    assert [doubt.id for doubt in own] == ["cut", "from_log"][not killed :]
+    theirs = {doubt.id: doubt for doubt in doubts_of(run) if not killed or doubt.id == "intercepted"}
+    assert list(theirs) == (["intercepted"] if killed else ["own_drops", "intercepted", "overrun", "worker_died"])
+    assert mine == theirs
+    assert verdict_of(again).ruling is verdict_of(run).ruling is Ruling.INCONCLUSIVE
 
 
 def test_a_log_without_a_run_in_it_makes_none() -> None:

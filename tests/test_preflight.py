@@ -212,6 +212,9 @@ def test_a_run_that_is_intercepted_does_not_pass(
     words = ["ip", "netns", "exec", here.name, "env", "KUBERNETES_SERVICE_HOST=10.96.0.1", sys.executable, *command]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.returncode == code, ended.stdout + ended.stderr
-    found = [doubt for doubt in doubts_of(open_run(tmp_path / "run.db")) if doubt.id == "intercepted"]
+    run = open_run(tmp_path / "run.db")
+    found = [doubt for doubt in doubts_of(run) if doubt.id == "intercepted"]
     assert [doubt.id for doubt in found] == doubts
     assert all(doubt.hides_loss and doubt.lanes for doubt in found)
+    marks = [mark.subject for mark in run.marks if mark.kind == "intercepted"]
+    assert marks == [lane for doubt in found for lane in doubt.lanes]

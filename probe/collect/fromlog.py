@@ -1,7 +1,8 @@
 """The lines of a run's log -> a run file, coarser than the prober's own: what a pod leaves that took its file along.
 
 Exact: totals by lane, target, type and outcome, as of the last `totals` line; where windows begin and end, and what was
-lost in each; marks. Spread evenly: rows inside of windows, good rows in the rest. Not there: latencies, exact failures.
+lost in each; marks; what the prober doubted when it ended. Spread evenly: rows inside of windows, good rows in the
+rest. Not there: latencies, exact failures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.histogram import BINS
-from probe.model import BUCKET_NS, NS, Interval, Mark, Series, TargetKind
+from probe.model import BUCKET_NS, NS, Doubt, Interval, Mark, Series, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import BUCKETS, Columns, Duration, Flush
 from probe.report.lines import LINES_VERSION, SERIES_COLUMNS, SERIES_JSON
@@ -27,6 +28,9 @@ from probe.schedule import pacer_of
 Line = dict[str, Any]
 Channel = tuple[str, str]
 Ints = NDArray[np.int64]
+
+FOUND_ANEW = ("cut", "unfinished", "few_samples", "from_log")
+"""Doubts that the run file shows by itself, once it is made."""
 
 _OUTCOMES = {o.label: o for o in Outcome}
 
@@ -110,12 +114,15 @@ def rebuilt(told: Told, path: Path, others: Iterable[Series] = ()) -> str:
     writer.add_series(series)
     for line in told.marks:
         at_ns = round(line["seconds"] * NS)
-        writer.mark(Mark(at_ns, line["kind"], line["text"], line["source"], line["subject"]))
+        writer.mark(mark := Mark(at_ns, line["kind"], line["text"], line["source"], line["subject"]))
+        if mark.kind == "intercepted":
+            writer.interval(Interval(at_ns, head.planned_ns, mark.kind, mark.text, mark.source, mark.subject))
     for line in told.totals.values():
         for from_s, to_s in line["counted"] or ():
             pod = line["target"]
             life = Interval(round(from_s * NS), round(to_s * NS), "life", f"{pod} counts", "log", pod)
             writer.interval(life)
+    writer.doubts(_doubts(end) if end else ())
     end_ns = round(end["seconds"] * NS) if end else until_ns
     writer.interval(Interval(0, end_ns, "from_log", text, "log"))
     rows = _Rows.of(told, series, started_ns, until_ns)
@@ -129,6 +136,12 @@ def _unix_ns(text: str) -> int:
     """RFC 3339 with nanoseconds, as lines have it."""
     whole, _, rest = text.removesuffix("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * NS + int(rest.ljust(9, "0") or 0)
+
+
+def _doubts(end: Line) -> list[Doubt]:
+    """What the prober itself did wrong, which nothing else in its log shows."""
+    told = [Doubt(d["id"], d["text"], tuple(d["lanes"]), d["hides_loss"]) for d in end["doubts"]]
+    return [doubt for doubt in told if doubt.id not in FOUND_ANEW]
 
 
 def _series(lines: Sequence[Line], others: Iterable[Series]) -> list[Series]:

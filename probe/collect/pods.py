@@ -21,6 +21,8 @@ SOON_S, SELDOM_S = 0.5, 10.0
 """A pod is asked for its file so often: once its run is over or it was told to go; and before."""
 STILL_S = 30.0
 """So often it is said what is waited for."""
+NAMED = 50
+"""A pod has at least so much of the name of its Job, of which Kubernetes cuts off what makes it too long."""
 
 Note = Callable[[str], None]
 
@@ -91,7 +93,8 @@ class Left:
 
 
 async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[Left]:
-    """Waits until the Job is over, and takes what its pods serve and print. What is taken is in the folder at once.
+    """Waits until the Job is over, and takes what its pods serve and print. What is taken is in the folder at once, and
+    what is there of pods that are no more counts.
 
     EnvironmentProblem: there is no such Job, or its pods cannot be listed. An API that goes away is waited for.
     """
@@ -101,7 +104,7 @@ async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[
     try:
         while True:
             try:
-                now, over = await pods.now(), await pods.over()
+                now, job = await pods.now(), await pods.job()
             except NotSeen:
                 raise
             except EnvironmentProblem as problem:
@@ -113,13 +116,15 @@ async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[
                 await asyncio.sleep(LOOK_S)
                 continue
             away = False
-            if over is None and not now and not found:
+            known = {*found, *(pod.name for pod in now)}
+            found |= _kept(pods.name, folder, known, job.made_s if job else 0.0, note)
+            if not job and not now and not found:
                 raise EnvironmentProblem(
                     f"job/{pods.name}: there is none in {pods.namespace}, and no pod of it: see -n"
                 )
             for left in _looked(found, now, folder, note):
                 tasks += [asyncio.create_task(_follow(pods, left)), asyncio.create_task(_fetch(pods, left, port, note))]
-            if over is not False and all(left.ended for left in found.values()):
+            if (not job or job.over) and all(left.ended for left in found.values()):
                 if tasks:  # a node that died never ends its logs
                     await asyncio.wait(tasks, timeout=2 * SELDOM_S)
                 return list(found.values())
@@ -131,6 +136,22 @@ async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _kept(job: str, folder: Path, known: set[str], made_s: float, note: Note) -> dict[str, Left]:
+    """What an earlier collection took of pods that are no more. What is older than the Job is another's of its name."""
+    files: dict[str, list[str]] = {}
+    for file in sorted(folder.iterdir()):
+        mine = file.stem.startswith(f"{job}-"[:NAMED]) and file.stem not in known
+        if mine and file.suffix in (".db", ".log") and ".log.db" not in file.name and file.stat().st_mtime >= made_s:
+            files.setdefault(file.stem, []).append(file.name)
+    found = {}
+    for name, names in files.items():
+        index = name.removeprefix(f"{job}-").rpartition("-")[0]
+        pod = JobPod(name, index if index.isdecimal() else "", node="", going=False, state=OVER)
+        found[name] = Left(pod, folder, gone=True)
+        note(f"{pod}: is no more; what an earlier collection kept of it counts: {', '.join(names)}")
+    return found
 
 
 def _looked(found: dict[str, Left], now: list[JobPod], folder: Path, note: Note) -> Iterator[Left]:

@@ -17,6 +17,7 @@ REMEDY = (
     "a run that is to leave something prints `--format jsonl`, stays with `--linger 10m` and a"
     " terminationGracePeriodSeconds of 60 or more; and begin to collect while the Job runs"
 )
+ASKED_NOTHING = "is left out: it has no series, for its prober ended before it asked anybody"
 
 
 def put_together(
@@ -28,14 +29,18 @@ def put_together(
     for left in found:
         if left.file:
             try:
-                series += open_run(left.file, histograms=False).series
+                series += _series_of(left.file)
                 paths.append(left.file)
             except UsageError as problem:
                 note(str(problem))
                 left.file, left.why = None, str(problem)
-    logs = {left.pod.name: told_in(left.log()) for left in found if not left.file}
+    logs: dict[str, Told] = {}
     for left in found:
-        if told := logs.get(left.pod.name):
+        told = None if left.file else told_in(left.log())
+        if told and not told.series:
+            note(f"{left.log_file}: {ASKED_NOTHING}")
+        elif told:
+            logs[left.pod.name] = told
             path = left.folder / f"{left.pod.name}.log.db"
             path.unlink(missing_ok=True)
             text = rebuilt(told, path, series)
@@ -52,17 +57,26 @@ def put_together(
     )  # fmt: skip
 
 
-def _missing(found: Sequence[Left], logs: Mapping[str, Told | None]) -> list[str]:
+def _series_of(file: Path) -> Sequence[Series]:
+    """UsageError if it is no run file, or has none."""
+    series = open_run(file, histograms=False).series
+    if not series:
+        raise UsageError(f"{file}: {ASKED_NOTHING}")
+    return series
+
+
+def _missing(found: Sequence[Left], logs: Mapping[str, Told]) -> list[str]:
     """A sentence for each pod of which nothing is left; none where it asked nothing and another took its place."""
-    there = {left.pod.index for left in found if left.file or logs.get(left.pod.name)}
+    there = {left.pod.index for left in found if left.file or left.pod.name in logs}
     sentences = []
     for left in found:
-        if left.file or logs.get(left.pod.name):
+        if left.file or left.pod.name in logs:
             continue
         log = left.log()
         if log and left.pod.index and left.pod.index in there:
             continue
-        said = f"; the last line of its log: {log[-1]}" if log else f"; {left.why}" if left.why else ""
+        last = next((line for line in reversed(log) if not line.startswith("{")), "")
+        said = f"; the last line of its log: {last}" if last else f"; {left.why}" if left.why else ""
         which = f", index {left.pod.index}" if left.pod.index else ""
         sentences.append(f"of {left.pod}{which} neither a run file nor the lines of one are left{said}; {REMEDY}")
     return sentences

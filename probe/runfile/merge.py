@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -97,6 +96,8 @@ def _write(shards: Sequence[Shard], path: Path, head: Head, zones: Mapping[str, 
         writer.mark(mark)
     for interval in _intervals(shards):
         writer.interval(interval)
+    for shard in shards:
+        writer.doubts(replace(d, text=f"in {shard.name}, {d.text}") for d in shard.doubts if d.id not in OWN_ROWS)
     writer.samples(fullest([replace(m, at_ns=m.at_ns + one.late_ns) for m in one.run.metrics] for one in shards))
     for gone in missing_of(shards):
         text = f"shard {gone} is missing: what it had to ask is undecided"
@@ -232,9 +233,6 @@ def _add_tables(
             for table, (select, _, _) in _ADDED.items():
                 _add(db, table, ((at, to[mine], *rest) for at, mine, *rest in shard.db.execute(select, _when(shard))))
             db.execute("UPDATE run SET failures_left_out = failures_left_out + ?", (shard.run.failures_left_out,))
-            told = [replace(d, text=f"in {shard.name}, {d.text}") for d in shard.doubts if d.id not in OWN_ROWS]
-            rows = [(d.id, d.text, json.dumps(d.lanes), d.hides_loss) for d in told]
-            db.executemany("INSERT INTO doubts VALUES (?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO histograms VALUES (?, ?, ?, ?)", _histograms(shards, homes))
         _add(db, "in_flight", _unasked(shards, series, homes, end_ns))
         write_vantages(db, (_vantage(shard, zones) for shard in shards))

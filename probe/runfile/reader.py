@@ -116,7 +116,7 @@ class Run:
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
     servers: by the NSID of the server that answered. metrics: what others counted.
-    doubts: of a merged run, those of its shards; vantages: its probers.
+    doubts: of a merged run, those of its shards, of one made from a log, those told there; vantages: its probers.
     """
 
     path: Path

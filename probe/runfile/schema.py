@@ -99,7 +99,7 @@ CREATE TABLE lag (          -- send minus due of every row that was sent; bins a
 CREATE TABLE marks (        -- what happened, to whom (subject), who says so (source)
   at_ns INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, source TEXT NOT NULL, subject TEXT NOT NULL
 );
-CREATE TABLE doubts (       -- of a merged run: what each shard did wrong itself
+CREATE TABLE doubts (       -- of a merged run, or one made from a log: what each prober did wrong itself
   id TEXT NOT NULL, text TEXT NOT NULL, lanes TEXT NOT NULL, hides_loss INTEGER NOT NULL  -- lanes: JSON, [] for all
 );
 CREATE TABLE intervals (    -- [from_ns, to_ns): a pod's counted life, a watch gap, lost seconds

@@ -12,7 +12,7 @@ import numpy as np
 
 from probe import __version__
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import Failure, Interval, Mark, Sample, Series
+from probe.model import Doubt, Failure, Interval, Mark, Sample, Series
 from probe.outcome import MEANINGS, Counter, Outcome, UnsentCause
 from probe.recorder import BUCKETS, Flush
 from probe.runfile.head import Head
@@ -117,6 +117,11 @@ class RunWriter:
         i = interval
         row = (i.from_ns, i.to_ns, i.kind, i.text, i.source, i.subject)
         self._later("INSERT OR REPLACE INTO intervals VALUES (?, ?, ?, ?, ?, ?)", [row])
+
+    def doubts(self, doubts: Iterable[Doubt]) -> None:
+        """What others said that they did wrong, whose rows these are."""
+        rows = [(d.id, d.text, json.dumps(d.lanes), d.hides_loss) for d in doubts]
+        self._later("INSERT INTO doubts VALUES (?, ?, ?, ?)", rows)
 
     def samples(self, samples: Iterable[Sample]) -> None:
         """What others' meters said, where it has changed."""

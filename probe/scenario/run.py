@@ -183,6 +183,7 @@ async def run(
         )
         writer = RunWriter.create(path, head)
         for lane, text in looked.found.items():
+            writer.mark(Mark(0, "intercepted", text, "preflight", lane))  # a log has marks, and no intervals
             writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
         host = Host(asks=not cluster or "" in cluster.namespaces)
         own = [Meter("host", "prober")] if not cluster or "" in cluster.namespaces else []

@@ -36,6 +36,14 @@ class JobPod:
         return f"{self.name} on {self.node}" if self.node else self.name
 
 
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A Job. made_s: when, in s since 1970; over: it is complete or has failed."""
+
+    made_s: float
+    over: bool
+
+
 class JobPods:
     """The pods of one Job. EnvironmentProblem from every call; NotSeen is about one thing alone. close() it."""
 
@@ -52,14 +60,16 @@ class JobPods:
         """Let go of all connections."""
         await self._api.close()
 
-    async def over(self) -> bool | None:
-        """Whether it is complete or has failed; None if there is no such Job."""
+    async def job(self) -> JobState | None:
+        """As it is now; None if there is no such Job."""
         jobs, _ = await self._api.list(Selection(Job, self.namespace, name=self.name))
         if not jobs:
             return None
-        status: Any = jobs[0].status
+        meta, status = jobs[0].metadata, jobs[0].status
+        made = meta and meta.creationTimestamp
         conditions = (status and status.conditions) or []
-        return any(c.type in ("Complete", "Failed") and c.status == "True" for c in conditions)
+        over = any(c.type in ("Complete", "Failed") and c.status == "True" for c in conditions)
+        return JobState(made.timestamp() if made else 0.0, over)
 
     async def now(self) -> list[JobPod]:
         """The pods there are, also those that have ended, or are to go."""
