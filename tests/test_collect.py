@@ -181,7 +181,7 @@ def test_shards_that_linger_are_taken_and_let_go_and_add_up(
     api: ApiServer, probers: Callable[..., Prober], scripted: Start, tmp_path: Path
 ) -> None:
     server = scripted([Rule(REPLIES["silent"], since=2, until=3.5), Rule(REPLIES["answer"])])
-    when = at(8)
+    when = at(15)
     pods = [probers(f"load-{k}-{c}", k, f"{load(server)} --shard {k}/2 --start-at {when}") for k, c in enumerate("ab")]
     collecting = Collecting(api, tmp_path)
     said = [pod.end() for pod in pods]
@@ -210,7 +210,7 @@ def test_an_evicted_pod_is_taken_before_it_goes_and_the_one_in_its_place_goes_on
     api: ApiServer, probers: Callable[..., Prober], scripted: Start, tmp_path: Path
 ) -> None:
     server = scripted([Rule(REPLIES["answer"])])
-    when = at(8)
+    when = at(15)
     first = probers("load-0-a", 0, f"{load(server, 20)} --shard 0/2 --start-at {when}")
     other = probers("load-1-b", 1, f"{load(server, 20)} --shard 1/2 --start-at {when}")
     collecting = Collecting(api, tmp_path)
@@ -240,7 +240,7 @@ def test_of_a_pod_that_is_gone_the_log_has_what_it_lost(
     api: ApiServer, probers: Callable[..., Prober], scripted: Start, tmp_path: Path
 ) -> None:
     server = scripted([Rule(REPLIES["silent"], since=2, until=3.5), Rule(REPLIES["answer"])])
-    when = at(8)
+    when = at(15)
     pods = [
         probers(f"load-{k}-{c}", k, f"{load(server, 16)} --shard {k}/2 --start-at {when}") for k, c in enumerate("ab")
     ]
@@ -269,7 +269,7 @@ def test_a_prober_of_which_nothing_is_left_is_named_and_no_pass(
 ) -> None:
     """Of two shards, or of two that each ask all of it."""
     server = scripted([Rule(REPLIES["answer"])])
-    slices = ["", ""] if whole else [f"--shard {k}/2 --start-at {at(8)}" for k in (0, 1)]
+    slices = ["", ""] if whole else [f"--shard {k}/2 --start-at {at(15)}" for k in (0, 1)]
     mute = probers("load-0-a", 0, f"{load(server).replace(LINGER, '')} {slices[0]}")
     pod = probers("load-1-b", 1, f"{load(server)} --fail 'loss > 50%' {slices[1]}")
     mute.process.kill()

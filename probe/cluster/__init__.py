@@ -103,6 +103,7 @@ class Rollout:
     began: int = 0
     since: int = 0
     changed: int = 0
+    available: int = 0
 
 
 @dataclass(frozen=True, slots=True)

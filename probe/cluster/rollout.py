@@ -13,7 +13,8 @@ class Standing:
     """How a Deployment or DaemonSet stands.
 
     template: of its pods, a text that is the same for the same one. updated: how many pods are of it, of those wanted.
-    over: as `kubectl rollout status` has it. stuck: why it gets no further, in words that stay while it is so; or ''.
+    over: as `kubectl rollout status` has it. available: how many pods are, of whichever template. stuck: why it gets no
+    further, in words that stay while it is so; or ''.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Standing:
     wanted: int
     over: bool
     stuck: str = ""
+    available: int = 0
 
 
 class Rollouts:
@@ -52,6 +54,7 @@ class Rollouts:
         if left or goes_on or not waited:
             phase, why = _phase(standing, any(getattr(standing, what) == getattr(first, what) for what in left))
         now = replace(before, phase=phase, why=why, updated=standing.updated, wanted=standing.wanted)
+        now = replace(now, available=standing.available)
         fresh = (phase, why) != (before.phase, before.why)
         if fresh or now != before:
             now = replace(now, began=at if waited else before.began, since=at if fresh else before.since, changed=at)

@@ -60,14 +60,14 @@ def ready(kubectl: Kubectl) -> set[str]:
 
 
 def test_the_pods_that_are_ready_are_those_behind_the_service(kubectl: Kubectl) -> None:
-    pods = json.loads(kubectl("get", "pods", SYSTEM, "--selector=k8s-app=kube-dns", "-o", "json"))["items"]
     is_ready = {"type": "Ready", "status": "True"}.items()
-    assert ready(kubectl) == {
-        pod["status"]["podIP"]
-        for pod in pods
-        if any(is_ready <= condition.items() for condition in pod["status"]["conditions"])
-    }
-    assert ready(kubectl)
+
+    def pods() -> set[str]:
+        found = json.loads(kubectl("get", "pods", SYSTEM, "--selector=k8s-app=kube-dns", "-o", "json"))["items"]
+        told = [(pod["status"].get("podIP"), pod["status"].get("conditions", [])) for pod in found]
+        return {address for address, conditions in told if any(is_ready <= one.items() for one in conditions)}
+
+    assert eventually(lambda: ready(kubectl) == pods() != set())
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables"])

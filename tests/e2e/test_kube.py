@@ -113,9 +113,22 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {{name: looks, namespace: kube-system}}
 rules:
-- {{apiGroups: [""], resources: [services, pods, configmaps], verbs: [list, watch]}}
+- {{apiGroups: [""], resources: [services, pods, configmaps, events], verbs: [list, watch]}}
+- {{apiGroups: [""], resources: [pods/log], verbs: [get]}}
 - {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}}
-- {{apiGroups: [apps], resources: [deployments, daemonsets], verbs: [list, watch]}}
+- {{apiGroups: [apps], resources: [deployments, daemonsets, replicasets], verbs: [list, watch]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: looks, namespace: default}}
+rules:
+- {{apiGroups: [""], resources: [events], verbs: [list, watch]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: looks, namespace: default}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: looks}}
+subjects: [{{kind: ServiceAccount, name: looks, namespace: kube-system}}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole

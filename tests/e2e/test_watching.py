@@ -20,7 +20,7 @@ from tests.e2e.test_kube import lost as lost_of
 from tests.test_cli import ROOT
 
 INDEX, POD = "JOB_COMPLETION_INDEX", "DNSPROBE_POD"
-QUIET = 8
+QUIET = 12
 DEPLOYMENT = (SYSTEM, "deployment/coredns")
 
 

@@ -115,6 +115,7 @@ def standing_of(workload: Workload, pods: Iterable[PodView] = ()) -> Standing:
         wanted=view.wanted,
         over=view.over,
         stuck=stuck or _stuck(status.conditions or []),
+        available=(status.numberAvailable if daemons else status.availableReplicas) or 0,
     )
 
 
