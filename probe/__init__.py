@@ -25,6 +25,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
                    that fail -> the likely cause and the next command
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
+    6 exporter/    a run while it goes -> its state for Prometheus, rendered when it is scraped
     6 collect/     a Job's pods -> their run files and logs, put together
     6 sweep/       a scenario's matrix -> every cell a run, in one file -> which setting is right
     6 live         the run while it goes: a table on a terminal, else a line every 5 s

@@ -1,0 +1,1 @@
+"""A run while it goes -> its state for Prometheus, rendered when it is scraped."""
