@@ -21,7 +21,7 @@ from probe.outcome import COUNTER_HELP, MEANINGS, UNSENT_HELP, Counter, Outcome,
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
-MODULES = sorted(path for folder in ("probe", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+MODULES = sorted(path for folder in ("probe", "tests", "bench", "grafana") for path in (ROOT / folder).rglob("*.py"))
 
 REGISTRIES = ("TRANSPORTS", "PACERS", "STEPS", "CHECKS", "RULES", "REPORTS", "CLIENTS", "MEASURES", "DOUBTS")
 NOT_YET_IN_MANUAL = {"CHECKS", "RULES", "CLIENTS"}

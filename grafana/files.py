@@ -1,0 +1,31 @@
+"""The registry of generated files -> their texts under grafana/, written, or compared with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def write(folder: Path = FOLDER) -> list[str]:
+    """Write each file whose text is not what it should be; their paths."""
+    stale = drifted(folder)
+    for name in stale:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(FILES[name](), encoding="utf-8")
+    return stale
+
+
+def drifted(folder: Path = FOLDER) -> list[str]:
+    """The paths of files that are missing or not what they should be."""
+    return [name for name, text in FILES.items() if not _holds(folder / name, text())]
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+FILES: dict[str, Callable[[], str]] = {}
+"""Paths under grafana/ -> what writes their text."""
