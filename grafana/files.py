@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from grafana.dashboards import DASHBOARDS
+from grafana.dashboards import text as dashboard
 
 FOLDER = Path(__file__).parent
 
@@ -27,5 +31,7 @@ def _holds(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
-FILES: dict[str, Callable[[], str]] = {}
+FILES: dict[str, Callable[[], str]] = {
+    **{f"dashboards/{name}.json": partial(dashboard, name) for name in DASHBOARDS},
+}
 """Paths under grafana/ -> what writes their text."""
