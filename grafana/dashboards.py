@@ -25,12 +25,12 @@ class Dashboard:
     rows: Callable[[], list[Row]]
     since: str
     refresh: str
-    coredns: bool = False
 
 
 def text(name: str) -> str:
     """A dashboard as a file."""
     dashboard = DASHBOARDS[name]
+    panels = placed(dashboard.rows())
     told: Json = {
         "uid": f"dnsprobe-{name}",
         "title": f"dnsprobe / {dashboard.title}",
@@ -45,8 +45,8 @@ def text(name: str) -> str:
         "refresh": dashboard.refresh,
         "links": [_links()],
         "annotations": {"list": [_rollouts()]},
-        "templating": {"list": _variables(coredns=dashboard.coredns)},
-        "panels": placed(dashboard.rows()),
+        "templating": {"list": _variables(json.dumps(panels))},
+        "panels": panels,
     }
     return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
 
@@ -76,7 +76,8 @@ def _rollouts() -> Json:
     }
 
 
-def _variables(*, coredns: bool) -> list[Json]:
+def _variables(panels: str) -> list[Json]:
+    """All of them everywhere, so that links take them along; hidden where no panel is narrowed down by them."""
     build, up = of("dnsprobe_build_info"), of("dnsprobe_target_up")
     found = [
         _variable("cluster", "Cluster", "dnsprobe_build_info", ".*"),
@@ -87,8 +88,9 @@ def _variables(*, coredns: bool) -> list[Json]:
         _variable("target", "Target", _until(up, "target"), ".*"),
         _variable("transport", "Transport", _until(up, "transport"), ".*"),
     ]
-    if coredns:
+    if "$coredns_job" in panels:
         found.append(_variable("coredns_job", "CoreDNS's job", 'coredns_build_info{cluster=~"$cluster"}', ".+", "job"))
+    found = [each | {"hide": 0 if f"${each['name']}" in panels else 2} for each in found]
     source: Json = {"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus"}
     return [
         {**source, "current": {}, "hide": 0, "includeAll": False, "multi": False, "refresh": 1, "regex": ""},
@@ -116,7 +118,6 @@ def _variable(name: str, label: str, selector: str, everything: str, of_label: s
         "multi": True,
         "refresh": 2,
         "sort": 1,
-        "hide": 0,
         "regex": "",
         "skipUrlSync": False,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
@@ -131,8 +132,7 @@ DASHBOARDS: dict[str, Dashboard] = {
         "Rollout", "What an upgrade, a restart or a scaling did to queries.", rollout.rows, "30m", "10s"
     ),
     "load-test": Dashboard(
-        "Load test", "How much was asked, what came back, and what CoreDNS says of it.", load_test.rows, "15m", "10s",
-        coredns=True,
+        "Load test", "How much was asked, what came back, and what CoreDNS says of it.", load_test.rows, "15m", "10s"
     ),
     "prober-health": Dashboard(
         "Prober health", "Whether the probers may be believed, what they lost themselves.", prober_health.rows, "1h",

@@ -40,7 +40,7 @@ def rows() -> list[Row]:
         Row([quantiles(), durations()]),
         Row([in_flight(), lag(width=8), unsent(width=8)]),
         Row([served(), served_durations(), served_trouble()], "What CoreDNS says itself"),
-        Row([odd(), lanes()]),
+        Row([odd(), lanes(width=16)]),
     ]
 
 

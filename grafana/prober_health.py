@@ -17,8 +17,8 @@ def rows() -> list[Row]:
         Row([believed(), not_sent(), lag_now(), drops_now(), throttled_now(), stale()]),
         Row([health()]),
         Row([unsent(), lag()]),
-        Row([sent_share(), lost_by_itself()]),
-        Row([scrapes(), runs()]),
+        Row([sent_share(), lost_by_itself(), scrapes()]),
+        Row([runs()]),
     ]
 
 
@@ -144,6 +144,7 @@ def sent_share() -> Panel:
         Query(f"{sent} / ({due} > 0)", "{{instance}}"),
         floor=None,
         ceiling=1,
+        width=8,
     )
 
 
@@ -156,6 +157,7 @@ def lost_by_itself() -> Panel:
         "short",
         Query(rate(of("dnsprobe_socket_receive_drops_total"), "instance"), "drops/s {{instance}}"),
         Query(rate(of("dnsprobe_cpu_throttled_seconds_total"), "instance"), "CPU {{instance}}"),
+        width=8,
     )
 
 
@@ -168,6 +170,7 @@ def scrapes() -> Panel:
         " machine.",
         "s",
         Query(f"max by (instance) ({taken})", "{{instance}}"),
+        width=8,
     )
 
 

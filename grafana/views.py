@@ -128,7 +128,7 @@ def disruption(width: int = 12, height: int = 8) -> Panel:
     )
 
 
-def lanes(height: int = 8) -> Panel:
+def lanes(width: int = 24, height: int = 8) -> Panel:
     """Each lane and target: asked, lost, disrupted."""
     by = "target_kind, target, transport, ports, query"
     asked, good = (of(f"dnsprobe_queries_{name}") for name in ("total", "good_total"))
@@ -147,5 +147,6 @@ def lanes(height: int = 8) -> Panel:
             Column("seconds of disruption", f"max by ({by}) (increase({seconds}[$__range]))", "s", 1),
         ],
         sort="good",
+        width=width,
         height=height,
     )
