@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import vl_convert
@@ -50,7 +50,7 @@ def _text(x: float, y: float, text: str, fill: str, size: int, anchor: str = "st
     )
 
 
-def _placed(chart: alt.Chart | alt.LayerChart, x: float, y: float) -> str:
+def _placed(chart: alt.LayerChart, x: float, y: float) -> str:
     """A chart as SVG within SVG."""
     drawn: str = vl_convert.vegalite_to_svg(chart.to_dict())
     return re.sub(r"<svg ", f'<svg x="{x:.0f}" y="{y:.0f}" ', drawn[drawn.index("<svg ") :], count=1)
@@ -58,7 +58,8 @@ def _placed(chart: alt.Chart | alt.LayerChart, x: float, y: float) -> str:
 
 def _stat(panel: Field, series: Sequence[Told], width: int, height: int, span: Span) -> str:
     field = panel["fieldConfig"]["defaults"]
-    shown = [(each.name, each.values[-1]) for each in series] or [("", None)]
+    shown: list[tuple[str, float | None]] = [(each.name, each.values[-1]) for each in series]
+    shown = shown or [("", None)]
     plain = panel["options"]["colorMode"] == "none"
     parts = []
     high = height / len(shown)
@@ -135,12 +136,12 @@ def _timeline(panel: Field, series: Sequence[Told], width: int, height: int, spa
             wide = max(1.0, min(end, span.end) - start) / (span.end - span.start) * plot
             used[text] = fill
             parts.append(
-                f'<rect x="{x:.1f}" y="{y + row * 0.08:.1f}" width="{wide:.1f}" height="{row * 0.84:.1f}" fill="{fill}"/>'
+                f'<rect x="{x:.1f}" y="{y + row / 12:.1f}" width="{wide:.1f}" height="{row / 1.2:.1f}" fill="{fill}"/>'
             )
             if wide > LETTER * len(text) + 8 and row > 13:
                 parts.append(_text(x + 5, y + row / 2 + 4, text, "#ffffff", 11))
     axis = alt.Chart(_rows([{"at": at * 1000} for at in (span.start, span.end)])).mark_point(opacity=0)
-    drawn = _dressed(axis.encode(x=_time(span)), plot, 1)
+    drawn = _dressed([axis.encode(x=_time(span, 12))], plot, 1)
     return "".join(parts) + _placed(drawn, left - 5, height - 2 * FOOT - 6) + _below(used, width, height)
 
 
@@ -161,7 +162,7 @@ def _below(used: Mapping[str, str], width: int, height: int) -> str:
         parts.append(f'<rect x="{x:.0f}" y="{height - 15}" width="14" height="4" rx="2" fill="{fill}"/>')
         parts.append(_text(x + 19, height - 9, name, TEXT, 11))
         x += 34 + LETTER * len(name)
-        if x > width - 60:
+        if x > width - 34 - LETTER * len(name):
             break
     return "".join(parts)
 
@@ -188,7 +189,7 @@ def _lines(panel: Field, series: Sequence[Told], width: int, height: int, span: 
     aside = panel["options"]["legend"]["placement"] == "right"
     wide = width * 0.4 if aside else 0
     plot, high = width - wide - 24, height - HEAD - (8 if aside else FOOT)
-    chart = _dressed(alt.layer(*_layers(panel, series, named, span, marks)), plot, high)
+    chart = _dressed(_layers(panel, series, named, span, marks), plot, high)
     legend = (
         _aside(named, {each.name: each for each in series}, field, width - wide + 12, wide - 28)
         if aside
@@ -201,7 +202,7 @@ def _layers(
     panel: Field, series: Sequence[Told], named: Mapping[str, str], span: Span, marks: Sequence[Told]
 ) -> list[alt.Chart]:
     field, custom = panel["fieldConfig"]["defaults"], panel["fieldConfig"]["defaults"]["custom"]
-    form = "step-after" if custom["lineInterpolation"] == "stepAfter" else "linear"
+    form: Literal["step-after", "linear"] = "step-after" if custom["lineInterpolation"] == "stepAfter" else "linear"
     piled = {name for name in named if custom["stacking"]["mode"] == "normal"}
     piled -= {name for name in piled for each in properties(name, panel) if each["id"] == "custom.stacking"}
     hue = alt.Color("name:N", legend=None, scale=alt.Scale(domain=list(named), range=list(named.values())))
@@ -228,7 +229,8 @@ def _layers(
 
 def _regions(marks: Sequence[Told]) -> alt.Chart:
     data = _rows([{"at": each.at[0] * 1000, "end": each.at[1] * 1000} for each in marks])
-    return alt.Chart(data).mark_rect(opacity=0.16, color="#cc79a7").encode(x="at:T", x2="end:T")
+    drawn: alt.Chart = alt.Chart(data).mark_rect(opacity=0.16, color="#cc79a7").encode(x="at:T", x2="end:T")
+    return drawn
 
 
 def _scale(panel: Field, series: Sequence[Told]) -> alt.Scale:
@@ -236,8 +238,12 @@ def _scale(panel: Field, series: Sequence[Told]) -> alt.Scale:
     if field["custom"]["scaleDistribution"]["type"] == "log":
         return alt.Scale(type="log", nice=False)
     highest = max((value for each in series for value in each.values if math.isfinite(value)), default=0)
-    top = {"domainMax": field.get("max", 1)} if "max" in field or highest == 0 else {}
-    return alt.Scale(zero="min" in field, nice=True, **top)
+    scale = alt.Scale(zero="min" in field, nice=True)
+    if "max" in field or highest == 0:
+        scale.domainMax = field.get("max", 1)
+    if "min" in field:
+        scale.domainMin = field["min"]
+    return scale
 
 
 def _points(told: Told, span: Span) -> list[dict[str, Any]]:
@@ -274,17 +280,19 @@ def _heat(series: Sequence[Told], width: int, height: int, span: Span) -> alt.La
     y = alt.Y("low:Q", title=None, axis=_axis("s"), scale=alt.Scale(type="log", nice=False))
     n = alt.Color("n:Q", legend=None, scale=alt.Scale(type="sqrt", range=["#10233a", "#9ecae1"]))
     chart = alt.Chart(_rows(rows)).mark_rect().encode(x=_time(span), x2="end:T", y=y, y2="high:Q", color=n)
-    return _dressed(alt.layer(chart), width, height)
+    return _dressed([chart], width, height)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
-    return alt.Data(values=list(rows))
+def _rows(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=list(rows))
 
 
-def _time(span: Span) -> alt.X:
+def _time(span: Span, ticks: int = 5) -> alt.X:
     ends = [alt.DateTime(**_parts(at)) for at in (span.start, span.end)]
     form = "%H:%M" if span.end - span.start > 900 else "%H:%M:%S"
-    return alt.X("at:T", title=None, scale=alt.Scale(type="utc", domain=ends), axis=alt.Axis(format=form, tickCount=7))
+    return alt.X(
+        "at:T", title=None, scale=alt.Scale(type="utc", domain=ends), axis=alt.Axis(format=form, tickCount=ticks)
+    )
 
 
 def _parts(at: float) -> dict[str, Any]:
@@ -300,10 +308,10 @@ def _axis(unit: str) -> alt.Axis:
     return alt.Axis(labelExpr=f"format(datum.value, '{form}') + '{after}'", tickCount=5)
 
 
-def _dressed(chart: alt.Chart | alt.LayerChart, width: float, height: float) -> alt.LayerChart:
-    layered = chart if isinstance(chart, alt.LayerChart) else alt.layer(chart)
+def _dressed(layers: Sequence[alt.Chart], width: float, height: float) -> alt.LayerChart:
     sized: alt.LayerChart = (
-        layered.properties(width=width, height=height, background="transparent", padding=0)
+        alt.LayerChart(layer=list(layers))
+        .properties(width=width, height=height, background="transparent", padding=0)
         .properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"))
         .configure_view(stroke=None)
         .configure_axis(gridColor=GRID, domainColor=GRID, tickColor=GRID, labelColor=WEAK, labelFontSize=10)

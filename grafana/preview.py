@@ -1,6 +1,6 @@
 """A dashboard's JSON and a Prometheus -> a picture of it, drawn here and not by Grafana: `make preview`.
 
-`python -m grafana.preview http://127.0.0.1:9090 out.html` draws all dashboards; out.png draws one, named by --dashboard.
+`python -m grafana.preview http://127.0.0.1:9090 out.html` draws all dashboards; out.png one, which --dashboard names.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def _panel(
         return f'<text x="{x + GAP}" y="{y + 22}" font-size="15" fill="{TEXT}">{title}</text>'
     inside = body(panel, ask(url, panel, variables, span), width, height, span, marks)
     return (
-        f'<svg x="{x}" y="{y}" width="{width}" height="{height}"><rect width="100%" height="100%" rx="3" fill="{CARD}"/>'
+        f'<svg x="{x}" y="{y}" width="{width}" height="{height}">'
+        f'<rect width="100%" height="100%" rx="3" fill="{CARD}"/>'
         f'{inside}<text x="10" y="20" font-size="13" font-weight="600" fill="{TEXT}">{title}</text></svg>'
     )
 
