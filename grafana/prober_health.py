@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.palette import BAD, GOOD, QUIET, WARNING
 from grafana.panels import Column, Panel, Query, Row, lines, named, stat, table, thresholds, timeline
-from grafana.queries import WHO, of, quantile, rate
+from grafana.queries import HEALTHY, WHO, of, quantile, rate
 
 LAG_S = 0.005
 """As dnsprobe_prober_healthy has it."""
@@ -24,12 +24,11 @@ def rows() -> list[Row]:
 
 def believed() -> Panel:
     """How many are healthy."""
-    healthy = of("dnsprobe_prober_healthy")
     return stat(
         "Healthy probers",
         "The share of probers that may be believed now.",
         "percentunit",
-        Query(f"sum({healthy}) / count({healthy})"),
+        Query(f"sum({HEALTHY}) / count({HEALTHY})"),
         colours=thresholds(BAD, (0.5, WARNING), (1, GOOD)),
         nothing="NONE",
         decimals=0,
@@ -102,7 +101,7 @@ def health() -> Panel:
         "Probers",
         "unhealthy: in the last minute queries were unsent, late (p99 above 5 ms) or throttled, or replies were"
         " dropped. A gap: its page was not scraped.",
-        Query(f"min by (cluster, node, instance) ({of('dnsprobe_prober_healthy')})", "{{node}} {{instance}}"),
+        Query(f"min by (cluster, node, instance) ({HEALTHY})", "{{node}} {{instance}}"),
         states=MAY_BE_BELIEVED,
     )
 

@@ -57,9 +57,13 @@ def quantile(q: float, metric: str, by: str = "", *matchers: str, over: str = "$
     return f"histogram_quantile({q:g}, sum by ({labels}) ({function}({of(f'{metric}_bucket', *matchers)}[{over}])))"
 
 
-def healthy(vector: str) -> str:
-    """Of that, what healthy probers say."""
-    return f"({vector} and on (cluster, job, instance) {of('dnsprobe_prober_healthy')} == 1)"
+HEALTHY = of("dnsprobe_prober_healthy")
+
+
+def believed(vector: str) -> str:
+    """Of that, what healthy probers say; what all say in a cluster where none is healthy."""
+    said = f"{HEALTHY} == 1"
+    return f"({vector} and on (cluster, job, instance) {said} or {vector} unless on (cluster) {said})"
 
 
 def _sum(by: str) -> str:

@@ -185,7 +185,7 @@ def by_phase() -> Panel:
             Column("asked", in_phase(f"{phase} * on (cluster) group_left () ({asked})"), decimals=0),
             Column(
                 "lost",
-                in_phase(f"{phase} * on (cluster) group_left () ({asked} - {good})"),
+                in_phase(f"{phase} * on (cluster) group_left () clamp_min({asked} - {good}, 0)"),
                 decimals=0,
                 colours=thresholds(GOOD, (0.5, BAD)),
             ),

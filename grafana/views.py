@@ -20,7 +20,7 @@ from grafana.panels import (
     thresholds,
     timeline,
 )
-from grafana.queries import EXPECTED, FELT, OBJECTIVE, good_share, healthy, lost_rate, of, quantile, rate, total
+from grafana.queries import EXPECTED, FELT, OBJECTIVE, believed, good_share, lost_rate, of, quantile, rate, total
 from probe.outcome import Outcome
 
 LATE_S = 0.1
@@ -35,8 +35,8 @@ TARGET = {0: ("down", BAD), 1: ("losing", WARNING), 2: ("up", GOOD)} | {
 
 
 def losing(*matchers: str) -> str:
-    """Starts of the windows of disruption that go on now, as healthy probers see them; no series if none does."""
-    return healthy(of("dnsprobe_outage_start_timestamp_seconds", *matchers) + " > 0")
+    """Starts of the windows of disruption that go on now, as probers see them that are believed; none if none does."""
+    return believed(of("dnsprobe_outage_start_timestamp_seconds", *matchers) + " > 0")
 
 
 def felt() -> Panel:
@@ -85,7 +85,7 @@ def lost(width: int = 12, height: int = 8) -> Panel:
         Query(rate(never, "outcome") + " > 0", "{{outcome}}"),
         # Rates of whole numbers differ by rounding where nothing was lost.
         Query(f"{rate(perhaps)} - {rate(of('dnsprobe_queries_good_total'))} > 1e-6", "unexpected"),
-        Query(lost_rate(), "all"),
+        Query(f"round({lost_rate()}, 1e-6)", "all"),
         overrides=(
             *BY_OUTCOME,
             fixed("unexpected", OUTCOMES[Outcome.NXDOMAIN]),
@@ -148,12 +148,12 @@ def disruption(width: int = 12, height: int = 8) -> Panel:
     )
 
 
-def lanes(width: int = 24, height: int = 8) -> Panel:
+def lanes(*matchers: str, width: int = 24, height: int = 8) -> Panel:
     """Each lane and target: asked, lost, disrupted."""
     by = "target_kind, target, transport, ports, query"
-    asked, good = (of(f"dnsprobe_queries_{name}") for name in ("total", "good_total"))
-    outages = of("dnsprobe_outages_total")
-    seconds = of("dnsprobe_outage_seconds_total")
+    asked, good = (of(f"dnsprobe_queries_{name}", *matchers) for name in ("total", "good_total"))
+    outages = of("dnsprobe_outages_total", *matchers)
+    seconds = of("dnsprobe_outage_seconds_total", *matchers)
     return table(
         "Lanes and their targets, over the time shown",
         "The worst lane first. Disruptions and their seconds are those of the prober that saw most of them. Prometheus"
@@ -162,7 +162,7 @@ def lanes(width: int = 24, height: int = 8) -> Panel:
         [
             Column("asked", total(asked, by), decimals=0),
             Column("lost", f"{total(asked, by)} - {total(good, by)}", decimals=0),
-            Column("good", good_share(by), "percentunit", 3, ENOUGH),
+            Column("good", good_share(by, *matchers), "percentunit", 3, ENOUGH),
             Column("disruptions", f"max by ({by}) (increase({outages}[$__range]))", decimals=0),
             Column("seconds of disruption", f"max by ({by}) (increase({seconds}[$__range]))", "s", 1),
         ],
