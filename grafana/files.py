@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from grafana import rules
+
 FOLDER = Path(__file__).parent
 
 
@@ -27,5 +29,9 @@ def _holds(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
-FILES: dict[str, Callable[[], str]] = {}
+FILES: dict[str, Callable[[], str]] = {
+    "prometheus/rules.yaml": rules.prometheus,
+    "kubernetes/prometheusrule.yaml": rules.kubernetes,
+    "provisioning/alerting/rules.yaml": rules.native,
+}
 """Paths under grafana/ -> what writes their text."""
