@@ -201,7 +201,7 @@ SYMPTOMS = (
         "NodeDNSDown",
         "warning",
         f"{FROM} gets no DNS answers by {{{{ $labels.transport }}}}",
-        f"Cluster DNS{IN_CLUSTER} answers others, but {{{{ $labels.target }}}} not {FROM}.",
+        f"{{{{ $labels.target }}}}{IN_CLUSTER} does not answer this one, but others.",
         """
         max by (cluster, node, instance, target_kind, target, transport) (
           dnsprobe_target_up{target_kind=~"service|nodelocal"}
@@ -220,9 +220,9 @@ SYMPTOMS = (
     Alert(
         "ShortOutage",
         "warning",
-        f"Cluster DNS{IN_CLUSTER} was disrupted for {{{{ $value | humanizeDuration }}}} by {{{{ $labels.transport }}}}",
-        "So long in 5 minutes, on the worst lane of the prober that lost most or of the average one, towards the"
-        " {{ $labels.target_kind }}.",
+        f"Cluster DNS{IN_CLUSTER} was disrupted by {{{{ $labels.transport }}}} for {{{{ $value | humanizeDuration }}}}",
+        "So long within 5 minutes, towards the {{ $labels.target_kind }}: the worst lane of the prober that lost most,"
+        " or of the average prober.",
         """
         max by (cluster, target_kind, transport) (
           max by (cluster, instance, target_kind, transport) (
@@ -253,7 +253,8 @@ SYMPTOMS = (
         "TCPBroken",
         "warning",
         f"DNS by TCP fails from {FROM}, by UDP it works",
-        "{{ $value | humanizePercentage }} of the queries by TCP to the {{ $labels.target_kind }} are lost.",
+        "{{ $value | humanizePercentage }} of the queries by TCP to the {{ $labels.target_kind }} were lost in 5"
+        " minutes.",
         """
         (
           sum by (cluster, node, instance, target_kind) (
@@ -328,7 +329,7 @@ CAUSES = (
     Alert(
         "ServiceRoutingStale",
         "critical",
-        f"{FROM} sends queries to {{{{ $labels.target }}}} where no pod is",
+        f"Queries from {FROM} to {{{{ $labels.target }}}} lead nowhere",
         "{{ $value | humanizePercentage }} of them get no reply, though every pod answers and none has ended lately.",
         "instance:dnsprobe_service_stale:ratio2m",
         for_="30s",
@@ -338,7 +339,7 @@ CAUSES = (
         "LameduckTooShort",
         "warning",
         f"CoreDNS pods{IN_CLUSTER} end before nodes stop sending to them",
-        "{{ $value | humanize }} queries from new source ports were lost as a pod ended, while others were ready.",
+        "{{ $value | printf `%.0f` }} queries from new source ports were lost as a pod ended, while others were ready.",
         """
         sum by (cluster) (
           sum by (cluster, instance) (
@@ -385,7 +386,8 @@ CAUSES = (
         "AnswersWrong",
         "critical",
         f"{{{{ $labels.target }}}}{IN_CLUSTER} gives wrong answers, and clients keep them",
-        "{{ $value | humanize }} replies to {{ $labels.query }} in 5 minutes: a wrong address, NXDOMAIN or no record.",
+        "{{ $value | printf `%.0f` }} replies to {{ $labels.query }} in 5 minutes: a wrong address, NXDOMAIN or no"
+        " record.",
         """
         sum by (cluster, target_kind, target, query) (
           increase(channel:dnsprobe_queries_wrong:sum[5m])
