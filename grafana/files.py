@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from grafana import rules
+from grafana.dashboards import DASHBOARDS
+from grafana.dashboards import text as dashboard
 
 FOLDER = Path(__file__).parent
 
@@ -33,5 +36,6 @@ FILES: dict[str, Callable[[], str]] = {
     "prometheus/rules.yaml": rules.prometheus,
     "kubernetes/prometheusrule.yaml": rules.kubernetes,
     "provisioning/alerting/rules.yaml": rules.native,
+    **{f"dashboards/{name}.json": partial(dashboard, name) for name in DASHBOARDS},
 }
 """Paths under grafana/ -> what writes their text."""

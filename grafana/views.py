@@ -1,0 +1,152 @@
+"""Panels that more than one dashboard shows: states of targets, what was lost and how, how long it took."""
+
+from __future__ import annotations
+
+from grafana.palette import BAD, GOOD, OUTCOMES, QUIET, WARNING
+from grafana.panels import (
+    ALONE,
+    BARE,
+    BY_KIND,
+    BY_OUTCOME,
+    DASHED,
+    Column,
+    Panel,
+    Query,
+    fixed,
+    lines,
+    matching,
+    stacked,
+    table,
+    thresholds,
+    timeline,
+)
+from grafana.queries import EXPECTED, OBJECTIVE, good_share, healthy, lost_rate, of, quantile, rate, total
+from probe.outcome import Outcome
+
+LATE_S = 0.1
+"""kubernetes/perf-tests' mark for p99: clusterloader2, dns-performance-metrics.yaml."""
+ENOUGH = thresholds(BAD, (0.99, WARNING), (OBJECTIVE, GOOD))
+FAST = thresholds(GOOD, (LATE_S / 2, WARNING), (LATE_S, BAD))
+NONE_IS_GOOD = thresholds(GOOD, (1e-9, BAD))
+ENDING = 4
+TARGET = {0: ("down", BAD), 1: ("losing", WARNING), 2: ("up", GOOD)} | {
+    ENDING + state: ("ending", QUIET) for state in (0, 1, 2)
+}
+
+
+def losing(*matchers: str) -> str:
+    """Starts of the windows of disruption that go on now, as healthy probers see them; no series if none does."""
+    return healthy(of("dnsprobe_outage_start_timestamp_seconds", *matchers) + " > 0")
+
+
+def targets(height: int = 7) -> Panel:
+    """Each target and transport: up, losing, down, ending."""
+    path = "cluster, job, instance, node, target, target_kind, transport"
+    up = of("dnsprobe_target_up")
+    open_windows = f"max by ({path}) ({of('dnsprobe_outage_start_timestamp_seconds')} > bool 0)"
+    state = f"min by (cluster, target, transport) ({up} * on ({path}) (2 - {open_windows}))"
+    ending = f"{ENDING} * max by (cluster, target) ({of('dnsprobe_target_terminating')})"
+    return timeline(
+        "Targets",
+        "The worst that any prober sees of each target. losing: a part of the queries, in a disruption that goes on;"
+        " down: nothing was good for max(1 s, 5 queries); ending: a pod that was told to go, which may lose what it"
+        " likes.",
+        Query(f"{state} + on (cluster, target) group_left () {ending} or {state}", "{{target}} {{transport}}"),
+        states=TARGET,
+        height=height,
+    )
+
+
+def lost(width: int = 12, height: int = 8) -> Panel:
+    """Queries per second that were not good, by outcome."""
+    perhaps = of("dnsprobe_queries_total", f'outcome=~"{EXPECTED}"')
+    never = of("dnsprobe_queries_total", f'outcome!~"{EXPECTED}"')
+    return stacked(
+        "Queries that were not good, by outcome",
+        "Colours are the same in every panel. `unexpected`: an answer, NODATA or NXDOMAIN where another one of these"
+        " was right. The line is all of them together: 0 is good.",
+        "reqps",
+        Query(rate(never, "outcome") + " > 0", "{{outcome}}"),
+        Query(f"{rate(perhaps)} - {rate(of('dnsprobe_queries_good_total'))} > 0", "unexpected"),
+        Query(lost_rate(), "all"),
+        overrides=(
+            *BY_OUTCOME,
+            fixed("unexpected", OUTCOMES[Outcome.NXDOMAIN]),
+            fixed("all", QUIET, ALONE, BARE),
+        ),
+        width=width,
+        height=height,
+        aside=True,
+    )
+
+
+def latency(width: int = 12, height: int = 8) -> Panel:
+    """p50 and p99 of each kind of target."""
+    name = "dnsprobe_query_duration_seconds"
+    return lines(
+        "Latency of good queries, by kind of target",
+        "From the instant a query was due: what a client waits. The dashed red line is the mark of Kubernetes' own"
+        " performance tests. Dashed: p50.",
+        "s",
+        *(Query(quantile(q / 100, name, "target_kind"), f"{{{{target_kind}}}} p{q}") for q in (99, 50)),
+        overrides=(*BY_KIND, matching("p50$", DASHED, BARE)),
+        mark=LATE_S,
+        width=width,
+        height=height,
+        logarithmic=True,
+    )
+
+
+def share_lost(width: int = 12, height: int = 8) -> Panel:
+    """Service beside pods."""
+    asked, good = of("dnsprobe_queries_total"), of("dnsprobe_queries_good_total")
+    return lines(
+        "Share lost: by the Service, and straight from pods",
+        "The Service loses while no pod does: routing to pods is stale (kube-proxy, conntrack). Both lose: look at"
+        " CoreDNS.",
+        "percentunit",
+        Query(f"1 - {rate(good, 'target_kind')} / ({rate(asked, 'target_kind')} > 0)", "{{target_kind}}"),
+        overrides=BY_KIND,
+        width=width,
+        height=height,
+    )
+
+
+def disruption(width: int = 12, height: int = 8) -> Panel:
+    """Seconds of disruption, as the prober that saw most of it counted them."""
+    seconds = of("dnsprobe_outage_seconds_total")
+    return lines(
+        "Seconds of disruption, lately",
+        "What the counter of disruption grew by within four scrapes, as the worst placed prober and lane saw it. An"
+        " outage of 800 ms is a plateau of 0.8 s, however rare the scrapes.",
+        "s",
+        Query(f"max by (target, transport) (increase({seconds}[$__rate_interval]))", "{{target}} {{transport}}"),
+        width=width,
+        height=height,
+        steps=True,
+        aside=True,
+    )
+
+
+def lanes(width: int = 24, height: int = 8) -> Panel:
+    """Each lane and target: asked, lost, disrupted."""
+    by = "target_kind, target, transport, ports, query"
+    asked, good = (of(f"dnsprobe_queries_{name}") for name in ("total", "good_total"))
+    outages = of("dnsprobe_outages_total")
+    seconds = of("dnsprobe_outage_seconds_total")
+    return table(
+        "Lanes and their targets, over the time shown",
+        "The worst lane first. Disruptions and their seconds are those of the prober that saw most of them. Prometheus"
+        " extrapolates: few queries may be fractions.",
+        {"query": "lane", "target": "target", "target_kind": "kind", "transport": "by", "ports": "ports"},
+        [
+            Column("asked", total(asked, by), decimals=0),
+            Column("lost", f"{total(asked, by)} - {total(good, by)}", decimals=0, colours=thresholds(GOOD, (0.5, BAD))),
+            Column("good", good_share(by), "percentunit", 3, ENOUGH),
+            Column("disruptions", f"max by ({by}) (increase({outages}[$__range]))", decimals=0),
+            Column("seconds of disruption", f"max by ({by}) (increase({seconds}[$__range]))", "s", 1),
+        ],
+        sort="good",
+        width=width,
+        height=height,
+    )
