@@ -81,7 +81,12 @@ STOP_HELP = "How long its pods have to say that they heard it (default 30s)."
 PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
 LINGER_HELP = "After the verdict serve the run file until `dnsprobe collect` has taken it, for at most so long."
-HTTP_HELP = f"Of --linger: the TCP port (default {PORT})."
+SCRAPES_HELP = "Of --linger: until the last metrics were scraped so often, or the run file was taken."
+METRICS_HELP = (
+    f"Serve /metrics for Prometheus while the run goes, e.g. 127.0.0.1:{PORT}, or :{PORT} for all addresses"
+    f" (default :{PORT} with --linger, else none; or DNSPROBE_METRICS)."
+)
+HTTP_HELP = f"The TCP port that its pods serve on (default {PORT})."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
@@ -209,6 +214,8 @@ FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
+LingerScrapes = Annotated[str, option(RESULT, "", "--linger-scrapes", "N", SCRAPES_HELP)]
+Metrics = Annotated[str, option(RESULT, "", "--metrics", "ADDRESS:PORT", METRICS_HELP)]
 HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
 FleetFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "What is printed: text, json (default text).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]

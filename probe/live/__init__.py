@@ -6,8 +6,9 @@ from probe.live.brief import Brief
 from probe.live.lines import Lines
 from probe.live.table import LiveTable
 from probe.live.telling import Telling
+from probe.live.together import Together
 
-__all__ = ["Brief", "Lines", "LiveTable", "Telling", "fitting_view"]
+__all__ = ["Brief", "Lines", "LiveTable", "Telling", "Together", "fitting_view"]
 
 
 def fitting_view() -> LiveTable | Lines:
