@@ -19,7 +19,8 @@ from probe.outcome import MEANINGS, Blame, Outcome
 from tests.servers import need
 
 FOLDER = Path(__file__).parents[1] / "grafana"
-UNIT_TESTS = yaml.safe_load((FOLDER / "prometheus/rules.test.yaml").read_text())["tests"]
+TEST_FILES = sorted((FOLDER / "prometheus").glob("*.test.yaml"))
+UNIT_TESTS = [test for path in TEST_FILES for test in yaml.safe_load(path.read_text())["tests"]]
 ALERTS = {alert.full_name: alert for alert in alerts()}
 RULES = [pytest.param(rule, id=_id) for group in GROUPS for rule in group.rules for _id in [getattr(rule, "name", "")]]
 BY_PROMETHEUS = {"cluster", "job", "instance", "node", "le"}
@@ -40,8 +41,9 @@ def test_promtool_takes_the_rules() -> None:
     assert f"{sum(len(group.rules) for group in GROUPS)} rules found" in said
 
 
-def test_the_rules_say_what_their_unit_tests_expect() -> None:
-    promtool("test", "rules", str(FOLDER / "prometheus/rules.test.yaml"))
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in TEST_FILES])
+def test_the_rules_say_what_their_unit_tests_expect(path: Path) -> None:
+    promtool("test", "rules", str(path))
 
 
 def test_each_alert_fires_in_a_unit_test_and_is_silent_in_one() -> None:
@@ -148,7 +150,7 @@ def test_each_alert_has_its_section_in_the_runbook_and_each_section_its_alert() 
     assert set(sections) == set(ALERTS)
     for name, section in sections.items():
         assert re.findall(r"^\*\*(\w+)[.]\*\*", section, re.MULTILINE) == ["Means", "Felt", "See", "Causes"], name
-    assert {link for link in re.findall(r"\(#(\w+)\)", text)} <= {name.lower() for name in ALERTS}
+    assert set(re.findall(r"\(#(\w+)\)", text)) <= {name.lower() for name in ALERTS}
     assert all(alert.runbook.endswith(f"RUNBOOK.md#{name.lower()}") for name, alert in ALERTS.items())
 
 
@@ -179,7 +181,7 @@ def test_grafanas_own_rules_ask_the_same() -> None:
         a, b, c = rule["data"]
         assert (rule["condition"], c["model"]["expression"], rule["noDataState"]) == ("C", "A", "OK")
         assert b["model"]["expr"] == ours[name]["expr"]
-        assert promql_parser.parse(a["model"]["expr"]) == promql_parser.parse(f"({ours[name]['expr']}) * 0 + 1")
+        assert a["model"]["expr"] == f"({ours[name]['expr']}) * 0 + 1"
         assert {a["datasourceUid"], b["datasourceUid"]} == {source["uid"]}
         assert len(rule["uid"]) <= 40
         assert "$value " not in str(rule["annotations"]), "Grafana has $values, by refId"
