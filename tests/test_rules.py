@@ -81,8 +81,9 @@ def selectors(expr: str) -> list[Any]:
     return found
 
 
-def family(name: str) -> str:
+def family(name: str | None) -> str:
     """The metric of the catalogue that a series belongs to."""
+    assert name
     return name if name in METRICS else re.sub(r"_(bucket|count|sum)$", "", name)
 
 
