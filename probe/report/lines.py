@@ -76,7 +76,7 @@ class Teller:
         """What is certain now, and has not been told. Of `run`, rows before open_ns may be missing."""
         yield from self._beginning(run)
         timeline = Timeline.of(run)
-        decided_ns = _decided_ns(run, timeline.horizon_ns)
+        decided_ns = min(timeline.horizon_ns, run.decided_ns)
         channels = {channel.name: channel for channel in timeline.channels}
         new = [w for w in timeline.windows if w.from_ns >= self._told_ns.get((w.lane, w.target), 0)]
         over = [w for w in new if is_closed(channels[w.lane, w.target], w, decided_ns)]
@@ -147,7 +147,7 @@ class Teller:
     def _happened(self, run: Run, channels: dict[tuple[str, str], Channel], windows: list[Window]) -> Iterator[str]:
         """Marks and windows that are new, in the order in which they became known."""
         new = [mark for mark in run.marks if mark not in self._marks]
-        self._marks |= set(new)
+        self._marks = set(run.marks)
         told = [(mark.at_ns, _text(run, "mark", mark.at_ns, _mark(mark))) for mark in new]
         for w in windows:
             told.append((w.to_ns, _text(run, "window", w.to_ns, _window(run, w, channels[w.lane, w.target]))))
@@ -168,13 +168,6 @@ def _text(run: Run, kind: str, at_ns: int, more: Line) -> str:
         "seconds": at_ns / NS,
     }
     return json.dumps({**line, **more}, allow_nan=False)
-
-
-def _decided_ns(run: Run, horizon_ns: int) -> int:
-    """What was due earlier has its outcome, or will have none: a worker that died leaves rows undecided for good."""
-    waiting_ns = int(run.in_flight.second.min(initial=1 << 32)) * NS
-    patience_ns = max((s.timeout_ns for s in run.series), default=0) + NS
-    return min(horizon_ns, max(waiting_ns, run.end_ns - patience_ns))
 
 
 def _series(s: Series) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from probe.runfile.head import LOG_FACT, NODE_FACT, POD_FACT, ZONE_FACT, Head
 from probe.runfile.merge import merge
 from probe.runfile.reader import Bad, Counts, Run, open_run, series_of_row
+from probe.runfile.stretch import STRETCH, open_stretch
 from probe.runfile.vantage import Seen, SeenWindow, Vantage
 from probe.runfile.writer import FAILURES_KEPT, RunFileProblem, RunWriter, series_row
 
@@ -13,6 +14,7 @@ __all__ = [
     "LOG_FACT",
     "NODE_FACT",
     "POD_FACT",
+    "STRETCH",
     "ZONE_FACT",
     "Bad",
     "Counts",
@@ -25,6 +27,7 @@ __all__ = [
     "Vantage",
     "merge",
     "open_run",
+    "open_stretch",
     "series_of_row",
     "series_row",
 ]
