@@ -4,10 +4,11 @@ from rich.console import Console
 
 from probe.live.brief import Brief
 from probe.live.lines import Lines
+from probe.live.log import Log
 from probe.live.table import LiveTable
 from probe.live.telling import Telling
 
-__all__ = ["Brief", "Lines", "LiveTable", "Telling", "fitting_view"]
+__all__ = ["Brief", "Lines", "LiveTable", "Log", "Telling", "fitting_view"]
 
 
 def fitting_view() -> LiveTable | Lines:

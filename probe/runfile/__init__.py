@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probe.runfile.aside import KEPT, SERVED, aside_of, set_aside
 from probe.runfile.head import LOG_FACT, NODE_FACT, POD_FACT, ZONE_FACT, Head
 from probe.runfile.merge import merge
 from probe.runfile.reader import Bad, Counts, Run, open_run, series_of_row
@@ -11,9 +12,11 @@ from probe.runfile.writer import FAILURES_KEPT, RunFileProblem, RunWriter, serie
 
 __all__ = [
     "FAILURES_KEPT",
+    "KEPT",
     "LOG_FACT",
     "NODE_FACT",
     "POD_FACT",
+    "SERVED",
     "STRETCH",
     "ZONE_FACT",
     "Bad",
@@ -25,9 +28,11 @@ __all__ = [
     "Seen",
     "SeenWindow",
     "Vantage",
+    "aside_of",
     "merge",
     "open_run",
     "open_stretch",
     "series_of_row",
     "series_row",
+    "set_aside",
 ]

@@ -193,7 +193,7 @@ def opened(
     earlier are left out, so that who looks each second at a run that goes on need not read all of it each time.
     """
     path = Path(path)
-    _check_header(path)
+    check_header(path)
     with ExitStack() as stack:
         try:
             db = _connect(path)
@@ -206,7 +206,8 @@ def opened(
         yield run, db
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
+    """UsageError for what is no run file of this dnsprobe."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
