@@ -15,6 +15,11 @@ import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
+import dns.rdtypes.ANY.CNAME  # dnspython loads the code of a type when it first meets one: not while queries wait
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 
 from probe.errors import UsageError
 from probe.model import Question

@@ -167,8 +167,12 @@ def ran(
     others: Sequence[Mark] = (),
     ports: str = "fresh",
     again: int = 0,
+    stalled: tuple[float, float] = (0, 0),
 ) -> Run:
-    """20 s in which the pod was deleted at 5 s: through each node's Service it answered from the start until then."""
+    """20 s in which the pod was deleted at 5 s: through each node's Service it answered from the start until then.
+
+    stalled: meanwhile this prober did not send.
+    """
     services = [
         series_of(i, target=f"kube-dns@{i}", rate=100, seconds=20, ports=ports, address=f"127.53.0.{i + 10}")
         for i in range(len(service))
@@ -179,7 +183,7 @@ def ran(
     return written(
         folder / "run.db",
         [*services, pods],
-        lambda _series, _due: Outcome.ANSWER,
+        lambda _, due_ns: Outcome.UNSENT if stalled[0] <= due_ns / NS < stalled[1] else Outcome.ANSWER,
         marks=[Mark(5 * NS, "pod_deleted", "", "lab", POD), *others],
         servers={POD: told} if service[0] else {},
         counters={(0, Counter.PORTS_REUSED): again},
@@ -242,6 +246,20 @@ def test_the_last_request_by_counter(
     assert found is not None
     assert found.seconds == pytest.approx(seconds, abs=0.001)
     assert found.at_least == at_least
+
+
+def test_what_was_not_sent_past_the_service_is_not_taken_for_what_came_through_it(tmp_path: Path) -> None:
+    """As above, but from 8 to 9 s nothing was sent: 20 requests fewer, and the last through the Service at 7 s."""
+    run = ran(tmp_path, 15, service=[0.0], stalled=(8, 9))
+    after = [0.2 * i for i in range(26)]
+    directly = [20 * t - 20 * min(max(t - 3, 0), 1) for t in after]
+    readings = [
+        (round((5 + t) * NS), 1000 + round(50 * min(t, 2)) + round(past))
+        for t, past in zip(after, directly, strict=True)
+    ]
+    found = by_counter(run, POD, readings)
+    assert found is not None
+    assert found.seconds == pytest.approx(2.0, abs=0.001)
 
 
 def test_without_readings_nothing_is_known(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probe.model import NS, Mark, Series, TargetKind
-from probe.outcome import Counter
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.model import BUCKET_NS, NS, Mark, Series, TargetKind
+from probe.outcome import Counter, Outcome
 from probe.runfile import Run
 from probe.schedule import pacer_of
 
@@ -122,12 +125,26 @@ def by_counter(run: Run, pod: str, readings: Sequence[Reading]) -> Departure | N
     if deletion is None or len(readings) <= COUNTED_FOR:
         return None
     direct = _directly(run, pod)
-    others = [n - _asked(direct, readings[0][0], at_ns) for at_ns, n in readings]
+    unsent_ns = _unsent_ns(run, direct)
+    since_ns = readings[0][0]
+    # Whether what was not sent in the 100 ms of a reading was due before it is not known: as it gives the later end.
+    spared = [BUCKET_NS] * (len(readings) - 1) + [0]
+    others = [
+        n - _asked(direct, since_ns, at_ns) + int(((unsent_ns >= since_ns) & (unsent_ns < at_ns - spare)).sum())
+        for (at_ns, n), spare in zip(readings, spared, strict=True)
+    ]
     still = next(i for i, n in enumerate(others) if n >= others[-1] - _IN_DOUBT)
     every_ns = (readings[-1][0] - readings[0][0]) / (len(readings) - 1)
     at_least = len(readings) - 1 - still < COUNTED_FOR
     seconds = (readings[still][0] - deletion.at_ns) / NS
     return Departure(pod, "all nodes", seconds, at_least, every_ns / NS, COUNTER)
+
+
+def _unsent_ns(run: Run, series: Sequence[Series]) -> NDArray[np.int64]:
+    """Where each row of these that was due and never sent is counted: the beginning of its 100 ms."""
+    rows = run.counts
+    mine = (rows.outcome == Outcome.UNSENT) & np.isin(rows.series, [s.index for s in series])
+    return np.repeat(rows.bucket[mine], rows.n[mine]).astype(np.int64) * BUCKET_NS
 
 
 def _asked(series: Sequence[Series], from_ns: int, to_ns: int) -> int:

@@ -86,7 +86,16 @@ KEEP_HELP = "How much of the run its file keeps (default 1h); the file before is
 SERVED_HELP = f"The run file (default {SERVED} in this folder)."
 LOG_HELP = "What is logged: text, jsonl: lines of JSON (default text)."
 LINGER_HELP = "After the verdict serve the run file until `dnsprobe collect` has taken it, for at most so long."
-HTTP_HELP = f"Of --linger: the TCP port (default {PORT})."
+SCRAPES_HELP = "Of --linger: until the last metrics were scraped so often, or the run file was taken."
+METRICS_HELP = (
+    f"Serve /metrics for Prometheus while the run goes, e.g. 127.0.0.1:{PORT}, or :{PORT} for all addresses"
+    f" (default :{PORT} with --linger, else none; or DNSPROBE_METRICS)."
+)
+SERVE_METRICS_HELP = (
+    f"Where /metrics is served for Prometheus, e.g. 127.0.0.1:{PORT} (default :{PORT}, all addresses; or"
+    " DNSPROBE_METRICS)."
+)
+HTTP_HELP = f"The TCP port that its pods serve on (default {PORT})."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
@@ -218,6 +227,9 @@ FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
+LingerScrapes = Annotated[str, option(RESULT, "", "--linger-scrapes", "N", SCRAPES_HELP)]
+Metrics = Annotated[str, option(RESULT, "", "--metrics", "ADDRESS:PORT", METRICS_HELP)]
+ServeMetrics = Annotated[str, option(RESULT, "", "--metrics", "ADDRESS:PORT", SERVE_METRICS_HELP)]
 HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
 FleetFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "What is printed: text, json (default text).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]

@@ -56,6 +56,9 @@ class View(Protocol):
     def ended(self, pod: str) -> None:
         """A pod was told to go: what it does from now on does not count."""
 
+    def gone(self, pod: str) -> None:
+        """Nothing answers there any more: it is asked no more."""
+
     def marked(self, mark: Mark) -> None:
         """Something happened."""
 
@@ -532,6 +535,7 @@ class _Going:
             gone = [s.index for s in self.series if s.target.name == happened.gone.name]
             for ended in self.engine.end(gone, self.engine.now_ns()):
                 self.writer.end_series(ended.index, ended.stop_ns)
+            self.view.gone(happened.gone.name)
 
     def _ask_too(self, pod: Target) -> None:
         if self.stopped_ns is not None or self.end_ns < self.plan.duration_ns:

@@ -68,11 +68,12 @@ class Told(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What one run is made with."""
+    """What one run is made with. over: called once it is over, and its file whole."""
 
     view: View
     engine: Engine
     cluster: Cluster | None
+    over: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class Serving:
         finally:
             self._going = None
         self._plan = plan
+        parts.over()
         return self._after(ending, going)
 
     def _after(self, ending: Ending, going: _Going) -> tuple[Reason, str]:
