@@ -39,7 +39,7 @@ def rows() -> list[Row]:
         Row([rates(), lost()]),
         Row([quantiles(), durations()]),
         Row([in_flight(), lag(width=8), unsent(width=8)]),
-        Row([served(), served_durations(), served_trouble()], "What CoreDNS says itself"),
+        Row([served(), served_durations(), served_from_cache()], "What CoreDNS says itself"),
         Row([odd(), lanes(width=16)]),
     ]
 
@@ -55,6 +55,7 @@ def asked_now() -> Panel:
         "reqps",
         Query(f"sum({of('dnsprobe_configured_queries_per_second')})"),
         colours=thresholds(QUIET),
+        nothing="nothing runs",
         plain=True,
     )
 
@@ -80,6 +81,7 @@ def good_now() -> Panel:
         "reqps",
         Query(rate(of("dnsprobe_queries_good_total"))),
         colours=thresholds(QUIET),
+        nothing="nothing runs",
         plain=True,
     )
 
@@ -111,7 +113,7 @@ def p99_rtt() -> Panel:
     """What network and server take."""
     return stat(
         "p99 from sent",
-        "Of good queries over the time shown, from their sending: what network and server take. Far below the one from"
+        "Of replies over the time shown, from the query's sending: what network and server take. Far below the one from"
         " due: the prober is late.",
         "s",
         Query(quantile(0.99, "dnsprobe_query_rtt_seconds", over="$__range")),
@@ -180,7 +182,7 @@ def odd() -> Panel:
     """Replies beside the one that counts."""
     names = ("late", "duplicate", "unmatched", "truncated_with_answer")
     return lines(
-        "Replies that were late, twice there, of nobody's, or cut short",
+        "Odd replies",
         "late: after the timeout, so DNS is slow and does not lose. duplicate, unmatched: somebody repeats or forges"
         " replies. truncated with answer: some clients take it as it is.",
         "reqps",
@@ -206,6 +208,9 @@ def served() -> Panel:
         "reqps",
         Query(rate(coredns("coredns_dns_requests_total"), "proto"), "queries {{proto}}"),
         Query(rate(coredns("coredns_dns_responses_total"), "rcode"), "{{rcode}}"),
+        Query(rate(coredns("coredns_forward_max_concurrent_rejects_total")), "rejected by forward"),
+        Query(rate(coredns("coredns_panics_total")), "panics"),
+        overrides=(fixed("rejected by forward", WARNING), fixed("panics", BAD)),
         width=8,
         nothing="CoreDNS is not scraped",
     )
@@ -236,24 +241,16 @@ def served_durations() -> Panel:
     )
 
 
-def served_trouble() -> Panel:
-    """What CoreDNS's cache saves, and what it refuses."""
+def served_from_cache() -> Panel:
+    """What CoreDNS's cache saves."""
     hits, misses = (rate(coredns(f"coredns_cache_{name}_total")) for name in ("hits", "misses"))
     return lines(
-        "CoreDNS: cache hits, rejects, panics",
-        "hits: the share of queries that its cache answered (no line without a cache). rejects: forward's"
-        " max_concurrent.",
+        "CoreDNS: answered from its cache",
+        "The share of queries. A cache hides upstreams' faults until its entries run out.",
         "percentunit",
         Query(f"{hits} / ({hits} + {misses} > 0)", "cache hits"),
-        Query(rate(coredns("coredns_forward_max_concurrent_rejects_total")), "rejects"),
-        Query(rate(coredns("coredns_panics_total")), "panics"),
-        overrides=(
-            *in_turn("cache hits"),
-            *(
-                fixed(name, colour, {"id": "unit", "value": "reqps"})
-                for name, colour in (("rejects", WARNING), ("panics", BAD))
-            ),
-        ),
+        overrides=in_turn("cache hits"),
         width=8,
-        nothing="CoreDNS is not scraped",
+        ceiling=1,
+        nothing="no cache, or CoreDNS is not scraped",
     )

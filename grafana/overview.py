@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana.palette import BAD, GOOD, WARNING
 from grafana.panels import Column, Json, Panel, Query, Row, named, stat, table, thresholds
 from grafana.queries import FELT, OBJECTIVE, good_share, healthy, of, quantile
-from grafana.views import ENOUGH, FAST, LATE_S, disruption, lanes, latency, losing, lost, share_lost, targets
+from grafana.views import ENOUGH, FAST, LATE_S, disruption, felt, lanes, latency, losing, lost, share_lost
 
 NOW = {3: ("UP", GOOD), 2: ("UP, LOSING QUERIES", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
 SILENT: Json = {"type": "special", "options": {"match": "nan", "result": {"text": "no answers", "color": BAD}}}
@@ -15,7 +15,7 @@ def rows() -> list[Row]:
     """The dashboard."""
     return [
         Row([now(), since(), good(), budget(), p99(), healthy_probers()]),
-        Row([targets()]),
+        Row([felt()]),
         Row([lost(), share_lost()]),
         Row([latency(), disruption()]),
         Row([nodes()]),
@@ -31,12 +31,13 @@ def now() -> Panel:
     return stat(
         "Cluster DNS now",
         "What healthy probers see by the ways clients take: the Service, NodeLocal DNSCache, or the server that was"
-        " named. DOWN: one of these answers nobody. DOWN FOR SOME: not every prober. LOSING QUERIES: a part of them.",
+        " named. DOWN: one of these answers nobody. DOWN FOR SOME: not every prober. LOSING QUERIES: a part of them."
+        " UNKNOWN: no prober is healthy.",
         "none",
         Query(f"{somewhere} + min({up}) + {nothing_lost}"),
-        colours=thresholds(BAD),
+        colours=thresholds(WARNING),
         states=named(NOW),
-        nothing="NO HEALTHY PROBER",
+        nothing="UNKNOWN",
         width=5,
     )
 
@@ -47,9 +48,10 @@ def since() -> Panel:
         "Losing queries since",
         "When the disruption began that goes on now, by the ways clients take; the oldest if there are several.",
         "dateTimeFromNow",
-        Query(f"min({losing(FELT)}) * 1000"),
-        colours=thresholds(GOOD, (1, BAD)),
-        nothing="not now",
+        Query(f"min({losing(FELT)}) * 1000 or clamp_max(sum({of('dnsprobe_prober_healthy')}) > 0, 1)"),
+        colours=thresholds(WARNING, (2, BAD)),
+        states=named({1: ("not now", GOOD)}),
+        nothing="UNKNOWN",
     )
 
 

@@ -24,7 +24,7 @@ from grafana.views import FAST, disruption, lanes, latency, lost, share_lost, ta
 PHASES = ("waiting", "progressing", "completed", "stalled", "rolled back")
 COLOURS = (QUIET, SEQUENCE[0], GOOD, WARNING, BAD)
 PHASE = {at: (name, colour) for at, (name, colour) in enumerate(zip(PHASES, COLOURS, strict=True), 1)}
-UNWATCHED = "the cluster is not watched"
+UNWATCHED = "not watched"
 
 
 def rows() -> list[Row]:
@@ -32,7 +32,7 @@ def rows() -> list[Row]:
     return [
         Row([phase_now(), lost_in_all(), longest(), p99(), endpoints_now(), watched()]),
         Row([phases(), endpoints()]),
-        Row([targets(8)]),
+        Row([targets()]),
         Row([outcomes(), lost()]),
         Row([disruption(), share_lost()]),
         Row([latency(), by_phase()]),
@@ -139,14 +139,14 @@ def phases() -> Panel:
 
 def endpoints() -> Panel:
     """Endpoints and pods that end."""
+    # A pod that has gone stays terminating as long as its counters; it is asked no more, though.
+    ending = f"{of('dnsprobe_target_terminating')} and on (job, instance, target) {of('dnsprobe_target_info')}"
     return lines(
         "Ready endpoints, and pods that are ending",
         "A Service whose ready endpoints stay above 0 need lose nothing.",
         "short",
         Query(f"min({of('dnsprobe_ready_endpoints')})", "ready endpoints"),
-        Query(
-            f"count(max by (cluster, target) ({of('dnsprobe_target_terminating')}) == 1) or vector(0)", "ending pods"
-        ),
+        Query(f"count(max by (cluster, target) ({ending}) == 1) or vector(0)", "ending pods"),
         overrides=in_turn("ready endpoints", "ending pods"),
         height=6,
         steps=True,
@@ -171,13 +171,15 @@ def by_phase() -> Panel:
     phase = f"max by (cluster, workload, phase) ({of('dnsprobe_rollout_info')} == 1)"
 
     def in_phase(each: str) -> str:
-        return f"sum by (workload, phase) (sum_over_time(({each})[$__range:$__interval])) * $__interval_ms / 1000"
+        return (
+            f"sum by (cluster, workload, phase) (sum_over_time(({each})[$__range:$__interval])) * $__interval_ms / 1000"
+        )
 
     return table(
         "What was lost in which phase",
         "By the ways clients take. Rates look back over four scrapes: what was lost just before a phase ended may be"
         " counted to the next one.",
-        {"workload": "workload", "phase": "phase"},
+        {name: name for name in ("cluster", "workload", "phase")},
         [
             Column("lasted", in_phase(phase), "s", 0),
             Column("asked", in_phase(f"{phase} * on (cluster) group_left () ({asked})"), decimals=0),

@@ -20,7 +20,7 @@ from grafana.panels import (
     thresholds,
     timeline,
 )
-from grafana.queries import EXPECTED, OBJECTIVE, good_share, healthy, lost_rate, of, quantile, rate, total
+from grafana.queries import EXPECTED, FELT, OBJECTIVE, good_share, healthy, lost_rate, of, quantile, rate, total
 from probe.outcome import Outcome
 
 LATE_S = 0.1
@@ -39,12 +39,21 @@ def losing(*matchers: str) -> str:
     return healthy(of("dnsprobe_outage_start_timestamp_seconds", *matchers) + " > 0")
 
 
-def targets(height: int = 7) -> Panel:
+def felt() -> Panel:
+    """The ways that clients take: up, losing, down."""
+    return timeline(
+        "The ways clients take",
+        "The worst that any prober sees of the Service, NodeLocal DNSCache or the server that was named. losing: a"
+        " part of the queries, in a disruption that goes on; down: nothing was good for max(1 s, 5 queries).",
+        Query(_state("cluster, target, transport", FELT), "{{cluster}} {{target}} {{transport}}"),
+        states=TARGET,
+        height=5,
+    )
+
+
+def targets(height: int = 8) -> Panel:
     """Each target and transport: up, losing, down, ending."""
-    path = "cluster, job, instance, node, target, target_kind, transport"
-    up = of("dnsprobe_target_up")
-    open_windows = f"max by ({path}) ({of('dnsprobe_outage_start_timestamp_seconds')} > bool 0)"
-    state = f"min by (cluster, target, transport) ({up} * on ({path}) (2 - {open_windows}))"
+    state = _state("cluster, target, transport")
     ending = f"{ENDING} * max by (cluster, target) ({of('dnsprobe_target_terminating')})"
     return timeline(
         "Targets",
@@ -57,6 +66,13 @@ def targets(height: int = 7) -> Panel:
     )
 
 
+def _state(by: str, *matchers: str) -> str:
+    """As TARGET says, but for ending."""
+    path = "cluster, job, instance, node, target, target_kind, transport"
+    losing_now = f"max by ({path}) ({of('dnsprobe_outage_start_timestamp_seconds', *matchers)} > bool 0)"
+    return f"min by ({by}) ({of('dnsprobe_target_up', *matchers)} * on ({path}) (2 - {losing_now}))"
+
+
 def lost(width: int = 12, height: int = 8) -> Panel:
     """Queries per second that were not good, by outcome."""
     perhaps = of("dnsprobe_queries_total", f'outcome=~"{EXPECTED}"')
@@ -67,7 +83,8 @@ def lost(width: int = 12, height: int = 8) -> Panel:
         " was right. The line is all of them together: 0 is good.",
         "reqps",
         Query(rate(never, "outcome") + " > 0", "{{outcome}}"),
-        Query(f"{rate(perhaps)} - {rate(of('dnsprobe_queries_good_total'))} > 0", "unexpected"),
+        # Rates of whole numbers differ by rounding where nothing was lost.
+        Query(f"{rate(perhaps)} - {rate(of('dnsprobe_queries_good_total'))} > 1e-6", "unexpected"),
         Query(lost_rate(), "all"),
         overrides=(
             *BY_OUTCOME,
@@ -100,12 +117,13 @@ def latency(width: int = 12, height: int = 8) -> Panel:
 def share_lost(width: int = 12, height: int = 8) -> Panel:
     """Service beside pods."""
     asked, good = of("dnsprobe_queries_total"), of("dnsprobe_queries_good_total")
+    share = f"1 - {rate(good, 'target_kind')} / ({rate(asked, 'target_kind')} > 0)"
     return lines(
         "Share lost: by the Service, and straight from pods",
         "The Service loses while no pod does: routing to pods is stale (kube-proxy, conntrack). Both lose: look at"
         " CoreDNS.",
         "percentunit",
-        Query(f"1 - {rate(good, 'target_kind')} / ({rate(asked, 'target_kind')} > 0)", "{{target_kind}}"),
+        Query(f"clamp_min({share}, 0)", "{{target_kind}}"),
         overrides=BY_KIND,
         width=width,
         height=height,
@@ -120,11 +138,13 @@ def disruption(width: int = 12, height: int = 8) -> Panel:
         "What the counter of disruption grew by within four scrapes, as the worst placed prober and lane saw it. An"
         " outage of 800 ms is a plateau of 0.8 s, however rare the scrapes.",
         "s",
-        Query(f"max by (target, transport) (increase({seconds}[$__rate_interval]))", "{{target}} {{transport}}"),
+        Query(
+            f"max by (target_kind, transport) (increase({seconds}[$__rate_interval]))", "{{target_kind}} {{transport}}"
+        ),
+        overrides=(*BY_KIND, matching("tcp$", DASHED)),
         width=width,
         height=height,
         steps=True,
-        aside=True,
     )
 
 
@@ -141,7 +161,7 @@ def lanes(width: int = 24, height: int = 8) -> Panel:
         {"query": "lane", "target": "target", "target_kind": "kind", "transport": "by", "ports": "ports"},
         [
             Column("asked", total(asked, by), decimals=0),
-            Column("lost", f"{total(asked, by)} - {total(good, by)}", decimals=0, colours=thresholds(GOOD, (0.5, BAD))),
+            Column("lost", f"{total(asked, by)} - {total(good, by)}", decimals=0),
             Column("good", good_share(by), "percentunit", 3, ENOUGH),
             Column("disruptions", f"max by ({by}) (increase({outages}[$__range]))", decimals=0),
             Column("seconds of disruption", f"max by ({by}) (increase({seconds}[$__range]))", "s", 1),
