@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from grafana import rules
 from grafana.dashboards import DASHBOARDS
 from grafana.dashboards import text as dashboard
 
@@ -32,6 +33,9 @@ def _holds(path: Path, text: str) -> bool:
 
 
 FILES: dict[str, Callable[[], str]] = {
+    "prometheus/rules.yaml": rules.prometheus,
+    "kubernetes/prometheusrule.yaml": rules.kubernetes,
+    "provisioning/alerting/rules.yaml": rules.native,
     **{f"dashboards/{name}.json": partial(dashboard, name) for name in DASHBOARDS},
 }
 """Paths under grafana/ -> what writes their text."""

@@ -82,6 +82,19 @@ class Histograms:
         self._counts = counts[:, np.lexsort((counts[0], counts[3], counts[2]))]
         self._maxima = maxima[:, np.lexsort((maxima[0], maxima[3], maxima[2]))]
 
+    def within(self, from_second: int, to_second: int, home: Ints) -> Histograms:
+        """Of the slices that touch [from_second, to_second), those of series s as home[s], int64[S], or left out: -1.
+
+        Seconds count from from_second on.
+        """
+
+        def cut(table: Ints) -> Ints:
+            mine = (table[0] < to_second) & (table[0] + table[1] > from_second) & (home[table[2]] >= 0)
+            second, width, series, *rest = table[:, mine]
+            return np.array([second - from_second, width, home[series], *rest])
+
+        return Histograms(cut(self._counts), cut(self._maxima))
+
     def total(self, series: Iterable[int], duration: Duration, spans: Spans | None = None) -> tuple[Ints, int]:
         """Counts of some series together, int64[BINS], and the longest in ns (0 if none).
 
@@ -114,6 +127,7 @@ class Run:
     """One run as it was written. Times in ns since t0 (head.started_unix_ns); S series.
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
+    going: it goes on.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
     servers: by the NSID of the server that answered. metrics: what others counted.
     doubts: of a merged run, those of its shards, of one made from a log, those told there; vantages: its probers.
@@ -142,6 +156,17 @@ class Run:
     servers: Mapping[str, Answered] = field(default_factory=dict)
     vantages: tuple[Vantage, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    going: bool = False
+
+    @property
+    def decided_ns(self) -> int:
+        """What was due earlier has its outcome, or will have none: a worker that died leaves rows undecided for good.
+
+        Later than end_ns where nothing was undecided then.
+        """
+        waiting_ns = int(self.in_flight.second.min(initial=1 << 32)) * NS
+        patience_ns = max((s.timeout_ns for s in self.series), default=0) + NS
+        return max(waiting_ns, self.end_ns - patience_ns)
 
     @property
     def ended(self) -> str:
@@ -168,7 +193,7 @@ def opened(
     earlier are left out, so that who looks each second at a run that goes on need not read all of it each time.
     """
     path = Path(path)
-    _check_header(path)
+    check_header(path)
     with ExitStack() as stack:
         try:
             db = _connect(path)
@@ -181,7 +206,8 @@ def opened(
         yield run, db
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
+    """UsageError for what is no run file of this dnsprobe."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
