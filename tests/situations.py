@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from grafana.asking import Span
+import httpx2
+
+from grafana.asking import Span, client
 from tests.prometheus import Prometheus, Scrape
 from tests.servers import CoreDNS, free_port
 
@@ -67,13 +69,8 @@ class Forwarding(CoreDNS):
 class Lived:
     """What Prometheus has of the runs. spans: the time in which each ran; the label `node` is its situation's name."""
 
-    prometheus: Prometheus
+    client: httpx2.Client
     spans: Mapping[str, Span]
-
-    @property
-    def url(self) -> str:
-        """Where Prometheus is."""
-        return f"http://127.0.0.1:{self.prometheus.port}"
 
 
 def arguments(folder: Path, port: int) -> dict[str, list[str]]:
@@ -115,12 +112,12 @@ def lived(folder: Path) -> Iterator[Lived]:
                 runs[name] = _started(folder, name, [*words, "--metrics", f"127.0.0.1:{ports[name]}"])
             prometheus.wait_for(f'{RUNNING} and on (node) dnsprobe_run_state{{node="stall"}}', 60)
             time.sleep(15)
-            os.killpg(runs["stall"].pid, signal.SIGSTOP)
-            time.sleep(STOPPED_S)
-            os.killpg(runs["stall"].pid, signal.SIGCONT)
+            _stall(runs["stall"].pid)
             for run in runs.values():
                 run.wait(90)
-            yield Lived(prometheus, {name: _span(prometheus, port) for name, port in ports.items()})
+            spans = {name: _span(prometheus, port) for name, port in ports.items()}
+            with client(f"http://127.0.0.1:{prometheus.port}") as asking:
+                yield Lived(asking, spans)
         finally:
             for run in runs.values():
                 if run.poll() is None:
@@ -143,6 +140,16 @@ def _started(folder: Path, name: str, words: list[str]) -> subprocess.Popen[byte
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _stall(pid: int) -> None:
+    """The run and its worker stand still."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (worker,) = [int(each) for each in children if b"probe.engine.worker" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.kill(pid, number)
+        os.kill(worker, number)
+        time.sleep(STOPPED_S if number == signal.SIGSTOP else 0)
 
 
 def _span(prometheus: Prometheus, port: int) -> Span:
