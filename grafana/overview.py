@@ -7,7 +7,7 @@ from grafana.panels import Column, Json, Panel, Query, Row, named, stat, table, 
 from grafana.queries import FELT, HEALTHY, OBJECTIVE, believed, good_share, of, quantile
 from grafana.views import ENOUGH, FAST, LATE_S, disruption, felt, lanes, latency, losing, lost, share_lost
 
-NOW = {3: ("UP", GOOD), 2: ("LOSING QUERIES", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
+NOW = {3: ("UP", GOOD), 2: ("LOSING", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
 IN_DOUBT = 4
 NOW |= {IN_DOUBT + state: (f"{text}?", WARNING) for state, (text, _) in NOW.items()}
 SILENT: Json = {"type": "special", "options": {"match": "nan", "result": {"text": "no answers", "color": BAD}}}
@@ -33,7 +33,7 @@ def now() -> Panel:
     return stat(
         "Cluster DNS now",
         "What healthy probers see by the ways clients take: the Service, NodeLocal DNSCache, or the server that was"
-        " named. DOWN: one of these answers nobody. DOWN FOR SOME: not every prober. LOSING QUERIES: a part of them."
+        " named. DOWN: one of these answers nobody. DOWN FOR SOME: not every prober. LOSING: a part is lost."
         " With a question mark: no prober is healthy. UNKNOWN: there is none.",
         "none",
         Query(f"{somewhere} + min({up}) + {nothing_lost} + {IN_DOUBT} * (sum({HEALTHY}) == bool 0)"),

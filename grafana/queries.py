@@ -38,16 +38,32 @@ def total(selector: str, by: str = "") -> str:
     return f"{_sum(by)}(increase({selector}[$__range]))"
 
 
+def lasting_rate(selector: str, by: str = "") -> str:
+    """Per second, in sum, without pods that were told to go: what these lose is no fault."""
+    return f"{_sum(by)}(rate({selector}[$__rate_interval]) {_UNLESS} {_ENDING} == 1)"
+
+
+def lasting_total(selector: str, by: str = "", how: str = "sum") -> str:
+    """In sum (or `how` else) over the time shown, without pods that were told to go in it."""
+    return f"{_sum(by, how)}(increase({selector}[$__range]) {_UNLESS} max_over_time({_ENDING}[$__range]) == 1)"
+
+
 def lost_rate(by: str = "", *matchers: str) -> str:
-    """Queries per second that were not good."""
-    asked, good = (of(f"dnsprobe_queries_{name}", *matchers) for name in ("total", "good_total"))
-    return f"{rate(asked, by)} - {rate(good, by)}"
+    """Queries per second that were not good; never below 0, though rates of two counters are extrapolated apart."""
+    asked, good = _asked_and_good(*matchers)
+    return f"clamp_min({lasting_rate(asked, by)} - {lasting_rate(good, by)}, 0)"
+
+
+def lost_total(by: str = "", *matchers: str) -> str:
+    """Queries over the time shown that were not good."""
+    asked, good = _asked_and_good(*matchers)
+    return f"clamp_min({lasting_total(asked, by)} - {lasting_total(good, by)}, 0)"
 
 
 def good_share(by: str = "", *matchers: str) -> str:
     """The share of queries over the time shown that was good; nothing where none was asked."""
-    asked, good = (of(f"dnsprobe_queries_{name}", *matchers) for name in ("total", "good_total"))
-    return f"{total(good, by)} / ({total(asked, by)} > 0)"
+    asked, good = _asked_and_good(*matchers)
+    return f"clamp_max({lasting_total(good, by)} / ({lasting_total(asked, by)} > 0), 1)"
 
 
 def quantile(q: float, metric: str, by: str = "", *matchers: str, over: str = "$__rate_interval") -> str:
@@ -66,5 +82,13 @@ def believed(vector: str) -> str:
     return f"({vector} and on (cluster, job, instance) {said} or {vector} unless on (cluster) {said})"
 
 
-def _sum(by: str) -> str:
-    return f"sum by ({by}) " if by else "sum"
+def _asked_and_good(*matchers: str) -> tuple[str, str]:
+    return of("dnsprobe_queries_total", *matchers), of("dnsprobe_queries_good_total", *matchers)
+
+
+_UNLESS = "unless on (cluster, job, instance, target)"
+_ENDING = of("dnsprobe_target_terminating")
+
+
+def _sum(by: str, how: str = "sum") -> str:
+    return f"{how} by ({by}) " if by else how
