@@ -110,7 +110,8 @@ class Serving:
 
     def __init__(self, asked: Asked, told: Told) -> None:
         self._asked, self._told = asked, told
-        self._plan = asked.read()
+        self._plan = self._asks = asked.read()
+        """The last one that could be asked; and that which is asked now."""
         self._next: Plan | None = None
         self._stamp = _stamp_of(asked.file)
         self._going: _Going | None = None
@@ -135,6 +136,7 @@ class Serving:
         """One run; why the next one begins."""
         asked, last = self._asked, self._plan
         plan, self._next = self._next or last, None
+        self._asks = plan
         set_aside(asked.path, asked.keep_ns)
         began = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {reason}{f': {why}' if why else ''}"
         facts = {**plan.facts, KEPT: f"the last {seconds_text(asked.keep_ns)}", BEGUN: began}
@@ -197,7 +199,7 @@ class Serving:
             self._refuse(str(problem))
             return
         self._told.reloaded(True)
-        if plan == self._plan and not self._next:
+        if plan == self._asks and not self._next:
             self._told.noted(f"{self._asked.file}: read again: nothing has changed")
             return
         self._next = plan
