@@ -99,6 +99,11 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_configured_queries_per_second": Metric(GAUGE, (), "What the schedule asks for now"),
     "dnsprobe_run_state": Metric(GAUGE, ("state",), "1 for the state it is in: starting, running, draining, linger"),
     "dnsprobe_run_info": Metric(GAUGE, ("scenario", "mode"), "1: what runs, and whether as run or as serve"),
+    "dnsprobe_runs_started_total": Metric(
+        COUNTER, ("reason",),
+        "Runs of this process: its start; serve begins anew when its file is read again, a worker died, the cluster"
+        " could not be watched any more, the clock was set, or there is no room for more series",
+    ),
     "dnsprobe_config_last_reload_successful": Metric(
         GAUGE, (), "0: the file that serve was told to read again is wrong, and the last good one goes on"
     ),

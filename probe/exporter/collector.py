@@ -165,6 +165,7 @@ VALUES: dict[str, Callable[[Snapshot], Iterable[Value]]] = {
     "dnsprobe_configured_queries_per_second": _one(lambda shown: shown.rate),
     "dnsprobe_run_state": lambda shown: (((state,), shown.state is state) for state in State),
     "dnsprobe_run_info": lambda shown: [((shown.scenario, shown.mode), 1)],
+    "dnsprobe_runs_started_total": lambda shown: (((reason,), n) for reason, n in shown.started.items()),
     "dnsprobe_config_last_reload_successful": _one(lambda shown: shown.reloaded),
     "dnsprobe_build_info": lambda _: [((__version__, platform.python_version()), 1)],
 }

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from probe.exporter.collector import Collector
 from probe.exporter.snapshot import State
 from probe.exporter.state import Exporter
-from probe.pages import Request, whole
+from probe.pages import Request, say, whole
 
 PATH = "/metrics"
 GZIP_LEVEL = 1
@@ -33,6 +33,11 @@ class Page:
         body, headers = encode(self._registry), {"Content-Type": kind, "Vary": "Accept, Accept-Encoding"}
         if gzip_accepted(request.headers.get("Accept-Encoding", "")):
             body, headers = gzip.compress(body, GZIP_LEVEL), {**headers, "Content-Encoding": "gzip"}
-        whole(request, body, headers, HTTPStatus.OK)
+        whole(request, body, headers)
         if request.command == "GET":
             self.last_scrapes += is_last
+
+    def ready(self, request: Request) -> None:
+        """200 while a run goes, else 503."""
+        goes = self._exporter.now.state is State.RUNNING
+        say(request, {"state": self._exporter.now.state}, HTTPStatus.OK if goes else HTTPStatus.SERVICE_UNAVAILABLE)

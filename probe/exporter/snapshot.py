@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -30,6 +31,17 @@ class State(StrEnum):
     LINGER = "linger"
 
 
+class Reason(StrEnum):
+    """Why a run begins, in a process that has one after the other."""
+
+    START = "start"
+    RELOAD = "reload"
+    WORKER = "worker"
+    CLUSTER = "cluster"
+    CLOCK = "clock"
+    ROOM = "room"
+
+
 def ints(*shape: int) -> Ints:
     """Zeros."""
     return np.zeros(shape, np.int64)
@@ -56,7 +68,7 @@ class Snapshot:
     state: State = State.STARTING
     scenario: str = ""
     mode: str = "run"
-    at_ns: int = 0
+    started: Mapping[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     channels: tuple[Labels, ...] = ()
     channels_asked: tuple[bool, ...] = ()
     rows: Ints = field(default_factory=lambda: ints(0, len(Outcome), 2))

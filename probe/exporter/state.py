@@ -15,7 +15,7 @@ from probe.cluster import Cluster
 from probe.exporter.buckets import bucketed, summed
 from probe.exporter.health import Done, Health
 from probe.exporter.outages import Outages
-from probe.exporter.snapshot import LES, Ints, Labels, Snapshot, State, floats, ints
+from probe.exporter.snapshot import LES, Ints, Labels, Reason, Snapshot, State, floats, ints
 from probe.histogram import BINS
 from probe.host import Quotas
 from probe.model import BUCKET_NS, NS, Mark, Series, TargetKind
@@ -52,9 +52,12 @@ class Exporter:
         """Pods that were told to go."""
         self.now = Snapshot(mode=mode)
 
-    def watching(self, scenario: str, path: Path, cluster: Cluster | None = None) -> Watching:
-        """A View of the next run, whose file will be at `path`."""
-        self.now = replace(self.now, state=State.STARTING, scenario=scenario, at_ns=time.monotonic_ns())
+    def watching(
+        self, scenario: str, path: Path, cluster: Cluster | None = None, reason: Reason = Reason.START
+    ) -> Watching:
+        """A View of the next run, whose file will be at `path`; and why it begins."""
+        started = {**self.now.started, reason: self.now.started[reason] + 1}
+        self.now = replace(self.now, state=State.STARTING, scenario=scenario, started=started)
         return Watching(self, path, cluster)
 
     def reloaded(self, *, well: bool) -> None:
@@ -94,6 +97,8 @@ class Watching:
         self._sums = Sum(lambda columns: summed(columns.durations), (len(Duration),), np.float64)
         self._good_ns, self._bad_ns = ints(0), ints(0)
         """Of each series, when its last good row was due, to 100 ms, and its last lost one."""
+        self._good: dict[Labels, tuple[int, int]] = {}
+        """Of each path, when its last good row was due, and how many were lost until that was known."""
         self._sent: dict[str, int] = {}
         self._outages = Outages(path)
         self._quotas = Quotas()
@@ -155,6 +160,12 @@ class Watching:
     def _own_drops(self) -> int:
         return int(self._flush.counters[:, Counter.OWN_DROPS].sum())
 
+    def _lost(self) -> Ints:
+        """Rows of each series that were sent and not good, int64[S]."""
+        came = self._rows.now()[..., 0]
+        lost: Ints = came.sum(axis=1) - came[:, Outcome.UNSENT]
+        return lost
+
     def _waiting(self) -> Ints:
         """Rows of each series that have no outcome yet, int64[S]."""
         waiting: Ints = self._planned.unsealed() - self._rows.unsealed().sum(axis=(1, 2))
@@ -165,7 +176,7 @@ class Watching:
     def _show(self, state: State) -> None:
         mine = [channel_of(s) for s in self._series]
         known = self._exporter.known(dict.fromkeys([*self._base.channels, *mine]))
-        shown = self._of_run(replace(self._exporter.now, state=state, healthy=self._healthy, at_ns=time.monotonic_ns()))
+        shown = self._of_run(replace(self._exporter.now, state=state, healthy=self._healthy))
         shown = self._of_channels(shown, known, mine)
         self._exporter.now = self._of_paths(shown, [channel[:3] for channel in mine])
 
@@ -217,8 +228,11 @@ class Watching:
         started = np.array([s.start_ns for s in self._series], np.int64)
         good, bad = axis.latest(self._good_ns), axis.latest(self._bad_ns)
         since = np.where(good == NEVER, axis.latest(started), good)
-        rates = axis.total(floats(len(base.paths)), np.array([float(s.own_rate) for s in self._series], np.float64))
-        patience_ns = np.maximum(DOWN_NS, DOWN_ROWS * NS / np.maximum(rates, 1e-9))
+        lost = axis.total(ints(len(base.paths)), self._lost())
+        for path, good_ns, n in zip(alive, good.tolist(), lost.tolist(), strict=True):
+            if good_ns > self._good.get(path, (NEVER, 0))[0]:
+                self._good[path] = good_ns, n
+        lost -= np.array([self._good.get(path, (NEVER, 0))[1] for path in alive], np.int64)
         return replace(
             shown,
             paths=axis.labels,
@@ -227,7 +241,7 @@ class Watching:
             sums=axis.total(base.sums, self._sums.now()),
             counters=axis.total(base.counters, self._flush.counters),
             in_flight=axis.total(ints(len(base.paths)), self._waiting()),
-            up=(bad - since < patience_ns).astype(np.int64),
+            up=((bad - since < DOWN_NS) | (lost < DOWN_ROWS)).astype(np.int64),
             success=np.where(good == NEVER, 0.0, (self._t0_unix_ns + good) / NS),
         )
 
@@ -248,8 +262,7 @@ class Watching:
 
     def _really_sent(self) -> dict[str, int]:
         """A row that is waited for counts though it may come to nothing, so what was said is never taken back."""
-        came = self._rows.now()
-        now = self._summed(came.sum(axis=(1, 2)) - came[:, Outcome.UNSENT].sum(axis=1))
+        now = self._summed(self._rows.now()[..., 1].sum(axis=1) + self._lost())
         for transport, waiting in self._summed(self._waiting()).items():
             self._sent[transport] = max(self._sent.get(transport, 0), now[transport] + waiting)
         return self._sent
