@@ -295,7 +295,8 @@ def test_who_reads_takes_no_lock_from_who_writes(tmp_path: Path) -> None:
     writer.flush(flush_of(columns_of(series, drawn("")), 1), 2 * NS)
     assert open_run(tmp_path / "run.db").counts.n.sum() == 20
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode = DELETE')"
-    other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.db")], capture_output=True, text=True)
+    words = [sys.executable, "-c", code, str(tmp_path / "run.db")]
+    other = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "database is locked" in other.stderr
     writer.finish(2 * NS)
 

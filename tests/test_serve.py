@@ -1,4 +1,4 @@
-"""`dnsprobe serve` goes on: scraped, reported on, told another scenario, robbed of its worker; and ends when told to."""
+"""`dnsprobe serve` goes on: scraped, reported on, told another scenario, robbed of its worker; ends when told to."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import NS
+from probe.model import NS, Lane, Reason, Series, Target, TargetKind
 from probe.runfile import KEPT, Head, RunWriter, aside_of, open_run, set_aside
 from probe.scenario import serve
 from probe.scenario.file import read_scenario_text
-from probe.scenario.plan import ENDLESS_NS, Plan
+from probe.scenario.plan import ENDLESS_NS, Plan, series_of
 from probe.scenario.run import Ending
-from probe.scenario.serve import Asked, Parts, Reason, Serving, without_end
+from probe.scenario.serve import Asked, Parts, Serving, without_end
 from tests.conftest import Start
 from tests.servers import REPLIES, Rule, free_port
 from tests.synthetic import STARTED
@@ -140,7 +140,7 @@ def test_it_goes_on_is_scraped_reported_and_ends_when_told(
 def test_another_scenario_takes_the_place_of_the_one_before_unless_it_is_wrong(
     serving: Callable[[str], Served], scripted: Start, tmp_path: Path
 ) -> None:
-    """As a ConfigMap is changed: the link in between is put elsewhere. A wrong file is told, and what was good goes on."""
+    """As a ConfigMap is changed: the link between is put elsewhere. A wrong file is told, and the good one goes on."""
     port, current, files = scripted(ANSWER).port, tmp_path / "..data", tmp_path / "mine.yaml"
 
     def put(name: str, text: str) -> None:
@@ -156,6 +156,7 @@ def test_another_scenario_takes_the_place_of_the_one_before_unless_it_is_wrong(
     put("v2", scenario(port, "100", "second"))
     until(lambda: 'scenario="second"' in it.page("/metrics")[1], "it was not read again")
     assert it.good(before + 100) > before, "what was counted goes on"
+    assert 'dnsprobe_runs_started_total{reason="reload"} 1.0' in it.page("/metrics")[1]
     aside = aside_of(tmp_path / "dnsprobe-serve.db")
     first = open_run(aside)
     assert (first.head.name, first.cut) == ("mine", "")
@@ -195,8 +196,8 @@ def test_a_worker_that_dies_at_once_ends_it_for_whoever_started_it(
     (tmp_path / "mine.yaml").write_text(scenario(scripted(ANSWER).port))
     it = serving("mine.yaml -o mine.db")
     it.good(20)
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(it.process.pid)], capture_output=True, text=True)
-    (worker,) = [line.split()[0] for line in listed.stdout.splitlines() if "probe.engine.worker" in line]
+    listed = subprocess.check_output(["ps", "-o", "pid=,args=", "--ppid", str(it.process.pid)], text=True)
+    (worker,) = [line.split()[0] for line in listed.splitlines() if "probe.engine.worker" in line]
     os.kill(int(worker), signal.SIGKILL)
     _, err = it.process.communicate(timeout=PATIENCE_S)
     assert it.process.returncode == 4
@@ -330,7 +331,7 @@ def test_a_run_that_fails_is_begun_anew_if_that_took_a_minute(
 ) -> None:
     engines: list[FakeEngine] = []
 
-    async def run(plan: Plan, path: Path, view: object, engine: FakeEngine, *_: object, **__: object) -> Ending:
+    async def run(plan: Plan, path: Path, _: object, engine: FakeEngine, *__: object, **___: object) -> Ending:
         ending, lasted_s = runs[len(engines) - 1]
         engine.lasted_ns = int(lasted_s * NS)
         await asyncio.sleep(0)
@@ -339,7 +340,7 @@ def test_a_run_that_fails_is_begun_anew_if_that_took_a_minute(
             raise ending
         return replace(ending, path=path)
 
-    def parts(_: Plan) -> Parts:
+    def parts(_: Plan, __: Reason) -> Parts:
         engines.append(FakeEngine())
         nothing: Any = None
         engine: Any = engines[-1]
@@ -348,9 +349,10 @@ def test_a_run_that_fails_is_begun_anew_if_that_took_a_minute(
     monkeypatch.setattr(serve, "run", run)
     heard, plan = Heard(), without_end(read_scenario_text("x", scenario(53), []))
     asked = Asked(tmp_path / "x", lambda: plan, parts, tmp_path / "x.db", 60 * NS, None, "")
+    found: list[Any]
     try:
         asyncio.run(Serving(asked, heard).to_the_end())
-        found = heard.reasons
+        found = [*heard.reasons]
     except EnvironmentProblem:
         found = [*heard.reasons, EnvironmentProblem]
     assert found == reasons
@@ -375,7 +377,7 @@ def test_it_begins_anew_before_it_has_no_room_or_tells_wrong_times(
         engine: Any = FakeEngine()
         engine.lasted_ns = 100 * NS
         engine.t0_unix_ns = time.time_ns() - 100 * NS - int(jumped_s * NS)
-        (one,) = [lane for lane in without_end(read_scenario_text("x", scenario(53), [])).lanes]
+        (one,) = without_end(read_scenario_text("x", scenario(53), [])).lanes
         series = serve_series(one, there)
         engine.series = [replace(s, stop_ns=50 * NS) if s.index < gone else s for s in series]
         going = serve._Going(engine)
@@ -385,8 +387,5 @@ def test_it_begins_anew_before_it_has_no_room_or_tells_wrong_times(
     assert asyncio.run(looked()) is reason
 
 
-def serve_series(lane: Any, n: int) -> list[Any]:
-    from probe.model import Target, TargetKind
-    from probe.scenario.plan import series_of
-
+def serve_series(lane: Lane, n: int) -> list[Series]:
     return [series_of(lane, Target(f"pod-{i}", TargetKind.POD, "127.0.0.1", 53), i, 0, ENDLESS_NS)[0] for i in range(n)]

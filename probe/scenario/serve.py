@@ -12,14 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from probe.cluster import Cluster
 from probe.engine import Engine
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS
+from probe.model import NS, Reason
 from probe.runfile import KEPT, set_aside
 from probe.scenario.limits import Limits
 from probe.scenario.plan import ENDLESS_NS, Plan
@@ -40,17 +39,6 @@ FULL = 0.9
 """Of the room for series."""
 BEGUN = "begun anew"
 """The fact that says why a run began."""
-
-
-class Reason(StrEnum):
-    """Why a run began."""
-
-    START = "start"
-    RELOAD = "reload"
-    WORKER = "worker"
-    CLUSTER = "cluster"
-    CLOCK = "clock"
-    ROOM = "room"
 
 
 class Told(Protocol):
@@ -78,14 +66,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. file: of the scenario; read: it, as a plan that is without_end(); parts: for a run of a plan.
-
-    path: the run file; keep_ns: how much of the run it keeps. limits: as run() has them.
+    """What was asked for. file: of the scenario; read: it, as a plan that is without_end(); parts: for a run of a plan,
+    and why it begins. path: the run file; keep_ns: how much of the run it keeps. limits: as run() has them.
     """
 
     file: Path
     read: Callable[[], Plan]
-    parts: Callable[[Plan], Parts]
+    parts: Callable[[Plan, Reason], Parts]
     path: Path
     keep_ns: int
     limits: Limits | None
@@ -140,7 +127,7 @@ class Serving:
         set_aside(asked.path, asked.keep_ns)
         began = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {reason}{f': {why}' if why else ''}"
         facts = {**plan.facts, KEPT: f"the last {seconds_text(asked.keep_ns)}", BEGUN: began}
-        parts = asked.parts(plan)
+        parts = asked.parts(plan, reason)
         self._going = going = _Going(parts.engine)
         try:
             ending = await run(
