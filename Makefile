@@ -35,7 +35,7 @@ lint: .venv/dev ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-cache
 
 alerts: .venv/dev ## The shipped rules on a real Prometheus beside seven labs, at a scrape of 30 s: 8 minutes (root)
-	@$(BIN)/python -m pytest -s tests/alerts_at_30s.py $(ARGS)
+	@$(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/alerts_at_30s.py $(ARGS)
 
 bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS='cpu pacing --rounds 2' for some of it)
 	@$(BIN)/python -m bench $(ARGS)

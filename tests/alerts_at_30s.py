@@ -25,7 +25,7 @@ LANE = {"target": "service", "rate": 100, "questions": ["kubernetes.default.svc.
 
 def every_node(lab: dict[str, object], *steps: dict[str, object]) -> dict[str, object]:
     """The DaemonSet's scenario, while something happens."""
-    return shipped("every-node", duration=f"{LENGTH_S + 60}s", lab=LAB | lab, steps=[*STEPS, *steps])
+    return shipped("every-node", duration=f"{LENGTH_S + 240}s", lab=LAB | lab, steps=[*STEPS, *steps])
 
 
 PROBERS = [
@@ -37,7 +37,7 @@ PROBERS = [
         "short",
         shipped(
             "baseline",
-            duration=f"{LENGTH_S + 60}s",
+            duration=f"{LENGTH_S + 240}s",
             lab=LAB | {"replicas": 2, "lameduck": "0s", "propagation": "800ms"},
         )
         | {"lanes": [LANE | {"name": "vip-udp-fresh", "ports": "fresh"}], "steps": [*STEPS, {"scale": 1}]},
@@ -73,14 +73,16 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerting]:
-    """All of it, seven minutes later."""
+    """All of it, seven minutes after the last of them began to ask."""
     if os.geteuid() != 0:
         pytest.skip("needs root, for network namespaces: run `sudo make alerts`")
     folder = tmp_path_factory.mktemp("alerts")
     with Alerting(folder, PROBERS, SCRAPE_S) as alerting:
-        time.sleep(AT_S)
+        asking = "count(max by (cluster) (dnsprobe_queries_good_total) > 0)"
+        alerting.prometheus.wait_for(f"{asking} == {len(PROBERS)}", 180)
+        alerting.prometheus.wait_for('max(dnsprobe_queries_scheduled_total{cluster="stalled"}) > 120', 120)
         alerting.stall("stalled", 3)
-        time.sleep(max(0.0, alerting.began + LENGTH_S - time.time()))
+        time.sleep(LENGTH_S - AT_S)
         yield alerting
 
 
