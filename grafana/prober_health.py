@@ -5,8 +5,10 @@ from __future__ import annotations
 from grafana.palette import BAD, GOOD, QUIET, WARNING
 from grafana.panels import Column, Panel, Query, Row, lines, named, stat, table, thresholds, timeline
 from grafana.queries import HEALTHY, WHO, of, quantile, rate
+from probe.exporter.health import LAG_NS
+from probe.model import NS
 
-LAG_S = 0.005
+LAG_S = LAG_NS / NS
 """As dnsprobe_prober_healthy has it."""
 MAY_BE_BELIEVED = {1: ("healthy", GOOD), 0: ("UNHEALTHY", BAD)}
 
@@ -99,7 +101,7 @@ def health() -> Panel:
     """Each prober over time."""
     return timeline(
         "Probers",
-        "unhealthy: in the last minute queries were unsent, late (p99 above 5 ms) or throttled, or replies were"
+        "unhealthy: in the last minute queries were unsent, late (p99 above 50 ms) or throttled, or replies were"
         " dropped. A gap: its page was not scraped.",
         Query(f"min by (cluster, node, instance) ({HEALTHY})", "{{node}} {{instance}}"),
         states=MAY_BE_BELIEVED,

@@ -33,11 +33,6 @@ def rate(selector: str, by: str = "") -> str:
     return f"{_sum(by)}(rate({selector}[$__rate_interval]))"
 
 
-def total(selector: str, by: str = "") -> str:
-    """In sum over the time shown."""
-    return f"{_sum(by)}(increase({selector}[$__range]))"
-
-
 def lasting_rate(selector: str, by: str = "") -> str:
     """Per second, in sum, without pods that were told to go: what these lose is no fault."""
     return f"{_sum(by)}(rate({selector}[$__rate_interval]) {_UNLESS} {_ENDING} == 1)"

@@ -25,12 +25,14 @@ from tests.servers import free_port, need
 class Scrape:
     """A page to scrape: `Scrape("127.0.0.1:9553", {"job": "dnsprobe", "node": "n1"}, interval=30)`.
 
-    labels: what Prometheus adds to each of its series; `job` may be among them. interval: seconds.
+    labels: what Prometheus adds to each of its series; `job` may be among them. interval: seconds. relabel: its
+    metric_relabel_configs.
     """
 
     address: str
     labels: Mapping[str, str] = field(default_factory=dict)
     interval: float = 1.0
+    relabel: Sequence[Mapping[str, object]] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Prometheus:
                     "job_name": f"page-{number}",
                     "scrape_interval": _duration(scrape.interval),
                     "scrape_timeout": _duration(scrape.interval),
+                    "metric_relabel_configs": [dict(each) for each in scrape.relabel],
                     "static_configs": [{"targets": [scrape.address], "labels": {"job": "dnsprobe", **scrape.labels}}],
                 }
                 for number, scrape in enumerate(scrapes)

@@ -396,7 +396,14 @@ def test_a_pod_that_is_gone_is_forgotten_after_10_minutes_and_not_before(tmp_pat
 
 @pytest.mark.parametrize(
     ("drawing", "lag_ms", "healthy"),
-    [("." * 70, 1, 1), ("." * 70, 6, 0), ("." * 30 + "u" + "." * 39, 1, 0), ("u" + "." * 69, 1, 1), ("x" * 70, 1, 1)],
+    [
+        ("." * 70, 1, 1),
+        ("." * 70, 6, 1),
+        ("." * 70, 60, 0),
+        ("." * 30 + "u" + "." * 39, 1, 0),
+        ("u" + "." * 69, 1, 1),
+        ("x" * 70, 1, 1),
+    ],
 )
 def test_the_last_minute_decides_whether_a_prober_is_healthy(
     drawing: str, lag_ms: int, healthy: int, tmp_path: Path

@@ -93,7 +93,7 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_cpu_throttled_seconds_total": Metric(COUNTER, (), "CPU withheld from the prober by its cgroup's quota"),
     "dnsprobe_prober_healthy": Metric(
         GAUGE, (),
-        "0 if of the last minute's queries over 1 % were unsent, or left 5 ms late, or CPU was withheld, or replies"
+        "0 if of the last minute's queries over 1 % were unsent, or left 50 ms late, or CPU was withheld, or replies"
         " were dropped",
     ),
     "dnsprobe_configured_queries_per_second": Metric(GAUGE, (), "What the schedule asks for now"),
