@@ -177,7 +177,7 @@ def run(
     together, at_unix_ns = start_at == TOGETHER, _start(start_at, plan)
     check_load(plan, processes)
     told = options.given(context=context, service=service, per_node=per_node)
-    cluster = _cluster(plan, lab, told, permission)
+    cluster = cluster_of(plan, lab, told, permission)
     for note in plan.notes if lab else []:
         complain(f"note: {note}")
     if dry_run or (isinstance(cluster, Kube) and changes_of(plan.steps) and not permission):
@@ -235,7 +235,7 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     return plan_of(Options(**given))
 
 
-def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission | None) -> Cluster | None:
+def cluster_of(plan: Plan, lab: bool, told: dict[str, str], permission: Permission | None) -> Cluster | None:
     """The lab, or the cluster that the plan needs; `told`: what was typed of how it is found and looked at."""
     if told and (lab or not plan.cluster_needs):
         why = "with --lab" if lab else f"{plan.name} asks no cluster"

@@ -15,10 +15,10 @@ from probe.cluster import Cluster
 from probe.exporter.buckets import bucketed, summed
 from probe.exporter.health import Done, Health
 from probe.exporter.outages import Outages
-from probe.exporter.snapshot import LES, Ints, Labels, Reason, Snapshot, State, floats, ints
+from probe.exporter.snapshot import LES, Ints, Labels, Snapshot, State, floats, ints
 from probe.histogram import BINS
 from probe.host import Quotas
-from probe.model import BUCKET_NS, NS, Mark, Series, TargetKind
+from probe.model import BUCKET_NS, NS, Mark, Reason, Series, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Duration, Flush, Sum
 from probe.recorder.sums import planned, rows

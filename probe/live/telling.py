@@ -22,16 +22,16 @@ TOTALS_NS = 10 * NS
 class Telling:
     """A View that looks into the run file, and only when something was lost or is new.
 
-    tell: takes a line. What it raises harms no run.
+    tell: takes a line. What it raises harms no run. totals_ns: how often totals are told.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        self._path, self._tell = path, tell
+    def __init__(self, path: Path, tell: Callable[[str], None], totals_ns: int = TOTALS_NS) -> None:
+        self._path, self._tell, self._every_ns = path, tell, totals_ns
         self._teller = Teller()
         self._new = False
         self._losses = Losses()
         self._rows, self._planned = rows(), planned()
-        self._totals_ns = TOTALS_NS
+        self._totals_ns = totals_ns
 
     def begin(self, plan: Plan) -> None: ...
 
@@ -68,6 +68,11 @@ class Telling:
         for line in self._teller.rest(run):
             self._tell(line)
 
+    def leave(self, run: Run) -> None:
+        """What is left to tell of a run that another one follows: no verdict, which would be of what is kept."""
+        for line in self._teller.left(run):
+            self._tell(line)
+
     def _look(self, now_ns: int, due: bool) -> None:
         run = self._losses.look(self._path, now_ns)
         self._new = False
@@ -78,5 +83,5 @@ class Telling:
             waiting = self._planned.unsealed() - self._rows.unsealed().sum(axis=(1, 2))
             for line in self._teller.totals(run, self._rows.now(), waiting):
                 self._tell(line)
-            period_ns = max(TOTALS_NS, len({s.channel for s in run.series}) * NS)
+            period_ns = max(self._every_ns, len({s.channel for s in run.series}) * NS)
             self._totals_ns = (now_ns // period_ns + 1) * period_ns

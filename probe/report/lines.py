@@ -93,6 +93,12 @@ class Teller:
                 run, "totals", run.end_ns, {**_totals(mine, rows, in_flight), "open_since": since, "final": False}
             )
 
+    def left(self, run: Run) -> Iterator[str]:
+        """Marks and windows that have not been told. The run is over."""
+        yield from self._beginning(run)
+        timeline = Timeline.of(run)
+        yield from self._happened(timeline, self._windows.rest(timeline))
+
     def rest(self, run: Run) -> Iterator[str]:
         """Everything that has not been told, totals and the verdict. The run is whole."""
         yield from self._beginning(run)
@@ -142,7 +148,7 @@ class Teller:
         """Marks and windows that are new, in the order in which they became known."""
         run, channels = timeline.run, {channel.name: channel for channel in timeline.channels}
         new = [mark for mark in run.marks if mark not in self._marks]
-        self._marks |= set(new)
+        self._marks = set(run.marks)
         told = [(mark.at_ns, _text(run, "mark", mark.at_ns, _mark(mark))) for mark in new]
         told += [(w.to_ns, _text(run, "window", w.to_ns, _window(run, w, channels[w.lane, w.target]))) for w in windows]
         yield from (text for _, text in sorted(told, key=lambda pair: pair[0]))

@@ -35,7 +35,7 @@ class Growing:
     def look(self, timeline: Timeline) -> list[Window]:
         """What is over since the last look. Rows of before open_ns may be missing, if they are 10 s older."""
         channels = {channel.name: channel for channel in timeline.channels}
-        decided_ns = _decided_ns(timeline)
+        decided_ns = min(timeline.horizon_ns, timeline.run.decided_ns)
         over, self.open = [], {}
         for window in self._new(timeline):
             name = window.lane, window.target
@@ -94,11 +94,3 @@ class Losses:
             for index, (first_ns, last_ns) in self._lost.items()
             if last_ns >= settled_ns
         }
-
-
-def _decided_ns(timeline: Timeline) -> int:
-    """What was due earlier has its outcome, or will have none: a worker that died leaves rows undecided for good."""
-    run = timeline.run
-    waiting_ns = int(run.in_flight.second.min(initial=1 << 32)) * NS
-    patience_ns = max((s.timeout_ns for s in run.series), default=0) + NS
-    return min(timeline.horizon_ns, max(waiting_ns, run.end_ns - patience_ns))
