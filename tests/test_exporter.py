@@ -464,6 +464,7 @@ def test_the_page_in_the_formats_that_are_asked_for(tmp_path: Path) -> None:
     pages = Pages(Address("127.0.0.1", free_port()))
     page = Page(exporter)
     pages.add(PATH, page.answer)
+    pages.add("/ready", page.ready)
     run = Told(exporter, tmp_path / "r.db", [series_of(0, seconds=3)], drawn(""))
     run.until(3)
     port = pages.address.port
@@ -474,10 +475,16 @@ def test_the_page_in_the_formats_that_are_asked_for(tmp_path: Path) -> None:
     prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
     _, headers, body = asked(port, "/metrics", headers={"Accept": prometheus})
     assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
-    told = {s.name for family in read_openmetrics(body.decode()) for s in family.samples}
+    told = {
+        s.name
+        for family in read_openmetrics(body.decode())  # type: ignore[no-untyped-call]
+        for s in family.samples
+    }
     assert told == {name for name, _ in read(plain.decode())}
     assert page.last_scrapes == 0
+    assert asked(port, "/ready")[0] == 200
     run.end()
+    assert asked(port, "/ready")[0] == 503
     assert asked(port, "/metrics", "HEAD")[0] == 200
     assert page.last_scrapes == 0
     asked(port, "/metrics")

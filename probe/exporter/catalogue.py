@@ -1,4 +1,4 @@
-"""The metrics: name, type, labels, what each says. The collector, the README and every check of a query read this."""
+"""The metrics: name, type, labels, what each says, for the collector, the manual and every check of a query."""
 
 from __future__ import annotations
 
