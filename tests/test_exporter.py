@@ -158,6 +158,7 @@ def test_in_the_end_the_page_says_what_the_report_says(lab: Scraped) -> None:
         labels = {"query": channel.lane, "target": channel.target.name}
         whole = channel.whole
         assert total(page, "dnsprobe_queries_good_total", **labels) == whole.good
+        assert total(page, "dnsprobe_queries_lost_total", **labels) == whole.lost
         assert total(page, "dnsprobe_queries_total", **labels) == whole.good + whole.lost
         windows = timeline.by_channel.get(channel.name, [])
         assert total(page, "dnsprobe_outages_total", **labels) == len(windows)

@@ -33,6 +33,9 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_queries_good_total": Metric(
         COUNTER, CHANNEL, "Queries whose outcome was the expected one: a service level is this by queries_total"
     ),
+    "dnsprobe_queries_lost_total": Metric(
+        COUNTER, CHANNEL, "Queries with any other outcome; a difference of the rates of the two is not exactly 0 at a start"
+    ),
     "dnsprobe_query_duration_seconds": Metric(
         HISTOGRAM, PATH, "From the instant a query was due to its reply, of good ones: what a client would have waited"
     ),
