@@ -6,12 +6,14 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 NEWEST_COREDNS = 1.15.0
 COREDNS_VERSION = $(NEWEST_COREDNS)
 DNSPYRE_VERSION = 3.12.0
+PROMETHEUS = http://127.0.0.1:9090
+OUT = preview.html
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e alerts lint bench grafana dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e alerts lint bench grafana preview dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -42,6 +44,9 @@ bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS
 
 grafana: .venv/dev ## Write dashboards, alerts and what sets them up, under grafana/, from their Python source
 	@$(BIN)/python -m grafana $(ARGS)
+
+preview: .venv/dev ## Draw the dashboards from what a Prometheus has, without Grafana (PROMETHEUS=URL OUT=FILE ARGS='--seconds 600')
+	@$(BIN)/python -m grafana.preview $(PROMETHEUS) $(OUT) $(ARGS)
 
 dnspyre: $(CACHE)/dnspyre-$(DNSPYRE_VERSION) ## Build dnspyre with Go into the user's cache, for the bench
 	@ln -sf dnspyre-$(DNSPYRE_VERSION) $(CACHE)/dnspyre

@@ -1,9 +1,9 @@
-"""A dashboard's panels and a Prometheus's address -> what each query says, filled in as Grafana fills it in."""
+"""A dashboard's panels and a Prometheus -> what each query says, filled in as Grafana fills it in."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -34,8 +34,22 @@ class Told:
     values: tuple[float, ...]
 
 
-def filled(expr: str, variables: Sequence[Mapping[str, Any]], span: Span, step: float) -> str:
-    """With Grafana's own variables, and all of every other.
+def client(url: str) -> httpx2.Client:
+    """Of a Prometheus; close it."""
+    return httpx2.Client(base_url=url.rstrip("/"), timeout=30)
+
+
+def chosen(dashboard: Mapping[str, Any], only: Mapping[str, str]) -> dict[str, str]:
+    """The values of a dashboard's variables: all, but of those that are given."""
+    return {
+        each["name"]: only.get(each["name"], each["allValue"])
+        for each in dashboard["templating"]["list"]
+        if each["type"] == "query"
+    }
+
+
+def filled(expr: str, variables: Mapping[str, str], span: Span, step: float) -> str:
+    """With Grafana's own variables and the dashboard's.
 
     https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables: $__rate_interval is
     max(step + scrape interval, 4 x scrape interval).
@@ -46,22 +60,26 @@ def filled(expr: str, variables: Sequence[Mapping[str, Any]], span: Span, step: 
         "__interval_ms": str(round(step * 1000)),
         "__interval": f"{round(step * 1000)}ms",
     }
-    values |= {each["name"]: each["allValue"] for each in variables if each["type"] == "query"}
-    return re.sub(r"\$(\w+)", lambda match: values[match[1]], expr)
+    return re.sub(r"\$(\w+)", lambda match: {**variables, **values}[match[1]], expr)
 
 
-def ask(url: str, panel: Mapping[str, Any], variables: Sequence[Mapping[str, Any]], span: Span) -> list[list[Told]]:
+def ask(
+    prometheus: httpx2.Client, panel: Mapping[str, Any], variables: Mapping[str, str], span: Span
+) -> list[list[Told]]:
     """The series that each query of a panel gives; ValueError with Prometheus's own words if one is wrong."""
     step = span.step(panel["gridPos"]["w"] * 30)
-    return [_ask(url, target, filled(target["expr"], variables, span, step), span, step) for target in panel["targets"]]
+    return [
+        _ask(prometheus, target, filled(target["expr"], variables, span, step), span, step)
+        for target in panel["targets"]
+    ]
 
 
-def regions(url: str, mark: Mapping[str, Any], variables: Sequence[Mapping[str, Any]], span: Span) -> list[Told]:
+def regions(prometheus: httpx2.Client, mark: Mapping[str, Any], variables: Mapping[str, str], span: Span) -> list[Told]:
     """Annotations: each a series with two times, where it begins and where it ends."""
     step = span.step(300)
     expr = filled(mark["expr"], variables, span, step)
     found = []
-    for told in _ask(url, {"legendFormat": mark["titleFormat"]}, expr, span, step):
+    for told in _ask(prometheus, {"legendFormat": mark["titleFormat"]}, expr, span, step):
         start = last = told.at[0]
         for at in (*told.at[1:], float("inf")):
             if at > last + step:
@@ -71,12 +89,12 @@ def regions(url: str, mark: Mapping[str, Any], variables: Sequence[Mapping[str, 
     return found
 
 
-def _ask(url: str, target: Mapping[str, Any], expr: str, span: Span, step: float) -> list[Told]:
+def _ask(prometheus: httpx2.Client, target: Mapping[str, Any], expr: str, span: Span, step: float) -> list[Told]:
     if target.get("instant"):
         what, arguments = "query", {"query": expr, "time": span.end}
     else:
         what, arguments = "query_range", {"query": expr, "start": span.start, "end": span.end, "step": step}
-    reply = httpx2.post(f"{url.rstrip('/')}/api/v1/{what}", data=arguments, timeout=30).json()
+    reply = prometheus.post(f"/api/v1/{what}", data=arguments).json()
     if reply["status"] != "success":
         raise ValueError(f"{expr}: {reply['error']}")
     found = []

@@ -89,16 +89,23 @@ def _table(panel: Field, told: Sequence[Sequence[Told]], width: int, height: int
     by, descending = panel["options"]["sortBy"][0]["displayName"], panel["options"]["sortBy"][0]["desc"]
     key = next((name for name in names if names[name] == by), "")
     ordered = sorted(lines.values(), key=lambda line: _sortable(line.get(key)), reverse=descending)
-    wide = (width - 16) / max(1, len(kept))
-    parts = [_text(12 + at * wide, HEAD + 18, names[name], "#6e9fff", 12, weight=600) for at, name in enumerate(kept)]
+    longest = [max(len(names[name]), 10, *(len(_word(line.get(name))) for line in ordered)) + 2 for name in kept]
+    ends = [8 + (width - 16) * sum(longest[:at]) / sum(longest) for at in range(len(kept) + 1)]
+    parts = [
+        _text(at + 4, HEAD + 18, names[name], "#6e9fff", 12, weight=600) for name, at in zip(kept, ends, strict=False)
+    ]
     room = int((height - HEAD - 30) / 24)
     for row, line in enumerate(ordered[:room]):
         y = HEAD + 28 + row * 24
         for at, name in enumerate(kept):
-            parts.append(_cell(panel, names[name], line.get(name), 8 + at * wide, y, wide))
+            parts.append(_cell(panel, names[name], line.get(name), ends[at], y, ends[at + 1] - ends[at]))
     if len(ordered) > room:
         parts.append(_text(width - 12, 20, f"{room} of {len(ordered)} lines", WEAK, 11, "end"))
     return "".join(parts)
+
+
+def _word(value: str | float | None) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _sortable(value: str | float | None) -> tuple[int, float, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from grafana.palette import BAD, GOOD, WARNING
 from grafana.panels import Column, Json, Panel, Query, Row, named, stat, table, thresholds
-from grafana.queries import FELT, OBJECTIVE, good_share, healthy, of, quantile
+from grafana.queries import FELT, HEALTHY, OBJECTIVE, believed, good_share, of, quantile
 from grafana.views import ENOUGH, FAST, LATE_S, disruption, felt, lanes, latency, losing, lost, share_lost
 
-NOW = {3: ("UP", GOOD), 2: ("UP, LOSING QUERIES", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
+NOW = {3: ("UP", GOOD), 2: ("LOSING", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
+IN_DOUBT = 4
+NOW |= {IN_DOUBT + state: (f"{text}?", WARNING) for state, (text, _) in NOW.items()}
 SILENT: Json = {"type": "special", "options": {"match": "nan", "result": {"text": "no answers", "color": BAD}}}
 
 
@@ -19,22 +21,22 @@ def rows() -> list[Row]:
         Row([lost(), share_lost()]),
         Row([latency(), disruption()]),
         Row([nodes()]),
-        Row([lanes()]),
+        Row([lanes(FELT, height=6)]),
     ]
 
 
 def now() -> Panel:
     """Whether cluster DNS is up."""
-    up = healthy(of("dnsprobe_target_up", FELT))
+    up = believed(of("dnsprobe_target_up", FELT))
     somewhere = f"min(max by (cluster, target, transport) ({up}))"
     nothing_lost = f"((count({losing(FELT)}) or vector(0)) == bool 0)"
     return stat(
         "Cluster DNS now",
         "What healthy probers see by the ways clients take: the Service, NodeLocal DNSCache, or the server that was"
-        " named. DOWN: one of these answers nobody. DOWN FOR SOME: not every prober. LOSING QUERIES: a part of them."
-        " UNKNOWN: no prober is healthy.",
+        " named. DOWN: one of these answers nobody. DOWN FOR SOME: not every prober. LOSING: a part is lost."
+        " With a question mark: no prober is healthy. UNKNOWN: there is none.",
         "none",
-        Query(f"{somewhere} + min({up}) + {nothing_lost}"),
+        Query(f"{somewhere} + min({up}) + {nothing_lost} + {IN_DOUBT} * (sum({HEALTHY}) == bool 0)"),
         colours=thresholds(WARNING),
         states=named(NOW),
         nothing="UNKNOWN",
@@ -48,7 +50,7 @@ def since() -> Panel:
         "Losing queries since",
         "When the disruption began that goes on now, by the ways clients take; the oldest if there are several.",
         "dateTimeFromNow",
-        Query(f"min({losing(FELT)}) * 1000 or clamp_max(sum({of('dnsprobe_prober_healthy')}) > 0, 1)"),
+        Query(f"min({losing(FELT)}) * 1000 or clamp_max(count({HEALTHY}), 1)"),
         colours=thresholds(WARNING, (2, BAD)),
         states=named({1: ("not now", GOOD)}),
         nothing="UNKNOWN",
@@ -98,13 +100,12 @@ def p99() -> Panel:
 
 def healthy_probers() -> Panel:
     """Whether the probers may be believed."""
-    healthy_now = of("dnsprobe_prober_healthy")
     return stat(
         "Healthy probers",
         "The share of probers that send on time and lose nothing by themselves. What the others see is left out of"
         " what is said of now.",
         "percentunit",
-        Query(f"sum({healthy_now}) / count({healthy_now})"),
+        Query(f"sum({HEALTHY}) / count({HEALTHY})"),
         colours=thresholds(BAD, (0.5, WARNING), (1, GOOD)),
         nothing="NONE",
         decimals=0,
@@ -115,7 +116,6 @@ def nodes() -> Panel:
     """Each prober, the worst first."""
     by = "cluster, node, instance"
     up, seconds = of("dnsprobe_target_up", FELT), of("dnsprobe_outage_seconds_total", FELT)
-    believed = of("dnsprobe_prober_healthy")
     duration = "dnsprobe_query_duration_seconds"
     return table(
         "Nodes: cluster DNS as each prober sees it",
@@ -127,7 +127,7 @@ def nodes() -> Panel:
             Column("good", good_share(by, FELT), "percentunit", 3, ENOUGH),
             Column("seconds of disruption", f"max by ({by}) (increase({seconds}[$__range]))", "s", 1),
             Column("p99", quantile(0.99, duration, by, FELT, over="$__range"), "s", None, FAST),
-            Column("healthy", f"min by ({by}) ({believed})", states=named({1: ("yes", GOOD), 0: ("NO", BAD)})),
+            Column("healthy", f"min by ({by}) ({HEALTHY})", states=named({1: ("yes", GOOD), 0: ("NO", BAD)})),
         ],
         sort="good",
         links={"prober": "/d/dnsprobe-prober-health?var-instance=${__value.raw}&${__url_time_range}"},

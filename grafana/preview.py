@@ -14,9 +14,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import vl_convert
 
-from grafana.asking import Span, Told, ask, regions
+from grafana.asking import Span, Told, ask, chosen, client, regions
 from grafana.drawing import BACK, CARD, TEXT, WEAK, body
 from grafana.files import FOLDER
 
@@ -25,11 +26,11 @@ COLUMN, ROW, GAP, TOP = 62, 38, 8, 64
 LABEL = "preview, drawn by dnsprobe, not by Grafana"
 
 
-def draw(url: str, dashboard: Mapping[str, Any], span: Span) -> str:
-    """A dashboard as SVG."""
-    variables = dashboard["templating"]["list"]
-    marks = [each for mark in dashboard["annotations"]["list"] for each in regions(url, mark, variables, span)]
-    parts = [_panel(url, panel, variables, span, marks) for panel in dashboard["panels"]]
+def draw(prometheus: httpx2.Client, dashboard: Mapping[str, Any], span: Span, only: Mapping[str, str]) -> str:
+    """A dashboard as SVG. only: values of its variables; all, of the others."""
+    variables = chosen(dashboard, only)
+    marks = [each for mark in dashboard["annotations"]["list"] for each in regions(prometheus, mark, variables, span)]
+    parts = [_panel(prometheus, panel, variables, span, marks) for panel in dashboard["panels"]]
     height = TOP + max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"]) * ROW + GAP
     width = 24 * COLUMN + GAP
     first, last = (time.strftime("%H:%M:%S", time.gmtime(at)) for at in (span.start, span.end))
@@ -48,7 +49,7 @@ def draw(url: str, dashboard: Mapping[str, Any], span: Span) -> str:
 
 
 def _panel(
-    url: str, panel: Mapping[str, Any], variables: Sequence[Mapping[str, Any]], span: Span, marks: Sequence[Told]
+    prometheus: httpx2.Client, panel: Mapping[str, Any], variables: Mapping[str, str], span: Span, marks: Sequence[Told]
 ) -> str:
     place = panel["gridPos"]
     x, y = GAP + place["x"] * COLUMN, TOP + place["y"] * ROW
@@ -56,11 +57,11 @@ def _panel(
     title = escape(panel["title"])
     if panel["type"] == "row":
         return f'<text x="{x + GAP}" y="{y + 22}" font-size="15" fill="{TEXT}">{title}</text>'
-    inside = body(panel, ask(url, panel, variables, span), width, height, span, marks)
+    inside = body(panel, ask(prometheus, panel, variables, span), width, height, span, marks)
     return (
         f'<svg x="{x}" y="{y}" width="{width}" height="{height}">'
         f'<rect width="100%" height="100%" rx="3" fill="{CARD}"/>'
-        f'{inside}<text x="10" y="20" font-size="13" font-weight="600" fill="{TEXT}">{title}</text></svg>'
+        f'{inside}<text x="10" y="20" font-size="13" font-weight="600" fill="#ffffff">{title}</text></svg>'
     )
 
 
@@ -72,9 +73,10 @@ def main() -> int:
     )
     end = options.end or time.time()
     span = Span(end - options.seconds, end, options.scraped)
-    drawn = [
-        draw(options.prometheus, json.loads((FOLDER / f"dashboards/{name}.json").read_text()), span) for name in names
-    ]
+    only = dict(each.split("=", 1) for each in options.only)
+    files = [FOLDER / f"dashboards/{name}.json" for name in names]
+    with client(options.prometheus) as prometheus:
+        drawn = [draw(prometheus, json.loads(file.read_text()), span, only) for file in files]
     out = Path(options.out)
     if out.suffix == ".png":
         out.write_bytes(vl_convert.svg_to_png(drawn[0]))
@@ -92,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dashboard", default="", help="only this one, as its file is called; a PNG needs it")
     parser.add_argument("--seconds", type=float, default=3600, help="how much time to show (default 3600)")
     parser.add_argument("--end", type=float, default=0, help="until when, unix seconds (default now)")
+    parser.add_argument("--only", action="append", default=[], metavar="VARIABLE=REGEX", help="e.g. cluster=prod-1")
     parser.add_argument("--scraped", type=float, default=5, help="how often Prometheus scrapes, in seconds (default 5)")
     options = parser.parse_args()
     if options.out.endswith(".png") and not options.dashboard:

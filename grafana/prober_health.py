@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.palette import BAD, GOOD, QUIET, WARNING
 from grafana.panels import Column, Panel, Query, Row, lines, named, stat, table, thresholds, timeline
-from grafana.queries import WHO, of, quantile, rate
+from grafana.queries import HEALTHY, WHO, of, quantile, rate
 from probe.exporter.health import LAG_NS
 from probe.model import NS
 
@@ -26,12 +26,11 @@ def rows() -> list[Row]:
 
 def believed() -> Panel:
     """How many are healthy."""
-    healthy = of("dnsprobe_prober_healthy")
     return stat(
         "Healthy probers",
         "The share of probers that may be believed now.",
         "percentunit",
-        Query(f"sum({healthy}) / count({healthy})"),
+        Query(f"sum({HEALTHY}) / count({HEALTHY})"),
         colours=thresholds(BAD, (0.5, WARNING), (1, GOOD)),
         nothing="NONE",
         decimals=0,
@@ -102,9 +101,9 @@ def health() -> Panel:
     """Each prober over time."""
     return timeline(
         "Probers",
-        "unhealthy: in the last minute queries were unsent, late (p99 above 50 ms) or throttled, or replies were"
-        " dropped. A gap: its page was not scraped.",
-        Query(f"min by (cluster, node, instance) ({of('dnsprobe_prober_healthy')})", "{{node}} {{instance}}"),
+        "unhealthy: in the last minute queries were unsent, late (p99 above the dashed line below) or throttled, or"
+        " replies were dropped. A gap: its page was not scraped.",
+        Query(f"min by (cluster, node, instance) ({HEALTHY})", "{{node}} {{instance}}"),
         states=MAY_BE_BELIEVED,
     )
 

@@ -33,21 +33,30 @@ def rate(selector: str, by: str = "") -> str:
     return f"{_sum(by)}(rate({selector}[$__rate_interval]))"
 
 
-def total(selector: str, by: str = "") -> str:
-    """In sum over the time shown."""
-    return f"{_sum(by)}(increase({selector}[$__range]))"
+def lasting_rate(selector: str, by: str = "") -> str:
+    """Per second, in sum, without pods that were told to go: what these lose is no fault."""
+    return f"{_sum(by)}(rate({selector}[$__rate_interval]) {_UNLESS} {_ENDING} == 1)"
+
+
+def lasting_total(selector: str, by: str = "", how: str = "sum") -> str:
+    """In sum (or `how` else) over the time shown, without pods that were told to go in it."""
+    return f"{_sum(by, how)}(increase({selector}[$__range]) {_UNLESS} max_over_time({_ENDING}[$__range]) == 1)"
 
 
 def lost_rate(by: str = "", *matchers: str) -> str:
     """Queries per second that were not good."""
-    asked, good = (of(f"dnsprobe_queries_{name}", *matchers) for name in ("total", "good_total"))
-    return f"{rate(asked, by)} - {rate(good, by)}"
+    return lasting_rate(of("dnsprobe_queries_lost_total", *matchers), by)
+
+
+def lost_total(by: str = "", *matchers: str) -> str:
+    """Queries over the time shown that were not good."""
+    return lasting_total(of("dnsprobe_queries_lost_total", *matchers), by)
 
 
 def good_share(by: str = "", *matchers: str) -> str:
     """The share of queries over the time shown that was good; nothing where none was asked."""
-    asked, good = (of(f"dnsprobe_queries_{name}", *matchers) for name in ("total", "good_total"))
-    return f"{total(good, by)} / ({total(asked, by)} > 0)"
+    asked = lasting_total(of("dnsprobe_queries_total", *matchers), by)
+    return f"1 - {lost_total(by, *matchers)} / ({asked} > 0)"
 
 
 def quantile(q: float, metric: str, by: str = "", *matchers: str, over: str = "$__rate_interval") -> str:
@@ -57,10 +66,18 @@ def quantile(q: float, metric: str, by: str = "", *matchers: str, over: str = "$
     return f"histogram_quantile({q:g}, sum by ({labels}) ({function}({of(f'{metric}_bucket', *matchers)}[{over}])))"
 
 
-def healthy(vector: str) -> str:
-    """Of that, what healthy probers say."""
-    return f"({vector} and on (cluster, job, instance) {of('dnsprobe_prober_healthy')} == 1)"
+HEALTHY = of("dnsprobe_prober_healthy")
 
 
-def _sum(by: str) -> str:
-    return f"sum by ({by}) " if by else "sum"
+def believed(vector: str) -> str:
+    """Of that, what healthy probers say; what all say in a cluster where none is healthy."""
+    said = f"{HEALTHY} == 1"
+    return f"({vector} and on (cluster, job, instance) {said} or {vector} unless on (cluster) {said})"
+
+
+_UNLESS = "unless on (cluster, job, instance, target)"
+_ENDING = of("dnsprobe_target_terminating")
+
+
+def _sum(by: str, how: str = "sum") -> str:
+    return f"{how} by ({by}) " if by else how

@@ -18,7 +18,7 @@ from grafana.panels import (
     thresholds,
     timeline,
 )
-from grafana.queries import FELT, of, quantile, rate, total
+from grafana.queries import FELT, lasting_rate, lost_rate, lost_total, of, quantile, rate
 from grafana.views import FAST, disruption, lanes, latency, lost, share_lost, targets
 
 PHASES = ("waiting", "progressing", "completed", "stalled", "rolled back")
@@ -62,12 +62,11 @@ def phase_now() -> Panel:
 
 def lost_in_all() -> Panel:
     """How many queries were lost."""
-    asked, good = (of(f"dnsprobe_queries_{name}", FELT) for name in ("total", "good_total"))
     return stat(
         "Queries lost",
         "Over the time shown, by the ways clients take; Prometheus extrapolates, so that few may be off by some.",
         "short",
-        Query(f"{total(asked)} - {total(good)}"),
+        Query(lost_total("", FELT)),
         colours=thresholds(GOOD, (0.5, BAD)),
         decimals=0,
     )
@@ -157,7 +156,7 @@ def outcomes() -> Panel:
     """All queries, by outcome."""
     return stacked(
         "Queries, by outcome",
-        "All of them, the expected ones too. Colours are the same in every panel.",
+        "All of them, the expected ones too, and those of pods that were ending. Colours are the same in every panel.",
         "reqps",
         Query(rate(of("dnsprobe_queries_total"), "outcome") + " > 0", "{{outcome}}"),
         overrides=BY_OUTCOME,
@@ -167,7 +166,7 @@ def outcomes() -> Panel:
 
 def by_phase() -> Panel:
     """What was lost in which phase."""
-    asked, good = (rate(of(f"dnsprobe_queries_{name}", FELT), "cluster") for name in ("total", "good_total"))
+    asked = lasting_rate(of("dnsprobe_queries_total", FELT), "cluster")
     phase = f"max by (cluster, workload, phase) ({of('dnsprobe_rollout_info')} == 1)"
 
     def in_phase(each: str) -> str:
@@ -185,7 +184,7 @@ def by_phase() -> Panel:
             Column("asked", in_phase(f"{phase} * on (cluster) group_left () ({asked})"), decimals=0),
             Column(
                 "lost",
-                in_phase(f"{phase} * on (cluster) group_left () ({asked} - {good})"),
+                in_phase(f"{phase} * on (cluster) group_left () {lost_rate('cluster', FELT)}"),
                 decimals=0,
                 colours=thresholds(GOOD, (0.5, BAD)),
             ),

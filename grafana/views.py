@@ -20,7 +20,19 @@ from grafana.panels import (
     thresholds,
     timeline,
 )
-from grafana.queries import EXPECTED, FELT, OBJECTIVE, good_share, healthy, lost_rate, of, quantile, rate, total
+from grafana.queries import (
+    EXPECTED,
+    FELT,
+    OBJECTIVE,
+    believed,
+    good_share,
+    lasting_rate,
+    lasting_total,
+    lost_rate,
+    lost_total,
+    of,
+    quantile,
+)
 from probe.outcome import Outcome
 
 LATE_S = 0.1
@@ -35,8 +47,8 @@ TARGET = {0: ("down", BAD), 1: ("losing", WARNING), 2: ("up", GOOD)} | {
 
 
 def losing(*matchers: str) -> str:
-    """Starts of the windows of disruption that go on now, as healthy probers see them; no series if none does."""
-    return healthy(of("dnsprobe_outage_start_timestamp_seconds", *matchers) + " > 0")
+    """Starts of the windows of disruption that go on now, as probers see them that are believed; none if none does."""
+    return believed(of("dnsprobe_outage_start_timestamp_seconds", *matchers) + " > 0")
 
 
 def felt() -> Panel:
@@ -75,16 +87,14 @@ def _state(by: str, *matchers: str) -> str:
 
 def lost(width: int = 12, height: int = 8) -> Panel:
     """Queries per second that were not good, by outcome."""
-    perhaps = of("dnsprobe_queries_total", f'outcome=~"{EXPECTED}"')
     never = of("dnsprobe_queries_total", f'outcome!~"{EXPECTED}"')
     return stacked(
         "Queries that were not good, by outcome",
         "Colours are the same in every panel. `unexpected`: an answer, NODATA or NXDOMAIN where another one of these"
-        " was right. The line is all of them together: 0 is good.",
+        " was right. The line is all of them together: 0 is good. Pods that were told to go are left out.",
         "reqps",
-        Query(rate(never, "outcome") + " > 0", "{{outcome}}"),
-        # Rates of whole numbers differ by rounding where nothing was lost.
-        Query(f"{rate(perhaps)} - {rate(of('dnsprobe_queries_good_total'))} > 1e-6", "unexpected"),
+        Query(lasting_rate(never, "outcome") + " > 0", "{{outcome}}"),
+        Query(f"{lost_rate()} - {lasting_rate(never)} > 1e-6", "unexpected"),
         Query(lost_rate(), "all"),
         overrides=(
             *BY_OUTCOME,
@@ -116,14 +126,13 @@ def latency(width: int = 12, height: int = 8) -> Panel:
 
 def share_lost(width: int = 12, height: int = 8) -> Panel:
     """Service beside pods."""
-    asked, good = of("dnsprobe_queries_total"), of("dnsprobe_queries_good_total")
-    share = f"1 - {rate(good, 'target_kind')} / ({rate(asked, 'target_kind')} > 0)"
+    asked = lasting_rate(of("dnsprobe_queries_total"), "target_kind")
     return lines(
         "Share lost: by the Service, and straight from pods",
         "The Service loses while no pod does: routing to pods is stale (kube-proxy, conntrack). Both lose: look at"
         " CoreDNS.",
         "percentunit",
-        Query(f"clamp_min({share}, 0)", "{{target_kind}}"),
+        Query(f"{lost_rate('target_kind')} / ({asked} > 0)", "{{target_kind}}"),
         overrides=BY_KIND,
         width=width,
         height=height,
@@ -148,23 +157,23 @@ def disruption(width: int = 12, height: int = 8) -> Panel:
     )
 
 
-def lanes(width: int = 24, height: int = 8) -> Panel:
+def lanes(*matchers: str, width: int = 24, height: int = 8) -> Panel:
     """Each lane and target: asked, lost, disrupted."""
     by = "target_kind, target, transport, ports, query"
-    asked, good = (of(f"dnsprobe_queries_{name}") for name in ("total", "good_total"))
-    outages = of("dnsprobe_outages_total")
-    seconds = of("dnsprobe_outage_seconds_total")
+    asked = of("dnsprobe_queries_total", *matchers)
+    outages = of("dnsprobe_outages_total", *matchers)
+    seconds = of("dnsprobe_outage_seconds_total", *matchers)
     return table(
         "Lanes and their targets, over the time shown",
-        "The worst lane first. Disruptions and their seconds are those of the prober that saw most of them. Prometheus"
-        " extrapolates: few queries may be fractions.",
+        "The worst lane first, without pods that were told to go. Disruptions and their seconds are those of the"
+        " prober that saw most of them. Prometheus extrapolates: few queries may be fractions.",
         {"query": "lane", "target": "target", "target_kind": "kind", "transport": "by", "ports": "ports"},
         [
-            Column("asked", total(asked, by), decimals=0),
-            Column("lost", f"{total(asked, by)} - {total(good, by)}", decimals=0),
-            Column("good", good_share(by), "percentunit", 3, ENOUGH),
-            Column("disruptions", f"max by ({by}) (increase({outages}[$__range]))", decimals=0),
-            Column("seconds of disruption", f"max by ({by}) (increase({seconds}[$__range]))", "s", 1),
+            Column("asked", lasting_total(asked, by), decimals=0),
+            Column("lost", lost_total(by, *matchers), decimals=0),
+            Column("good", good_share(by, *matchers), "percentunit", 3, ENOUGH),
+            Column("disruptions", lasting_total(outages, by, "max"), decimals=0),
+            Column("seconds of disruption", lasting_total(seconds, by, "max"), "s", 1),
         ],
         sort="good",
         width=width,

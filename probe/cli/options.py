@@ -121,6 +121,7 @@ MANIFEST_CLUSTER_HELP = (
     "For a scenario that changes it: which one is meant, by the UID of its namespace kube-system, which a pod can see."
 )
 HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
+POD_MONITOR_HELP = "With PodMonitors for the Prometheus operator, which must be there."
 
 YES_HELP = "Change a real cluster as the scenario says; with --cluster."
 CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
@@ -249,6 +250,8 @@ Shards = Annotated[
 ]
 Schedule = Annotated[str, option(IN_CLUSTER, "", "--schedule", "CRON", "Of a CronJob (default 17 * * * *).")]
 HostNetwork = Annotated[bool, flag(IN_CLUSTER, "", "--host-network", HOST_NETWORK_HELP)]
+
+PodMonitor = Annotated[bool, flag(IN_CLUSTER, "", "--pod-monitor", POD_MONITOR_HELP)]
 
 
 def examples(*lines: str) -> str:

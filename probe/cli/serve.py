@@ -6,7 +6,6 @@ import asyncio
 import os
 from contextlib import closing, suppress
 from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +15,14 @@ from probe import __version__
 from probe.cli import options
 from probe.cli.output import say
 from probe.cli.run import cluster_of
-from probe.cli.served import METRICS
+from probe.cli.served import METRICS_AT
 from probe.engine import Engine, EngineOptions
 from probe.errors import DnsprobeError, UsageError
 from probe.exporter.page import PATH, Page
-from probe.exporter.snapshot import State
 from probe.exporter.state import Exporter
 from probe.host import most_tracked
 from probe.live import Log, Telling, Together
-from probe.model import NS
+from probe.model import NS, Reason
 from probe.pages import Address, Pages, Request
 from probe.pages import say as answer
 from probe.runfile import SERVED, open_run
@@ -35,7 +33,7 @@ from probe.scenario.linger import PORT
 from probe.scenario.load import ceiling_of
 from probe.scenario.plan import Plan, check_load, expected_series
 from probe.scenario.quantity import DAY_NS, duration_ns
-from probe.scenario.serve import Asked, Parts, Reason, Serving, without_end
+from probe.scenario.serve import Asked, Parts, Serving, without_end
 from probe.scenario.start import pod_facts
 
 EXAMPLES = options.examples(
@@ -95,9 +93,9 @@ def serve(
         cluster_of(plan, lab, told, None)
         return plan
 
-    def parts(plan: Plan) -> Parts:
+    def parts(plan: Plan, reason: Reason) -> Parts:
         cluster, telling = cluster_of(plan, lab, told, None), Telling(path, tell, TOTALS_NS)
-        view = Together(log, telling, exporter.watching(plan.name, path, cluster))
+        view = Together(log, telling, exporter.watching(plan.name, path, cluster, reason))
         return Parts(view, Engine(EngineOptions()), cluster, lambda: _leave(telling, path))
 
     asked = Asked(
@@ -110,11 +108,12 @@ def serve(
         command=options.command_line(),
     )
     serving = Serving(asked, _Told(log, exporter))
-    address = options.typed("--metrics", metrics or os.environ.get(METRICS, f":{PORT}"), Address.of)
+    address = options.typed("--metrics", metrics or os.environ.get(METRICS_AT, f":{PORT}"), Address.of)
     with closing(Pages(address)) as pages:
-        pages.add(PATH, Page(exporter).answer)
+        page = Page(exporter)
+        pages.add(PATH, page.answer)
+        pages.add("/ready", page.ready)
         pages.add("/", lambda request: _say_state(request, exporter))
-        pages.add("/ready", lambda request: _say_state(request, exporter, must=State.RUNNING))
         log.noted(f"metrics: http://{address}{PATH}")
         asyncio.run(serving.to_the_end())
 
@@ -125,11 +124,10 @@ def _leave(telling: Telling, path: Path) -> None:
         telling.leave(open_run(path, histograms=False))
 
 
-def _say_state(request: Request, exporter: Exporter, must: State | None = None) -> None:
-    """What runs and how it stands; an error for a readiness probe while it does not stand as it must."""
+def _say_state(request: Request, exporter: Exporter) -> None:
+    """What runs and how it stands."""
     now = exporter.now
-    told = {"dnsprobe": __version__, "mode": now.mode, "run": now.scenario, "state": now.state}
-    answer(request, told, HTTPStatus.OK if must in (None, now.state) else HTTPStatus.SERVICE_UNAVAILABLE)
+    answer(request, {"dnsprobe": __version__, "mode": now.mode, "run": now.scenario, "state": now.state})
 
 
 class _Told:

@@ -20,7 +20,7 @@ from probe.scenario.quantity import duration_ns, seconds_text, whole
 from probe.scenario.run import Ending
 from probe.verdict import verdict_of
 
-METRICS = "DNSPROBE_METRICS"
+METRICS_AT = "DNSPROBE_METRICS"
 """The environment's word for --metrics."""
 
 Stay = Callable[[Ending, int], None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from probe.cluster import Rollout
 from probe.exporter.catalogue import DURATION_LE
+from probe.model import Reason
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 
@@ -29,17 +30,6 @@ class State(StrEnum):
     RUNNING = "running"
     DRAINING = "draining"
     LINGER = "linger"
-
-
-class Reason(StrEnum):
-    """Why a run begins, in a process that has one after the other."""
-
-    START = "start"
-    RELOAD = "reload"
-    WORKER = "worker"
-    CLUSTER = "cluster"
-    CLOCK = "clock"
-    ROOM = "room"
 
 
 def ints(*shape: int) -> Ints:

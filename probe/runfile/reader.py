@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -209,22 +211,37 @@ def opened(
 def check_header(path: Path) -> None:
     """UsageError for what is no run file of this dnsprobe."""
     try:
-        with path.open("rb") as file:
-            header = file.read(100)
+        octets = path.stat().st_size
+        if path.is_dir() or not os.access(path, os.R_OK):
+            reason = errno.EISDIR if path.is_dir() else errno.EACCES
+            raise OSError(reason, os.strerror(reason))
     except OSError as e:
         raise UsageError(
             f"{path}: cannot be read: {e.strerror}; name a run file that `dnsprobe run -o` wrote"
         ) from None
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        what = "empty" if not header else "not a run file"
+    # Not by a descriptor of our own: to close it takes away the locks of whoever in this process writes the file.
+    application, version = _pragmas(path) if octets else (0, 0)
+    if not octets or application is None:
+        what = "not a run file" if octets else "empty"
         raise UsageError(f"{path}: is {what}; name a file that `dnsprobe run -o` wrote")
-    if int.from_bytes(header[68:72]) != APPLICATION_ID:
+    if application != APPLICATION_ID:
         raise UsageError(f"{path}: is an SQLite file of another application, not a run of dnsprobe")
-    if (version := int.from_bytes(header[60:64])) != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         newer = "newer" if version > SCHEMA_VERSION else "older"
         raise UsageError(
             f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION}: use the {newer} dnsprobe"
         )
+
+
+def _pragmas(path: Path) -> tuple[int | None, int]:
+    """Whose database it is, and its schema; None for what is none. One that is damaged is found out when it is read."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as db:
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            return application, version
+    except sqlite3.Error as e:
+        return (None, 0) if e.sqlite_errorcode == sqlite3.SQLITE_NOTADB else (APPLICATION_ID, SCHEMA_VERSION)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

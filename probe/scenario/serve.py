@@ -12,14 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from probe.cluster import Cluster
 from probe.engine import Engine
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
-from probe.model import NS
+from probe.model import NS, Reason
 from probe.runfile import KEPT, set_aside
 from probe.scenario.limits import Limits
 from probe.scenario.plan import ENDLESS_NS, Plan
@@ -40,17 +39,6 @@ FULL = 0.9
 """Of the room for series."""
 BEGUN = "begun anew"
 """The fact that says why a run began."""
-
-
-class Reason(StrEnum):
-    """Why a run began."""
-
-    START = "start"
-    RELOAD = "reload"
-    WORKER = "worker"
-    CLUSTER = "cluster"
-    CLOCK = "clock"
-    ROOM = "room"
 
 
 class Told(Protocol):
@@ -78,14 +66,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. file: of the scenario; read: it, as a plan that is without_end(); parts: for a run of a plan.
-
-    path: the run file; keep_ns: how much of the run it keeps. limits: as run() has them.
+    """What was asked for. file: of the scenario; read: it, as a plan that is without_end(); parts: for a run of a plan,
+    and why it begins. path: the run file; keep_ns: how much of the run it keeps. limits: as run() has them.
     """
 
     file: Path
     read: Callable[[], Plan]
-    parts: Callable[[Plan], Parts]
+    parts: Callable[[Plan, Reason], Parts]
     path: Path
     keep_ns: int
     limits: Limits | None
@@ -110,7 +97,8 @@ class Serving:
 
     def __init__(self, asked: Asked, told: Told) -> None:
         self._asked, self._told = asked, told
-        self._plan = asked.read()
+        self._plan = self._asks = asked.read()
+        """The last one that could be asked; and that which is asked now."""
         self._next: Plan | None = None
         self._stamp = _stamp_of(asked.file)
         self._going: _Going | None = None
@@ -135,10 +123,11 @@ class Serving:
         """One run; why the next one begins."""
         asked, last = self._asked, self._plan
         plan, self._next = self._next or last, None
+        self._asks = plan
         set_aside(asked.path, asked.keep_ns)
         began = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {reason}{f': {why}' if why else ''}"
         facts = {**plan.facts, KEPT: f"the last {seconds_text(asked.keep_ns)}", BEGUN: began}
-        parts = asked.parts(plan)
+        parts = asked.parts(plan, reason)
         self._going = going = _Going(parts.engine)
         try:
             ending = await run(
@@ -197,7 +186,7 @@ class Serving:
             self._refuse(str(problem))
             return
         self._told.reloaded(True)
-        if plan == self._plan and not self._next:
+        if plan == self._asks and not self._next:
             self._told.noted(f"{self._asked.file}: read again: nothing has changed")
             return
         self._next = plan
