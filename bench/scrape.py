@@ -13,7 +13,6 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from bench.load import Figures, Missing
 from bench.processes import Overdue
@@ -21,7 +20,7 @@ from bench.rounds import Bench
 from bench.scenarios import scenario, watched
 from bench.table import Demand, Section, median, microseconds, number, share
 from probe.exporter.collector import Collector
-from probe.exporter.page import GZIP_LEVEL
+from probe.exporter.page import GZIP_LEVEL, encoder_for
 from probe.exporter.snapshot import LES, Snapshot, floats, ints
 from probe.outcome import Counter, Outcome
 from probe.recorder import Duration
@@ -45,8 +44,8 @@ def _page(bench: Bench) -> Section:
     shown = _snapshot()
     registry.register(Collector(lambda: shown))
     rows, costs = [], []
-    for name, accept in (("text", ""), ("OpenMetrics, as Prometheus asks", PROMETHEUS)):
-        encode, _ = choose_encoder(accept)
+    for name, accept in (("text, as Prometheus gets it", PROMETHEUS), ("OpenMetrics", "application/openmetrics-text")):
+        encode, _ = encoder_for(accept)
         body = encode(registry)
         rendered = _cpu(lambda encode=encode: encode(registry))  # type: ignore[misc]
         packed = _cpu(lambda body=body: gzip.compress(body, GZIP_LEVEL))  # type: ignore[misc]
@@ -54,7 +53,7 @@ def _page(bench: Bench) -> Section:
         rows.append((name, number(body.count(b"\n")), number(rendered * 1e3, 1), number(packed * 1e3, 1)))
     collected = _cpu(lambda: list(Collector(lambda: shown).collect()))
     rows.append(("of that our own part", "-", number(collected * 1e3, 1), "-"))
-    demand = Demand(f"a scrape of {LINES:,} lines, CPU", "<=", 0.060, max(costs), lambda s: f"{1e3 * s:.0f} ms")
+    demand = Demand(f"a scrape of {LINES:,} lines, CPU", "<=", 0.060, costs[0], lambda s: f"{1e3 * s:.0f} ms")
     return Section("A page of metrics", ("", "lines", "CPU ms", "gzip, CPU ms"), tuple(rows), (demand,))
 
 

@@ -101,8 +101,8 @@ def health() -> Panel:
     """Each prober over time."""
     return timeline(
         "Probers",
-        f"unhealthy: in the last minute queries were unsent, late (p99 above {1000 * LAG_S:g} ms) or throttled, or replies were"
-        " dropped. A gap: its page was not scraped.",
+        "unhealthy: in the last minute queries were unsent, late (p99 above the dashed line below) or throttled, or"
+        " replies were dropped. A gap: its page was not scraped.",
         Query(f"min by (cluster, node, instance) ({HEALTHY})", "{{node}} {{instance}}"),
         states=MAY_BE_BELIEVED,
     )

@@ -44,21 +44,19 @@ def lasting_total(selector: str, by: str = "", how: str = "sum") -> str:
 
 
 def lost_rate(by: str = "", *matchers: str) -> str:
-    """Queries per second that were not good; never below 0, though rates of two counters are extrapolated apart."""
-    asked, good = _asked_and_good(*matchers)
-    return f"clamp_min({lasting_rate(asked, by)} - {lasting_rate(good, by)}, 0)"
+    """Queries per second that were not good."""
+    return lasting_rate(of("dnsprobe_queries_lost_total", *matchers), by)
 
 
 def lost_total(by: str = "", *matchers: str) -> str:
     """Queries over the time shown that were not good."""
-    asked, good = _asked_and_good(*matchers)
-    return f"clamp_min({lasting_total(asked, by)} - {lasting_total(good, by)}, 0)"
+    return lasting_total(of("dnsprobe_queries_lost_total", *matchers), by)
 
 
 def good_share(by: str = "", *matchers: str) -> str:
     """The share of queries over the time shown that was good; nothing where none was asked."""
-    asked, good = _asked_and_good(*matchers)
-    return f"clamp_max({lasting_total(good, by)} / ({lasting_total(asked, by)} > 0), 1)"
+    asked = lasting_total(of("dnsprobe_queries_total", *matchers), by)
+    return f"1 - {lost_total(by, *matchers)} / ({asked} > 0)"
 
 
 def quantile(q: float, metric: str, by: str = "", *matchers: str, over: str = "$__rate_interval") -> str:
@@ -75,10 +73,6 @@ def believed(vector: str) -> str:
     """Of that, what healthy probers say; what all say in a cluster where none is healthy."""
     said = f"{HEALTHY} == 1"
     return f"({vector} and on (cluster, job, instance) {said} or {vector} unless on (cluster) {said})"
-
-
-def _asked_and_good(*matchers: str) -> tuple[str, str]:
-    return of("dnsprobe_queries_total", *matchers), of("dnsprobe_queries_good_total", *matchers)
 
 
 _UNLESS = "unless on (cluster, job, instance, target)"

@@ -105,7 +105,8 @@ class Alerting:
     def fired(self) -> dict[str, dict[str, float]]:
         """Of each cluster which alerts fired, by name, and when they began to (s since 1970)."""
         found: dict[str, dict[str, float]] = {cluster: {} for cluster in self.probers}
-        for alert in self.prometheus.query_range('ALERTS{alertstate="firing"}', self.began, time.time(), 5):
+        now = time.time()
+        for alert in self.prometheus.query_range('ALERTS{alertstate="firing"}', now - int(now - self.began), now, 1):
             seen = found[alert.labels["cluster"]]
             name = alert.labels["alertname"].removeprefix("DNSProbe")
             seen[name] = min(alert.at[0], seen.get(name, alert.at[0]))

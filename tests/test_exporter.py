@@ -157,6 +157,7 @@ def test_in_the_end_the_page_says_what_the_report_says(lab: Scraped) -> None:
         labels = {"query": channel.lane, "target": channel.target.name}
         whole = channel.whole
         assert total(page, "dnsprobe_queries_good_total", **labels) == whole.good
+        assert total(page, "dnsprobe_queries_lost_total", **labels) == whole.lost
         assert total(page, "dnsprobe_queries_total", **labels) == whole.good + whole.lost
         windows = timeline.by_channel.get(channel.name, [])
         assert total(page, "dnsprobe_outages_total", **labels) == len(windows)
@@ -209,7 +210,10 @@ def test_a_short_outage_is_as_long_as_it_was_however_seldom_one_looks(
     page, run = pages[-1], open_run(tmp_path / "run.db")
     assert total(page, "dnsprobe_outage_seconds_total") == pytest.approx(lost_s, abs=0.1)
     assert total(page, "dnsprobe_outages_total") == 1
-    assert total(page, "dnsprobe_queries_total", outcome="timeout") == run.counts.n[run.counts.good == 0].sum()
+    assert (
+        total(page, "dnsprobe_queries_total", outcome="timeout")
+        == run.counts.n[run.counts.outcome == Outcome.TIMEOUT].sum()
+    )
     downs = [page for page in pages if values(page, "dnsprobe_target_up") == [0]]
     assert bool(downs) == (lost_s > 2), "less than a second is no state that one could look at"
     while_open = [total(page, "dnsprobe_outage_start_timestamp_seconds") for page in pages]
@@ -486,8 +490,10 @@ def test_the_page_in_the_formats_that_are_asked_for(tmp_path: Path) -> None:
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
     _, headers, packed = asked(port, "/metrics", headers={"Accept-Encoding": "gzip"})
     assert (headers["Content-Encoding"], gzip.decompress(packed)) == ("gzip", plain)
-    prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
-    _, headers, body = asked(port, "/metrics", headers={"Accept": prometheus})
+    openmetrics = "application/openmetrics-text;version=1.0.0"
+    _, headers, body = asked(port, "/metrics", headers={"Accept": f"{openmetrics},text/plain;version=0.0.4;q=0.5"})
+    assert body == plain, "text costs half, and Prometheus takes both"
+    _, headers, body = asked(port, "/metrics", headers={"Accept": openmetrics})
     assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     told = {
         s.name

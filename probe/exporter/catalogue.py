@@ -33,6 +33,10 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_queries_good_total": Metric(
         COUNTER, CHANNEL, "Queries whose outcome was the expected one: a service level is this by queries_total"
     ),
+    "dnsprobe_queries_lost_total": Metric(
+        COUNTER, CHANNEL,
+        "Queries with any other outcome; the difference of two rates would not be exactly 0 where nothing is lost",
+    ),
     "dnsprobe_query_duration_seconds": Metric(
         HISTOGRAM, PATH, "From the instant a query was due to its reply, of good ones: what a client would have waited"
     ),

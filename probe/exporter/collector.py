@@ -126,6 +126,8 @@ OUTCOMES = {
 }
 """What can come of a query that was sent, by transport."""
 
+_SENT = [outcome for outcome in Outcome if outcome is not Outcome.UNSENT]
+
 BARS: dict[str, Callable[[Snapshot], Iterable[Bars]]] = {
     "dnsprobe_query_duration_seconds": _bars(Duration.LATENCY),
     "dnsprobe_query_rtt_seconds": _bars(Duration.RTT),
@@ -136,6 +138,7 @@ BARS: dict[str, Callable[[Snapshot], Iterable[Bars]]] = {
 VALUES: dict[str, Callable[[Snapshot], Iterable[Value]]] = {
     "dnsprobe_queries_total": _outcomes,
     "dnsprobe_queries_good_total": _channels(lambda shown: shown.rows[..., 1].sum(axis=1)),
+    "dnsprobe_queries_lost_total": _channels(lambda shown: shown.rows[:, _SENT, 0].sum(axis=1)),
     "dnsprobe_responses_late_total": _paths(lambda shown: shown.counters[:, Counter.LATE]),
     "dnsprobe_responses_duplicate_total": _paths(lambda shown: shown.counters[:, Counter.DUPLICATE]),
     "dnsprobe_responses_unmatched_total": _paths(lambda shown: shown.counters[:, Counter.UNMATCHED]),
