@@ -362,13 +362,14 @@ class Worker:
             time.sleep(nanoseconds / 1e9)
             return False
         watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None]
-        ready, _, _ = select.select([*watched, *[orders] * self._is_told], [], [], nanoseconds / 1e9)
+        watched += [orders.fileno()] * self._is_told
+        ready, _, _ = select.select(watched, [], [], nanoseconds / 1e9)
         if ready:
             now = time.monotonic_ns()
             for path in paths:
                 if path.transport.readable() in ready:
                     path.transport.read(now)
-        return orders in ready
+        return self._is_told and orders.fileno() in ready
 
     def _load(self, path: _Path) -> None:
         now = time.monotonic_ns() - self._t0
