@@ -8,6 +8,7 @@ from bench.exact import blackout, capture, pacing
 from bench.memory import cost, memory
 from bench.paths import fresh, lanes, tcp
 from bench.rounds import Bench
+from bench.scrape import scrape
 from bench.speed import cpu, latency, saturation
 from bench.standing import standing
 from bench.table import Section
@@ -25,4 +26,5 @@ MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
     "cost": cost,
     "blackout": blackout,
     "standing": standing,
+    "scrape": scrape,
 }

@@ -121,6 +121,7 @@ def _listening(address: Address, answer: Answer) -> ThreadingHTTPServer:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 4 * MOST
         address_family = socket.AF_INET6 if _is_ipv6(address.host) else socket.AF_INET
         room = threading.Semaphore(MOST)
 

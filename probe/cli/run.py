@@ -20,7 +20,7 @@ from probe.book import by_type
 from probe.cli import options
 from probe.cli.acting import Found, look, permitted, refuse, said_steps
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
-from probe.cli.served import METRICS, served
+from probe.cli.served import METRICS_AT, served
 from probe.cli.sweep import Asked, sweep
 from probe.cluster import Cluster
 from probe.cluster.kube import Kube, named_service
@@ -191,7 +191,7 @@ def run(
     job = Membership.of(os.environ, lambda: connect(context or ""))
     command = options.command_line()
     telling = Telling(path, say) if form == "jsonl" else None
-    with served(metrics or os.environ.get(METRICS, ""), linger, linger_scrapes, plan) as (exporter, stay):
+    with served(metrics or os.environ.get(METRICS_AT, ""), linger, linger_scrapes, plan) as (exporter, stay):
         watching = exporter and exporter.watching(plan.name, path, cluster)
         view = Together(fitting_view(), *(view for view in (telling, watching) if view))
         started = run_plan(

@@ -15,7 +15,7 @@ from probe import __version__
 from probe.cli import options
 from probe.cli.output import say
 from probe.cli.run import cluster_of
-from probe.cli.served import METRICS
+from probe.cli.served import METRICS_AT
 from probe.engine import Engine, EngineOptions
 from probe.errors import DnsprobeError, UsageError
 from probe.exporter.page import PATH, Page
@@ -108,7 +108,7 @@ def serve(
         command=options.command_line(),
     )
     serving = Serving(asked, _Told(log, exporter))
-    address = options.typed("--metrics", metrics or os.environ.get(METRICS, f":{PORT}"), Address.of)
+    address = options.typed("--metrics", metrics or os.environ.get(METRICS_AT, f":{PORT}"), Address.of)
     with closing(Pages(address)) as pages:
         page = Page(exporter)
         pages.add(PATH, page.answer)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from probe import __version__
 from probe.cli import options
 from probe.cli.output import complain
-from probe.errors import UsageError
+from probe.errors import EnvironmentProblem, UsageError
 from probe.exporter.page import PATH, Page
 from probe.exporter.state import Exporter
 from probe.pages import Address, Pages
@@ -20,7 +20,7 @@ from probe.scenario.quantity import duration_ns, seconds_text, whole
 from probe.scenario.run import Ending
 from probe.verdict import verdict_of
 
-METRICS = "DNSPROBE_METRICS"
+METRICS_AT = "DNSPROBE_METRICS"
 """The environment's word for --metrics."""
 
 Stay = Callable[[Ending, int], None]
@@ -43,7 +43,7 @@ def served(metrics: str, linger: str, scrapes: str, plan: Plan) -> Iterator[tupl
     grace = grace_of(os.environ)
     address = options.typed("--metrics", metrics, Address.of) if metrics else Address("", PORT)
     about = {"dnsprobe": __version__, "run": plan.name, "shard": str(plan.share), "facts": dict(plan.facts)}
-    pages, exporter = Pages(address), Exporter()
+    pages, exporter = _pages(address), Exporter()
     try:
         page = Page(exporter)
         server = Lingering(pages, about, lambda: _scraped(page.last_scrapes, enough))
@@ -60,6 +60,13 @@ def served(metrics: str, linger: str, scrapes: str, plan: Plan) -> Iterator[tupl
         yield exporter, stay
     finally:
         pages.close()
+
+
+def _pages(address: Address) -> Pages:
+    try:
+        return Pages(address)
+    except EnvironmentProblem as problem:
+        raise EnvironmentProblem(f"--metrics {problem}") from None
 
 
 def _scrapes(text: str) -> int:

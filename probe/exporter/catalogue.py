@@ -1,4 +1,4 @@
-"""The metrics: name, type, labels, what each says. The collector, the README and every check of a query read this."""
+"""The metrics: name, type, labels, what each says, for the collector, the manual and every check of a query."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_cpu_throttled_seconds_total": Metric(COUNTER, (), "CPU withheld from the prober by its cgroup's quota"),
     "dnsprobe_prober_healthy": Metric(
         GAUGE, (),
-        "0 if of the last minute's queries over 1 % were unsent, or left 5 ms late, or CPU was withheld, or replies"
-        " were dropped",
+        "0 if of the last minute's queries over 1 % were unsent, or left 50 ms late, or over 1 % of its CPU time was"
+        " withheld, or replies were dropped",
     ),
     "dnsprobe_configured_queries_per_second": Metric(GAUGE, (), "What the schedule asks for now"),
     "dnsprobe_run_state": Metric(GAUGE, ("state",), "1 for the state it is in: starting, running, draining, linger"),

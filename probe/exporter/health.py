@@ -13,8 +13,11 @@ from probe.model import NS
 MINUTE_NS = 60 * NS
 MOST_UNSENT = 0.01
 """A larger share of the rows that were due: 0.6 s of the last minute."""
-LAG_NS = 5_000_000
-"""Queries that leave later than this after they were due (p99), as the doubt `lag` has it."""
+MOST_WITHHELD = 0.01
+"""A larger share of the last minute: 0.6 s of CPU time."""
+LAG_NS = 50_000_000
+"""Queries that leave later than this after they were due (p99). From 5 ms on (the doubt `lag`) latency is too long, but
+nothing looks lost; and who is not healthy is not heard when DNS is down, so that a busy node must not be enough."""
 
 
 class Done(NamedTuple):
@@ -46,5 +49,5 @@ class Health:
             and not lag_ns > LAG_NS
             and not math.isinf(lag_ns)
             and done.own_drops == before.own_drops
-            and done.withheld_ns == before.withheld_ns
+            and done.withheld_ns - before.withheld_ns <= MOST_WITHHELD * MINUTE_NS
         )

@@ -90,6 +90,8 @@ class Watching:
         self._series: list[Series] = []
         self._courses: dict[int, Course] = {}
         self._gone: set[str] = set()
+        self._let_go: set[str] = set()
+        """Pods that others ask from now on: they live."""
         self._duration_ns = 0
         self._t0_unix_ns = 0
         self._rows, self._planned = rows(), planned()
@@ -114,7 +116,9 @@ class Watching:
     def added(self, series: list[Series]) -> None:
         self._series += series
         self._courses |= {s.index: Course(s.own_rate, s.shape.legs) for s in series if s.shape.legs}
-        self._gone -= {s.target.name for s in series}
+        named = {s.target.name for s in series}
+        self._gone -= named
+        self._let_go -= named
         self._good_ns = _latest(self._good_ns, np.full(len(self._series), NEVER))
         self._bad_ns = _latest(self._bad_ns, np.full(len(self._series), NEVER))
         self._exporter.asks(series)
@@ -133,13 +137,16 @@ class Watching:
         self._show(State.RUNNING if now_ns < self._duration_ns else State.DRAINING)
 
     def ended(self, pod: str) -> None:
-        self._exporter.ending.add(pod)
+        if pod not in self._let_go:
+            self._exporter.ending.add(pod)
 
     def gone(self, pod: str) -> None:
         self._gone.add(pod)
         self._exporter.leaves(s for s in self._series if s.target.name == pod)
 
-    def marked(self, mark: Mark) -> None: ...
+    def marked(self, mark: Mark) -> None:
+        if mark.kind == "not_asked":
+            self._let_go.add(mark.subject)
 
     def waits(self, text: str) -> None: ...
 
