@@ -10,6 +10,7 @@ from bench.paths import fresh, lanes, tcp
 from bench.rounds import Bench
 from bench.scrape import scrape
 from bench.speed import cpu, latency, saturation
+from bench.standing import standing
 from bench.table import Section
 
 MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
@@ -24,5 +25,6 @@ MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
     "memory": memory,
     "cost": cost,
     "blackout": blackout,
+    "standing": standing,
     "scrape": scrape,
 }
