@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-RUNBOOK = "https://github.com/dnsprobe/dnsprobe/blob/main/grafana/RUNBOOK.md"
+RUNBOOK = "grafana/RUNBOOK.md"
 """Where people read the runbook; each alert links to its section there."""
 PREFIX = "DNSProbe"
 

@@ -69,7 +69,7 @@ def _rule(rule: Recording | Alert) -> dict[str, object]:
 
 
 def _annotations(alert: Alert) -> dict[str, object]:
-    return {"summary": alert.summary, "description": alert.description, "runbook_url": alert.runbook}
+    return {"summary": alert.summary, "description": alert.description, "runbook": alert.runbook}
 
 
 def _native(alert: Alert) -> dict[str, object]:
