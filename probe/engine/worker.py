@@ -93,8 +93,6 @@ class _Path:
     """How many rows are done, as far as a closed loop asks."""
     opened: bool = False
     """Whether any channel uses it."""
-    quiet: bool = False
-    """The last harvest had nothing, so its rows' sockets are free again."""
     pauses: Pauses | None = None
     """Of closed loops with a pause, which have a path of their own: their rows are known one by one, not ahead."""
 
@@ -105,12 +103,6 @@ class _Path:
         At first few, then one more for each reply, so that no server's receive buffer is overrun by the start.
         """
         return min(self.window, SLOW_START + self.answered) - (self.transport.in_flight - self.transport.pending)
-
-    @property
-    def rests(self) -> bool:
-        """Whether there is nothing to harvest, and nothing to do after the last one."""
-        transport = self.transport
-        return self.quiet and not (self.pauses or transport.in_flight or transport.pending)
 
     @property
     def has_news(self) -> bool:
@@ -341,15 +333,12 @@ class Worker:
     def _judge(self, paths: list[_Path]) -> Iterator[None]:
         """Harvest and record, in steps between which rows can be sent."""
         for path in paths:
-            if path.rests:
-                continue
             path.transport.settle()
             yield
             harvest = path.transport.harvest()
             yield
             self._record(harvest, path.transport)
             path.answered += len(harvest.finished.due)
-            path.quiet = not len(harvest.started.due) and not len(harvest.finished.due)
             if path.pauses:
                 path.pauses.done(harvest.finished, self._t0, time.monotonic_ns())
             yield
