@@ -261,7 +261,8 @@ CASES: dict[str, Case] = {
 HEADLESS = """
   - {name: headless-udp, target: service, ports: fresh, rate: 10, timeout: 1s, types: [A],
      questions: &large [headless100.default.svc.cluster.local]}
-  - {name: headless-tcp, target: service, transport: tcp, ports: fresh, rate: 5, timeout: 1s, types: [A], questions: *large}
+  - {name: headless-tcp, target: service, transport: tcp, ports: fresh, rate: 5, timeout: 1s, types: [A],
+     questions: *large}
 """
 
 
@@ -305,7 +306,8 @@ def judged(path: Path) -> tuple[str, Sure | None, list[Diagnosis]]:
     found = diagnose(Timeline.of(hidden(open_run(path))))
     if not found:
         return "nothing", None, []
-    most = max(found, key=lambda d: (sum(w.lost for w in d.windows), not d.windows))
+    sures = list(Sure)
+    most = max(found, key=lambda d: (sum(w.lost for w in d.windows), -sures.index(d.finding.sure or Sure.UNDETERMINED)))
     return most.finding.id, most.finding.sure, found
 
 

@@ -15,8 +15,10 @@ from probe.timeline import Window
 _POD, _LOCAL, _UPSTREAM = TargetKind.POD, TargetKind.NODELOCAL, TargetKind.UPSTREAM
 ALIKE = 0.35
 """Shares of lanes that lose by the same cause on the way: the smallest against the largest."""
-NEW_NS = 30 * NS
-"""A pod is new for so long."""
+FEW_ROWS = 10
+"""Of fewer queries all may be lost by chance where only some of them are."""
+ALONE, ALONE_ROWS = 0.97, 50
+"""A pod that gave so many of the answers, and no fewer, gave them alone: chance would have shared them out."""
 
 
 def prober(moment: Moment) -> Fit | None:
@@ -191,7 +193,9 @@ def one_server(moment: Moment) -> str:
     ]
     named = {nsid: int(by.n[mine].sum()) for nsid, by in run.servers.items() if mine and by.n[mine].sum()}
     ready = [p for p in moment.pods.values() if p.ready_ns < moment.timeline.horizon_ns // 4 and not p.deleted]
-    return next(iter(named)) if len(named) == 1 and sum(named.values()) >= 50 and len(ready) > 1 else ""
+    most = max(named, key=lambda nsid: named[nsid], default="")
+    alone = bool(most) and named[most] >= ALONE * sum(named.values()) and named[most] >= ALONE_ROWS
+    return most if alone and len(ready) > 1 else ""
 
 
 def crashed(moment: Moment) -> Fit | None:
@@ -247,9 +251,8 @@ def _one_pod(moment: Moment) -> tuple[PodLife, list[Window], list[Sight], tuple[
     others = [s for s in moment.sights(span, _POD) if s.channel.target.name not in names]
     if not others or not all(s.fine for s in others) or any(p.deleted_ns <= span[0] + NS for p in [pod]):
         return None
-    service = [
-        w for w in lost_in_service(moment) if not moment.sight(w).dead or moment.channel(w).ports.policy != "fresh"
-    ]
+    total = [w for w in lost_in_service(moment) if moment.sight(w).dead and w.planned >= FEW_ROWS]
+    service = [w for w in lost_in_service(moment) if w not in total or moment.channel(w).ports.policy != "fresh"]
     sight = sorted((w for w in mine if w.target == pod.name), key=lambda w: -w.lost)
     return pod, sight, others, (*mine, *service)
 
@@ -290,7 +293,9 @@ def _everywhere(moment: Moment, sights: Sequence[Sight], sure: Sure) -> Fit | No
 
 
 def _silent(moment: Moment) -> tuple[Window, ...]:
-    return tuple(w for w in moment.windows if w.outcome in GONE)
+    """What got no reply, and what CoreDNS got none to."""
+    failed = [w for w in moment.of(outside=True) if w.outcome is Outcome.SERVFAIL]
+    return tuple(w for w in moment.windows if w.outcome in GONE or w in failed)
 
 
 def _common(windows: Sequence[Window]) -> tuple[int, int]:
