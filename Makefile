@@ -11,7 +11,7 @@ CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e lint bench dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e lint bench confusion dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ lint: .venv/dev ## ruff, mypy, import-linter
 
 bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS='cpu pacing --rounds 2' for some of it)
 	@$(BIN)/python -m bench $(ARGS)
+
+confusion: .venv/dev ## Labs with a hidden cause: how often `explain` names it first (root; 50 minutes, ARGS='-n 1' for 10)
+	@$(BIN)/python -m tests.confusion $(or $(ARGS),-n 5 -j 2)
 
 dnspyre: $(CACHE)/dnspyre-$(DNSPYRE_VERSION) ## Build dnspyre with Go into the user's cache, for the bench
 	@ln -sf dnspyre-$(DNSPYRE_VERSION) $(CACHE)/dnspyre

@@ -25,6 +25,7 @@ from probe.runfile import Run
 from probe.timeline import Timeline
 from tests.confusion import CASES, judged
 from tests.confusion import _one as made
+from tests.stories import STORIES
 from tests.synthetic import LEGEND, series_of, written
 from tests.test_netns import needs_namespaces
 
@@ -177,6 +178,13 @@ def test_the_remedy_is_the_one_that_the_platform_keeps(tmp_path: Path, platform:
         assert "lameduck 4.4s" in one.finding.remedy, (
             "the last loss came 2.9 s after the deletion, a probe fails in 1 s"
         )
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_each_window_of_any_run_is_in_one_diagnosis(tmp_path: Path, story: str) -> None:
+    timeline = Timeline.of(STORIES[story](tmp_path / "run.db"))
+    told = [id(w) for d in diagnose(timeline) for w in d.windows]
+    assert sorted(told) == sorted(map(id, timeline.windows))
 
 
 def test_every_rule_says_all_of_it() -> None:
