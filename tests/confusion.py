@@ -99,6 +99,10 @@ async def _blocked(ground: Ground) -> None:
     ground.filter("udp dport 53 drop")
 
 
+async def _port_blocked(ground: Ground) -> None:
+    ground.filter("meta l4proto { tcp, udp } th dport 53 drop")
+
+
 async def _broken(ground: Ground) -> None:
     ground.filter("drop")
 
@@ -171,6 +175,7 @@ CASES: dict[str, Case] = {
     ),
     "headless too big": Case(("too_big",), NETNS, lane="headless"),
     "UDP 53 blocked": Case(("udp_blocked",), NETNS, fault=_blocked),
+    "port 53 blocked": Case(("port_blocked",), NETNS, duration="16s", fault=_port_blocked),
     "network broken": Case(("network",), NETNS, fault=_broken),
     "lossy node": Case(("client_node",), NETNS, fault=_lossy),
     "conntrack full": Case(("conntrack_full",), NETNS, fault=_full),

@@ -15,6 +15,8 @@ from probe.timeline import Window
 _POD, _LOCAL, _UPSTREAM = TargetKind.POD, TargetKind.NODELOCAL, TargetKind.UPSTREAM
 ALIKE = 0.35
 """Shares of lanes that lose by the same cause on the way: the smallest against the largest."""
+READ_NS = 6 * NS
+"""In so long a stretch pods' metrics are read, every 5 s."""
 FEW_ROWS = 10
 """Of fewer queries all may be lost by chance where only some of them are."""
 ALONE, ALONE_ROWS = 0.97, 50
@@ -72,7 +74,16 @@ def conntrack_full(moment: Moment) -> Fit | None:
 
 
 def network(moment: Moment) -> Fit | None:
-    """7: nobody can be heard, by no transport."""
+    """7: nobody can be heard, by no transport and on no port."""
+    return _nobody(moment, other_ports=False)
+
+
+def port_blocked(moment: Moment) -> Fit | None:
+    """6, both transports: nobody can be heard on port 53, and pods' metrics can still be read."""
+    return _nobody(moment, other_ports=True)
+
+
+def _nobody(moment: Moment, *, other_ports: bool) -> Fit | None:
     span = moment.span
     sights = moment.sights(span, *SERVICES, _POD, outside=False)
     pods = [s for s in sights if s.channel.target.kind is _POD]
@@ -80,8 +91,15 @@ def network(moment: Moment) -> Fit | None:
         return None
     if {s.channel.transport for s in sights} != {"udp", "tcp"}:
         return None
+    unread = [moment.unread(name, span) for name in dict.fromkeys(s.channel.target.name for s in pods)]
+    read = span[1] - span[0] >= READ_NS and any(each is False for each in unread)
+    if read != other_ports:
+        return None
+    gaps = [i for i in moment.timeline.run.intervals if i.kind == "watch_gap" and i.from_ns < span[1] < i.to_ns + NS]
+    seen = _said(sights) + ("; pods' metrics (9153) were read meanwhile" if read else "")
+    seen += "; the API server could not be reached either" if gaps else ""
     lanes = tuple(dict.fromkeys(s.channel.lane for s in sights))
-    return Fit(Sure.LIKELY, _said(sights), lanes, _silent(moment))
+    return Fit(Sure.LIKELY, seen, (*lanes, *(["pods' metrics"] if any(unread) or read else [])), _silent(moment))
 
 
 def udp_blocked(moment: Moment) -> Fit | None:
