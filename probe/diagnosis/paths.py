@@ -19,7 +19,7 @@ READ_NS = 6 * NS
 """In so long a stretch pods' metrics are read, every 5 s."""
 FEW_ROWS = 10
 """Of fewer queries all may be lost by chance where only some of them are."""
-ALONE, ALONE_ROWS = 0.97, 50
+ALONE, ALONE_ROWS = 0.9, 50
 """A pod that gave so many of the answers, and no fewer, gave them alone: chance would have shared them out."""
 
 
