@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -170,6 +171,7 @@ async def _look(profile: str, conf: str, program: list[str], names: list[str]) -
 
 def main() -> None:
     order = json.loads(sys.argv[1])
+    os.nice(-15)  # instants are compared: whoever else is busy here is no part of it
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write(order["conf"])
