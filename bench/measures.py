@@ -8,6 +8,7 @@ from bench.exact import blackout, capture, pacing
 from bench.memory import cost, memory
 from bench.paths import fresh, lanes, tcp
 from bench.rounds import Bench
+from bench.scrape import scrape
 from bench.speed import cpu, latency, saturation
 from bench.table import Section
 
@@ -23,4 +24,5 @@ MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
     "memory": memory,
     "cost": cost,
     "blackout": blackout,
+    "scrape": scrape,
 }

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_format, check_json, print_report
+from probe.cli.output import check_format, check_json, complain, print_report
 from probe.cli.sweep import check_sweep_format, print_sweep
 from probe.doubts import doubts_of
 from probe.errors import UsageError
+from probe.runfile import SERVED, Run, aside_of, open_run, open_stretch
 from probe.runfile import merge as merge_shards
-from probe.runfile import open_run
+from probe.scenario.quantity import duration_ns, seconds_text
 from probe.scenario.run import check_path
 from probe.sweep.reader import is_sweep, open_sweep, run_in
 from probe.timeline.seen import seen_by
@@ -22,25 +23,30 @@ EXAMPLES = options.examples(
     "dnsprobe report run.db",
     "dnsprobe report run.db --format json | jq .totals",
     "dnsprobe report run.db --format dnsperf",
+    "dnsprobe report --last 15m",
     "dnsprobe report sweep.db",
     "dnsprobe report sweep.db --cell 17.2",
 )
 
+FILE_HELP = f"What a run wrote, even if it was cut short or goes on (default {SERVED}, which `dnsprobe serve` writes)."
+
 
 def report(
-    file: Annotated[
-        str, typer.Argument(help="What `dnsprobe run` wrote, even if it was cut short.", show_default=False)
-    ],
+    file: Annotated[str, typer.Argument(help=FILE_HELP, show_default=False)] = SERVED,
+    last: options.Last = "",
     cell: options.OneCell = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
 ) -> None:
     """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive.
 
-    Of a sweep the table, and 0; 3 if a run of it is inconclusive or not made yet, 4 if one could not be made.
+    Of a run that goes on, up to where all is decided. Of a sweep the table, and 0; 3 if a run of it is inconclusive or
+    not made yet, 4 if one could not be made.
     """
-    path = Path(file)
+    path, last_ns = Path(file), options.typed("--last", last, duration_ns) if last else 0
     swept = is_sweep(path)
+    if swept and last:
+        raise UsageError(f"--last {last}: not of a sweep, which is many runs: say --cell, or name a run file")
     if swept and not cell:
         check_sweep_format(form)
         check_json(json_file, path)
@@ -49,7 +55,15 @@ def report(
         raise UsageError(f"--cell {cell}: {file} is no sweep: leave it out")
     check_format(form)
     check_json(json_file, path)
-    raise typer.Exit(print_report(run_in(path, cell) if swept else open_run(file), form, json_file))
+    raise typer.Exit(print_report(run_in(path, cell) if swept else _stretch(path, last_ns), form, json_file))
+
+
+def _stretch(path: Path, last_ns: int) -> Run:
+    """The run, or its end; and where what came before it is, if that was asked for and is there."""
+    run, earlier = open_stretch(path, last_ns), aside_of(path)
+    if run.end_ns < last_ns and earlier.exists():
+        complain(f"note: {path} has the last {seconds_text(run.end_ns)} alone: what was before is in {earlier}")
+    return run
 
 
 MERGE_EXAMPLES = options.examples("dnsprobe merge -o all.db shard0.db shard1.db", "dnsprobe merge -o all.db shard*.db")
