@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from probe.clients import CLIENTS
-from probe.clients.sockets import Server, walk
+from probe.clients.sockets import Server
 from probe.linux import SO_TIMESTAMPNS, ask_for_stamps
 from probe.resolv import read_resolv_conf
 from tests.replies import QTYPES, REPLIES, Rule, read_question
@@ -143,11 +143,11 @@ async def _really(program: list[str], name: str) -> Seen:
 
 
 async def _emulated(profile: str, conf: str, servers: list[Server], name: str) -> Seen:
-    client = CLIENTS[profile].client(read_resolv_conf(conf))
+    looks_up = CLIENTS[profile].looks_up(read_resolv_conf(conf), servers)
     from_ns = time.monotonic_ns()
     try:
         async with asyncio.timeout(PATIENCE):
-            answer = await walk(client.lookup(name, from_ns), servers)
+            answer = await looks_up(name)
     except TimeoutError:
         return still_waiting()
     return Seen((time.monotonic_ns() - from_ns) / 1e9, answer.error, sorted(answer.addresses))

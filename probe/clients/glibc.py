@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from probe.clients.libc import GLIBC, unanswered
-from probe.clients.steps import FOREVER, Answer, Event, Fate, Hears, Query, Send, Socket, Steps, Wait
-from probe.model import NS
+from probe.clients.steps import FOREVER, Answer, Event, Hears, Query, Send, Socket, Steps, Wait
+from probe.model import NS, Fate
 from probe.outcome import REPLIED, Outcome
 from probe.resolv import ResolvConf
 

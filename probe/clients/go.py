@@ -10,8 +10,8 @@ import errno
 import os
 from dataclasses import dataclass
 
-from probe.clients.steps import Answer, Event, Fate, Query, Send, Socket, Steps, Wait, side_by_side
-from probe.model import NS, Edns
+from probe.clients.steps import Answer, Event, Query, Send, Socket, Steps, Wait, side_by_side
+from probe.model import NS, Edns, Fate
 from probe.outcome import REPLIED, Outcome
 from probe.resolv import ResolvConf
 

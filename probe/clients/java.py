@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from probe.clients.steps import Answer, Client, Event, Fate, Steps, Wait
-from probe.model import NS
+from probe.clients.steps import Answer, Client, Event, Steps, Wait
+from probe.model import NS, Fate
 
 POSITIVE_NS, NEGATIVE_NS = 30 * NS, 10 * NS
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from probe.clients.steps import Answer, Fate
+from probe.clients.steps import Answer
+from probe.model import Fate
 
 GLIBC = {
     "EAI_AGAIN": "Temporary failure in name resolution",

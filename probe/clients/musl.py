@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probe.clients.libc import MUSL, unanswered
-from probe.clients.steps import Answer, Event, Fate, Hears, Query, Send, Socket, Steps, Wait
-from probe.model import NS
+from probe.clients.steps import Answer, Event, Hears, Query, Send, Socket, Steps, Wait
+from probe.model import NS, Fate
 from probe.outcome import REPLIED, Outcome
 from probe.resolv import ResolvConf
 

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from probe.clients.cares import Cares
 from probe.clients.glibc import Glibc
 from probe.clients.go import Go
 from probe.clients.java import Java
 from probe.clients.musl import Musl
+from probe.clients.sockets import Server, walk
 from probe.clients.steps import Answer, Client, Steps
 from probe.resolv import ResolvConf
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """client: an application's process under a resolv.conf. help: what is special; source: where it is written."""
+    """client: an application's process under a resolv.conf, its nameservers at some port.
 
-    client: Callable[[ResolvConf], Client]
+    help: what is special; source: where it is written. real: it is not emulated: these lookups are its own.
+    """
+
+    client: Callable[[ResolvConf, int], Client] | None
     help: str
     source: str
+    real: Callable[[ResolvConf, Sequence[Server]], Cares] | None = None
+
+    def looks_up(self, conf: ResolvConf, servers: Sequence[Server]) -> Callable[[str], Awaitable[Answer]]:
+        """A process that asks these servers, in conf's order, with real sockets: what its lookup of a name comes to."""
+        if self.real:
+            return self.real(conf, servers).lookup
+        assert self.client  # noqa: S101
+        client = self.client(conf, servers[0][1])
+        return lambda name: walk(client.lookup(name, time.monotonic_ns()), servers)
 
 
 class _Threads:
@@ -45,8 +60,8 @@ def _with(conf: ResolvConf, *options: str, timeout: int = 0, attempts: int = 0) 
     )
 
 
-def _glibc(*options: str, timeout: int = 0, attempts: int = 0) -> Callable[[ResolvConf], Client]:
-    return lambda conf: _Threads(lambda: Glibc(_with(conf, *options, timeout=timeout, attempts=attempts)))
+def _glibc(*options: str, timeout: int = 0, attempts: int = 0) -> Callable[[ResolvConf, int], Client]:
+    return lambda conf, _: _Threads(lambda: Glibc(_with(conf, *options, timeout=timeout, attempts=attempts)))
 
 
 _RES_SEND = "glibc resolv/res_send.c send_dg()"
@@ -63,13 +78,18 @@ CLIENTS: dict[str, Profile] = {
         "`timeout:2 attempts:3 rotate single-request-reopen`, as ACK's guide advises",
         "ACK: troubleshoot DNS resolution",
     ),
-    "musl": Profile(Musl, "all nameservers at once; never hears a refusal", "musl src/network/res_msend.c (1.2.5)"),
+    "musl": Profile(
+        lambda conf, _: Musl(conf),
+        "all nameservers at once; never hears a refusal",
+        "musl src/network/res_msend.c (1.2.5)",
+    ),
     "musl-1.2.3": Profile(
-        lambda conf: Musl(conf, tcp=False), "before 1.2.4: no TCP", "musl src/network/res_msend.c (1.2.3)"
+        lambda conf, _: Musl(conf, tcp=False), "before 1.2.4: no TCP", "musl src/network/res_msend.c (1.2.3)"
     ),
     "go": Profile(Go, "a new port for each attempt and type", "Go src/net/dnsclient_unix.go tryOneName()"),
+    "c-ares": Profile(None, "c-ares itself, a channel for each lookup", "c-ares by aiodns", Cares),
     "java": Profile(
-        lambda conf: Java(_glibc()(conf)),
+        lambda conf, port: Java(_glibc()(conf, port)),
         "glibc; a name is kept for 30 s, that it failed for 10 s",
         "JDK java.net.InetAddress, java.security",
     ),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from probe.model import Edns, Question
+from probe.model import Edns, Fate, Question
 from probe.outcome import Outcome
 
 FOREVER = 1 << 62
@@ -81,14 +81,6 @@ class Event:
     query: Query | None = None
     answers: tuple[str, ...] = ()
     errno: int = 0
-
-
-class Fate(StrEnum):
-    """What became of a lookup: addresses; `no such name`, said by a server; or no word from any."""
-
-    FOUND = "found"
-    NOT_FOUND = "not_found"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Target, TargetKind
 from probe.scenario.abort import read_rule
+from probe.scenario.clients import ClientKeys, asking_of
 from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.fields import Name, Part, Port, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
@@ -149,6 +150,7 @@ class _Scenario(Part):
     steps: list[Annotated[Step, BeforeValidator(_step)]] = Field([])
     objectives: list[Text] = Field([])
     abort_on: list[Text] = Field([])
+    clients: ClientKeys | None = None
     matrix: MatrixKeys | None = None
 
 
@@ -237,6 +239,7 @@ def _keys_at(place: Place) -> list[str]:
         "questions": QuestionKeys,
         "ramp": RampKeys,
         "rates": PaceKeys,
+        "clients": ClientKeys,
         "matrix": MatrixKeys,
     }
     words = [step for step in place if isinstance(step, str)]
@@ -275,6 +278,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         steps=steps,
         objectives=tuple(scenario.objectives),
         abort_on=tuple(scenario.abort_on),
+        clients=asking_of(scenario.clients, allowed, document) if scenario.clients else None,
         places={lane.name: document.said(("lanes", i), "").removesuffix(": ") for i, lane in enumerate(lanes)},
     )
 
