@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from probe.model import Fate, Lookup
 
+CONF_FACT = "clients' resolv.conf"
 _MOST_OCTETS = 1 << 20
 _STOP_SECONDS = 3.0
 
@@ -35,6 +36,11 @@ class Asking:
         lines = [f"nameserver {address}" for address in nameservers]
         lines += [f"search {' '.join(self.search)}"] if self.search else []
         return "\n".join([*lines, f"options ndots:{self.ndots} {' '.join(self.options)}", ""])
+
+    @property
+    def told(self) -> str:
+        """The run's fact that says what they go by: NAMES: search ...; options ...."""
+        return "; ".join([f"# {' '.join(self.names)}", *self.resolv_conf(()).splitlines()])
 
 
 class Lookups:

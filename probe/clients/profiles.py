@@ -21,12 +21,14 @@ class Profile:
     """client: an application's process under a resolv.conf, its nameservers at some port.
 
     help: what is special; source: where it is written. real: it is not emulated: these lookups are its own.
+    remembers: what it says of a name depends on what it said before.
     """
 
     client: Callable[[ResolvConf, int], Client] | None
     help: str
     source: str
     real: Callable[[ResolvConf, Sequence[Server]], Cares] | None = None
+    remembers: bool = False
 
     def looks_up(self, conf: ResolvConf, servers: Sequence[Server]) -> Callable[[str], Awaitable[Answer]]:
         """A process that asks these servers, in conf's order, with real sockets: what its lookup of a name comes to."""
@@ -92,5 +94,6 @@ CLIENTS: dict[str, Profile] = {
         lambda conf, port: Java(_glibc()(conf, port)),
         "glibc; a name is kept for 30 s, that it failed for 10 s",
         "JDK java.net.InetAddress, java.security",
+        remembers=True,
     ),
 }

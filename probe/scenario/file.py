@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
+from probe.clients.asking import CONF_FACT
 from probe.cluster.settings import Delay, LabSettings
 from probe.cluster.upstream import mode_of
 from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
@@ -268,6 +269,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         document.at(("objectives", i), partial(checked_objective, objective, [lane.name for lane in lanes]))
     for i, rule in enumerate(scenario.abort_on):
         document.at(("abort_on", i), partial(read_rule, rule, [lane.name for lane in lanes]))
+    clients = asking_of(scenario.clients, allowed, document) if scenario.clients else None
     return Plan(
         name=scenario.name,
         scenario=text,
@@ -278,7 +280,8 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         steps=steps,
         objectives=tuple(scenario.objectives),
         abort_on=tuple(scenario.abort_on),
-        clients=asking_of(scenario.clients, allowed, document) if scenario.clients else None,
+        clients=clients,
+        facts={CONF_FACT: clients.told} if clients else {},
         places={lane.name: document.said(("lanes", i), "").removesuffix(": ") for i, lane in enumerate(lanes)},
     )
 
