@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 
-from probe.model import Fate, Lookup
+from probe.model import NS, Fate, Lookup, Mark
 
 CONF_FACT = "clients' resolv.conf"
 _MOST_OCTETS = 1 << 20
@@ -60,12 +60,18 @@ class Lookups:
             start_new_session=True,
             limit=_MOST_OCTETS,
         )
+        assert self._process.stdout  # noqa: S101
+        await self._process.stdout.readline()  # its first says that it is there
 
-    async def made(self) -> AsyncIterator[Lookup]:
-        """Each that ends; after end(), those that had not."""
+    async def made(self) -> AsyncIterator[Lookup | Mark]:
+        """Each that ends; after end(), those that had not. A Mark: the process was late, and so were its clients."""
         while self._process and self._process.stdout and (line := await self._process.stdout.readline()):
             at_ns, client, name, fate, took_ns, error = json.loads(line)
-            yield Lookup(at_ns, client, name, Fate(fate), took_ns, error)
+            if client:
+                yield Lookup(at_ns, client, name, Fate(fate), took_ns, error)
+            else:
+                text = f"lookups were {took_ns / NS:.1f} s late: this machine was busy, not DNS slow"
+                yield Mark(at_ns, "clients_late", text, "clients")
 
     def end(self) -> None:
         """Nothing more is looked up."""

@@ -180,6 +180,8 @@ class _Search:
             while len(replies) < 2:
                 event = yield Wait(FOREVER, sends)
                 self.now, sends = event.at_ns, []
+                if event.socket is None:
+                    return []
                 if event.socket is not sock:
                     continue
                 if event.outcome not in REPLIED:

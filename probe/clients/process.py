@@ -18,6 +18,9 @@ from probe.linux import enter_network
 from probe.model import NS, Fate
 from probe.resolv import read_resolv_conf
 
+_LATE_NS = NS // 4
+"""A client that asks so much after it was due is told of: then its answers are late, too."""
+
 
 async def _lookup(client: str, name: str, look_up: Callable[[str], Awaitable[Answer]]) -> None:
     from_ns = time.monotonic_ns()
@@ -25,19 +28,26 @@ async def _lookup(client: str, name: str, look_up: Callable[[str], Awaitable[Ans
     try:
         answer = await look_up(name)
     finally:
-        row = (from_ns, client, name, answer.fate, time.monotonic_ns() - from_ns, answer.error)
-        sys.stdout.write(json.dumps(row) + "\n")
-        sys.stdout.flush()
+        _tell(from_ns, client, name, answer.fate, time.monotonic_ns() - from_ns, answer.error)
+
+
+def _tell(*row: int | str) -> None:
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
 
 
 async def _one_client(client: str, order: dict[str, object], phase: float) -> None:
-    """Lookup i is due at start + (phase + i) / rate, whatever has become of the others."""
+    """Lookup i is due at start + (phase + i) / rate, whatever has become of the others; later if this process was."""
     servers = [(str(address), int(port)) for address, port in order["servers"]]  # type: ignore[attr-defined]
     look_up = CLIENTS[client].looks_up(read_resolv_conf(str(order["conf"])), servers)
     names, rate, begin = order["names"], float(str(order["rate"])), time.monotonic_ns()
     async with asyncio.TaskGroup() as lookups:
         for i in itertools.count():
-            await asyncio.sleep((begin + (phase + i) / rate * NS - time.monotonic_ns()) / NS)
+            due_ns = begin + int((phase + i) / rate * NS)
+            await asyncio.sleep((due_ns - time.monotonic_ns()) / NS)
+            if (late_ns := time.monotonic_ns() - due_ns) > _LATE_NS:
+                _tell(due_ns, "", "", "", late_ns, "")
+                begin += late_ns
             name = names[i % len(names)]  # type: ignore[index, arg-type]
             lookups.create_task(_lookup(client, name, look_up))
 
@@ -49,6 +59,7 @@ async def _main(order: dict[str, object]) -> None:
     clients = [
         asyncio.create_task(_one_client(profile, order, k / len(profiles))) for k, profile in enumerate(profiles)
     ]
+    _tell()
     await asyncio.wait({*clients, over := asyncio.create_task(ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
     for task in (*clients, over):
         task.cancel()

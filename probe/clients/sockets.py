@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from probe.clients.steps import Event, Hears, Query, Send, Socket, Steps, Wait
 from probe.linux import ask_for_errors, error_queue
-from probe.model import NS
+from probe.model import NS, Question
 from probe.outcome import Outcome
 from probe.wire import encode, judge
 
@@ -85,7 +86,7 @@ class _Sockets:
         if query not in self._octets:
             taken = {octets[:2] for octets in self._octets.values()}
             ids = iter(lambda: secrets.token_bytes(2), None)
-            self._octets[query] = next(each for each in ids if each not in taken) + encode(query.question)[2:]
+            self._octets[query] = next(each for each in ids if each not in taken) + _template(query.question)[2:]
         return self._octets[query]
 
     def _datagram(self, send: Send, octets: bytes) -> None:
@@ -173,6 +174,11 @@ class _Sockets:
         code = problem.errno or 0
         outcome = outcomes.get(code, Outcome.NETWORK_ERROR)
         self._came.put_nowait(Event(time.monotonic_ns(), outcome, of, server, errno=code))
+
+
+@lru_cache(1024)
+def _template(question: Question) -> bytes:
+    return encode(question)
 
 
 def _key(octets: bytes) -> bytes:

@@ -523,9 +523,13 @@ class _Going:
                 self._mark_happened(happened)
 
     async def _note_lookups(self) -> None:
-        async for lookup in self.lookups.made():
-            if (at_ns := lookup.at_ns - self.engine.t0_ns) >= 0:
-                self.writer.lookup(replace(lookup, at_ns=at_ns))
+        async for told in self.lookups.made():
+            if (at_ns := told.at_ns - self.engine.t0_ns) < 0:
+                continue
+            if isinstance(told, Mark):
+                self._mark(replace(told, at_ns=at_ns))
+            else:
+                self.writer.lookup(replace(told, at_ns=at_ns))
 
     async def _watch(self, cluster: Cluster) -> None:
         try:
