@@ -205,8 +205,9 @@ clients:
     ],
 )
 def test_a_bad_key_of_clients_is_named_with_its_line(change: str, said: str) -> None:
+    old, new = change.split("|")
     with pytest.raises(ScenarioError) as problem:
-        read_scenario_text("x.yaml", SCENARIO.replace(*change.split("|")), [])
+        read_scenario_text("x.yaml", SCENARIO.replace(old, new), [])
     assert said in str(problem.value)
 
 

@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import aiodns
 import aiodns.error
@@ -27,14 +28,15 @@ class Cares:
     """An application over c-ares. servers: address and port, all of one port."""
 
     def __init__(self, conf: ResolvConf, servers: Sequence[tuple[str, int]]) -> None:
-        port = servers[0][1] if servers else 53
+        port = servers[0][1]
+        self._begun = False
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".conf", delete=False) as file:
             file.write("".join(f"nameserver {address}\n" for address, _ in servers))
             file.write(f"search {' '.join(conf.search)}\n" if conf.search else "")
             file.write(f"options ndots:{conf.ndots} timeout:{conf.timeout} attempts:{conf.attempts}\n")
         weakref.finalize(self, Path(file.name).unlink, missing_ok=True)
         # Its thread may read the file again as soon as it is made, and then has nothing but what is in there.
-        self._options = {
+        self._options: dict[str, Any] = {
             "servers": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address, _ in servers],
             "udp_port": port,
             "tcp_port": port,
@@ -47,9 +49,16 @@ class Cares:
             "resolvconf_path": file.name,
         }
 
+    def _channel(self) -> aiodns.DNSResolver:
+        return aiodns.DNSResolver(loop=asyncio.get_running_loop(), **self._options)
+
     async def lookup(self, name: str) -> Answer:
         """ares_getaddrinfo(name, AF_UNSPEC)."""
-        resolver = aiodns.DNSResolver(loop=asyncio.get_running_loop(), **self._options)
+        if not self._begun:
+            # The first channel of a process that has a search list asks nobody and says ECONNREFUSED (1.34.9).
+            self._begun = True
+            await self._channel().close()
+        resolver = self._channel()
         try:
             found = await resolver.getaddrinfo(name)
         except aiodns.error.DNSError as problem:
