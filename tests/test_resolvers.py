@@ -151,9 +151,7 @@ def asked(packets: list[Packet], *, in_order: bool, in_turn: bool) -> list[tuple
         port = ports.setdefault((p.transport, p.port), len(ports))
         server = str(servers.setdefault(p.server, len(servers))) if in_turn else p.server
         rows.append((p.transport, port, ids.setdefault(p.id, len(ids)), server, same_words(p.name), p.qtype))
-    return [
-        tuple(map(str, row)) for row in [*(r for r in rows if r[0] == "udp"), *sorted(r for r in rows if r[0] == "tcp")]
-    ]
+    return [*(row for row in rows if row[0] == "udp"), *sorted(row for row in rows if row[0] == "tcp")]
 
 
 @needs_namespaces
