@@ -165,7 +165,9 @@ def test_a_profile_does_what_its_resolver_does(
     how = {"in_order": case.resolver != "go", "in_turn": "rotate" in case.options}
     assert asked(emulated.packets, **how) == asked(real.packets, **how)
     assert emulated.addresses == real.addresses
-    assert same_words(emulated.error) == same_words(real.error)
+    # Under rotate it is chance whether Go's A or AAAA gets the first server, and so whose error is the last.
+    said = [re.sub(r"127\.0\.0\.[12]:53", "*" if how["in_turn"] else r"\g<0>", one.error) for one in (emulated, real)]
+    assert same_words(said[0]) == same_words(said[1])
     assert emulated.took == pytest.approx(real.took, abs=TOLERANCE)
     spacing = [p.at for p in real.packets]
     assert sorted(p.at for p in emulated.packets) == pytest.approx(spacing, abs=TOLERANCE)
