@@ -18,6 +18,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     2 recorder/    finished rows -> time-bucketed columns; recorders add
     2 runfile      a run as one SQLite file, written while the run goes
     3 engine       schedule -> transport -> recorder: the one loop, in worker processes
+    3 clients/     lookups as glibc, musl, Go, c-ares and Java make them                    the only door to aiodns
     3 cluster/     the Cluster protocol; lab: pods on this machine; kube/: the API         the only door to lightkube
     4 timeline     columns + marks -> windows of disruption
     4 doubts       what the prober did wrong itself, and which lanes that could hide
@@ -25,6 +26,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it; paths
                    that fail -> the likely cause and the next command
     5 diagnosis/   timeline -> what each group of windows looks like: the cause, how sure, the evidence, the remedy
+    5 felt         timeline -> what each client would have felt in a window; what real lookups did
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
     6 exporter/    a run while it goes -> its state for Prometheus, rendered when it is scraped

@@ -1,4 +1,4 @@
-"""The nouns everyone shares: Question, Target, Ports, Lane, Series, Mark, Interval, Finding, Doubt, Objective.
+"""The nouns everyone shares: Question, Target, Ports, Lane, Series, Mark, Interval, Lookup, Finding, Doubt, Objective.
 
 Time inside a run is an int of nanoseconds since the run's t0 (CLOCK_MONOTONIC); people see seconds and RFC 3339.
 """
@@ -376,6 +376,27 @@ class Sure(StrEnum):
     LIKELY = "likely"
     POSSIBLE = "possible"
     UNDETERMINED = "undetermined"
+
+
+class Fate(StrEnum):
+    """What became of a lookup: addresses; no such name, said by a server; an error; or the run ended before it."""
+
+    FOUND = "found"
+    NOT_FOUND = "not_found"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A name that a client profile looked up. at_ns: when it asked; error: what an application would print."""
+
+    at_ns: int
+    client: str
+    name: str
+    fate: Fate
+    took_ns: int
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,13 +198,13 @@ class Stream:
 class Process:
     """The loop: one UDP socket and one TCP listener on one port, and the test that holds the other end of `control`."""
 
-    def __init__(self, control: Connection, address: str) -> None:
+    def __init__(self, control: Connection, address: str, port: int) -> None:
         self.control = control
         self.script = Script()
         self.selector = selectors.DefaultSelector()
         self.streams: set[Stream] = set()
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.udp, self.listener = _bind(family, address)
+        self.udp, self.listener = _bind(family, address, port)
         self.wrong = socket.socket(family, socket.SOCK_DGRAM)
         self.wrong.bind((address, 0))
         self.selector.register(control, selectors.EVENT_READ, self._obey)
@@ -291,17 +291,19 @@ def _to(sock: socket.socket, peer: tuple[object, ...]) -> Send:
     return send
 
 
-def _bind(family: socket.AddressFamily, address: str) -> tuple[socket.socket, socket.socket]:
-    """UDP and TCP on one port of the kernel's choice."""
+def _bind(family: socket.AddressFamily, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP on one port, 0: of the kernel's choice."""
     while True:
         udp = socket.socket(family, socket.SOCK_DGRAM)
         listener = socket.socket(family, socket.SOCK_STREAM)
-        udp.bind((address, 0))
+        udp.bind((address, port))
         try:
             listener.bind(udp.getsockname())
         except OSError:
             udp.close()
             listener.close()
+            if port:
+                raise
             continue
         listener.listen(1024)
         for sock in (udp, listener):
@@ -310,6 +312,6 @@ def _bind(family: socket.AddressFamily, address: str) -> tuple[socket.socket, so
         return udp, listener
 
 
-def main(descriptor: int, address: str) -> None:
+def main(descriptor: int, address: str, port: int) -> None:
     """Serve on address until the other end of the descriptor's socket pair is closed."""
-    Process(Connection(descriptor), address).run()
+    Process(Connection(descriptor), address, port).run()

@@ -167,11 +167,11 @@ class ScriptedServer:
             assert server.received().by_kind() == {"answer": 2000, "silent": 3000}
     """
 
-    def __init__(self, rules: Sequence[Rule] = BY_FIRST_LABEL, address: str = "127.0.0.1") -> None:
+    def __init__(self, rules: Sequence[Rule] = BY_FIRST_LABEL, address: str = "127.0.0.1", port: int = 0) -> None:
         self.address = address
         ours, theirs = socket.socketpair()
         with theirs:
-            code = f"from tests.scripted import main; main({theirs.fileno()}, {address!r})"
+            code = f"from tests.scripted import main; main({theirs.fileno()}, {address!r}, {port})"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT, start_new_session=True
             )

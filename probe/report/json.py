@@ -30,6 +30,11 @@
                     seconds, class, planned, lost; lags: why it is behind the median node, null if it is not
     lagging_zones[] zones all of whose nodes lag, where others' do not
     metrics[]       what others counted: source, subject, name, samples (how many readings), grown: from first to last
+    lookups[]       of a run with clients alone, by client: found, not_found, failed, unfinished; slowed: found after
+                    more than 1 s; longest_seconds; errors{}: the commonest words that an application would print
+    felt[]          of these runs, in each window of a lane with fresh ports: lane, target, from_seconds; predicted[],
+                    from the lane's counts, and observed[], by the run's lookups: client, lookups (drawn, or made),
+                    failed and slowed (shares of them), mean_slowed_seconds, longest_seconds
     marks[]         what happened: at, seconds (since the start), kind, text, source, subject
     findings[]      causes of windows: id, severity; sure: certain, likely, possible or undetermined; text, evidence;
                     apart: what would tell it from its neighbours; remedy, source; windows[] that it is about (lane,
@@ -56,6 +61,7 @@ from probe.diagnosis import diagnose
 from probe.model import NS, Mark, Series
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
+from probe.report.clients import clients_json
 from probe.report.findings import Json, findings_json
 from probe.report.nodes import Node, lagging_zones, nodes_of
 from probe.report.units import rfc3339
@@ -95,6 +101,7 @@ def json_report(run: Run) -> str:
             for m in run.metrics
         ],
         **({"nodes": [_node(run, n) for n in nodes], "lagging_zones": lagging_zones(nodes)} if nodes else {}),
+        **clients_json(verdict.timeline),
         "marks": [_mark(run, mark) for mark in run.marks],
         "findings": findings_json(diagnose(verdict.timeline)),
         "doubts": [

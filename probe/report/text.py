@@ -11,6 +11,7 @@ from probe.diagnosis import diagnose
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
+from probe.report.clients import clients_text
 from probe.report.columns import NO_BREAK, Row
 from probe.report.columns import table as _table
 from probe.report.columns import wrapped as _wrapped
@@ -43,6 +44,7 @@ def text_report(run: Run) -> str:
         ["LANES", *_lanes(timeline)],
         *([["NODES", *told]] if (told := nodes_text(run)) else []),
         ["DISRUPTIONS", *_windows(timeline)],
+        *([["WHAT CLIENTS FELT", *felt]] if (felt := clients_text(timeline)) else []),
         ["WHAT HAPPENED", *_marks(run)],
         *([["WHAT OTHERS COUNTED", *others]] if (others := others_text(run)) else []),
         ["WHAT TO DOUBT", *_doubts(verdict)],

@@ -34,6 +34,7 @@ PRUNE = tuple(sql.replace("CUT", _CUT) for sql in (
     "DELETE FROM bad WHERE bucket < 10 * CUT",
     "DELETE FROM histograms WHERE second < CUT",
     "DELETE FROM failures WHERE due_ns < 1000000000 * CUT",
+    "DELETE FROM lookups WHERE at_ns < 1000000000 * CUT",
     "DELETE FROM intervals WHERE to_ns <= 1000000000 * CUT",
     # A rollout that goes on has begun, however long ago.
     """DELETE FROM marks WHERE at_ns < 1000000000 * CUT AND NOT (kind = 'rollout_started' AND NOT EXISTS (

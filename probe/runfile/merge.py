@@ -97,6 +97,8 @@ def _write(shards: Sequence[Shard], path: Path, head: Head, zones: Mapping[str, 
     for interval in _intervals(shards):
         writer.interval(interval)
     for shard in shards:
+        for lookup in shard.run.lookups:
+            writer.lookup(replace(lookup, at_ns=lookup.at_ns + shard.late_ns))
         writer.doubts(replace(d, text=f"in {shard.name}, {d.text}") for d in shard.doubts if d.id not in OWN_ROWS)
     writer.samples(fullest([replace(m, at_ns=m.at_ns + one.late_ns) for m in one.run.metrics] for one in shards))
     for gone in missing_of(shards):

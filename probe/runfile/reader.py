@@ -24,6 +24,7 @@ from probe.model import (
     Failure,
     Interval,
     Leg,
+    Lookup,
     Mark,
     Ports,
     Question,
@@ -36,6 +37,7 @@ from probe.model import (
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Answered, Duration
 from probe.runfile.head import Head
+from probe.runfile.lookups import read_lookups
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
 from probe.runfile.samples import Metric, read_metrics
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
@@ -131,7 +133,7 @@ class Run:
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
     going: it goes on.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
-    servers: by the NSID of the server that answered. metrics: what others counted.
+    servers: by the NSID of the server that answered. metrics: what others counted. lookups: clients'.
     doubts: of a merged run, those of its shards, of one made from a log, those told there; vantages: its probers.
     """
 
@@ -158,6 +160,7 @@ class Run:
     servers: Mapping[str, Answered] = field(default_factory=dict)
     vantages: tuple[Vantage, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    lookups: tuple[Lookup, ...] = ()
     going: bool = False
 
     @property
@@ -309,6 +312,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> R
         servers=_servers(db, len(series)),
         vantages=read_vantages(db),
         metrics=read_metrics(db),
+        lookups=read_lookups(db, since * NS),
     )
 
 

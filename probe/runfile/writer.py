@@ -12,10 +12,10 @@ import numpy as np
 
 from probe import __version__
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import NS, Doubt, Failure, Interval, Mark, Sample, Series
+from probe.model import NS, Doubt, Failure, Interval, Lookup, Mark, Sample, Series
 from probe.outcome import MEANINGS, Counter, Outcome, UnsentCause
 from probe.recorder import BUCKETS, Flush
-from probe.runfile import checkpoints
+from probe.runfile import checkpoints, lookups
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, PackedSecond, Sparse
 from probe.runfile.samples import rows_of
@@ -130,6 +130,10 @@ class RunWriter:
         """What others said that they did wrong, whose rows these are."""
         rows = [(d.id, d.text, json.dumps(d.lanes), d.hides_loss) for d in doubts]
         self._later("INSERT INTO doubts VALUES (?, ?, ?, ?)", rows)
+
+    def lookup(self, lookup: Lookup) -> None:
+        """A client's lookup has come to its end."""
+        self._later(lookups.INSERT, lookups.rows_of([lookup]))
 
     def samples(self, samples: Iterable[Sample]) -> None:
         """What others' meters said, where it has changed."""

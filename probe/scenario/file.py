@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
+from probe.clients.asking import CONF_FACT
 from probe.cluster.settings import Delay, LabSettings
 from probe.cluster.upstream import mode_of
 from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.errors import ScenarioError, UsageError
 from probe.model import NS, Target, TargetKind
 from probe.scenario.abort import read_rule
+from probe.scenario.clients import ClientKeys, asking_of
 from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.fields import Name, Part, Port, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
@@ -149,6 +151,7 @@ class _Scenario(Part):
     steps: list[Annotated[Step, BeforeValidator(_step)]] = Field([])
     objectives: list[Text] = Field([])
     abort_on: list[Text] = Field([])
+    clients: ClientKeys | None = None
     matrix: MatrixKeys | None = None
 
 
@@ -237,6 +240,7 @@ def _keys_at(place: Place) -> list[str]:
         "questions": QuestionKeys,
         "ramp": RampKeys,
         "rates": PaceKeys,
+        "clients": ClientKeys,
         "matrix": MatrixKeys,
     }
     words = [step for step in place if isinstance(step, str)]
@@ -265,6 +269,7 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         document.at(("objectives", i), partial(checked_objective, objective, [lane.name for lane in lanes]))
     for i, rule in enumerate(scenario.abort_on):
         document.at(("abort_on", i), partial(read_rule, rule, [lane.name for lane in lanes]))
+    clients = asking_of(scenario.clients, allowed, document) if scenario.clients else None
     return Plan(
         name=scenario.name,
         scenario=text,
@@ -275,6 +280,8 @@ def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
         steps=steps,
         objectives=tuple(scenario.objectives),
         abort_on=tuple(scenario.abort_on),
+        clients=clients,
+        facts={CONF_FACT: clients.told} if clients else {},
         places={lane.name: document.said(("lanes", i), "").removesuffix(": ") for i, lane in enumerate(lanes)},
     )
 

@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from fractions import Fraction
 
 from probe.book import by_type
+from probe.clients.asking import Asking
 from probe.cluster.pods import LEAST_GRACE
 from probe.cluster.settings import LabSettings
 from probe.engine import check_limits
@@ -46,6 +47,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
     objectives: tuple[str, ...] = ()
     abort_on: tuple[str, ...] = ()
+    clients: Asking | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     share: Slice = WHOLE
     places: Mapping[str, str] = field(default_factory=dict, compare=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from probe import __version__
+from probe.clients.asking import Lookups
 from probe.cluster import Cluster, Extent, Happened, Meter, Planned, Stretch
 from probe.cluster.clock import PodClock
 from probe.cluster.meters import Readings
@@ -26,7 +27,7 @@ from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
 from probe.scenario.limits import Limits
-from probe.scenario.plan import Plan, first_series, nobody, rated, series_of
+from probe.scenario.plan import Plan, Whom, first_series, nobody, rated, series_of
 from probe.scenario.preflight import Looked
 from probe.scenario.preflight import look as look_for_interception
 from probe.scenario.ready import ReadyFile
@@ -177,6 +178,7 @@ async def run(
         looked = await looking
         _tell(looked, view)
         facts |= {"interception": looked.said} if looked.said else {}
+        lookups = await _lookups(stack, plan, targets, cluster, view)
         at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
         # Children inherit the priority: lab, worker and clock are running already.
         if idle:
@@ -200,7 +202,7 @@ async def run(
         own = [Meter("host", "prober")] if not cluster or "" in cluster.namespaces else []
         home = cluster.namespaces[0] if cluster else ""
         readings = Readings(lambda: [*own, *(cluster.meters() if cluster else [])], home)
-        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, readings, limits, job, ready)
+        going = _Going(plan, asked, engine, writer, view, cluster, clock, host, readings, lookups, limits, job, ready)
         signals.meaning = going.interrupt
         stack.callback(view.end)
         view.begin(asked)
@@ -208,6 +210,20 @@ async def run(
         for silent in [lane for lane in plan.lanes if lane.name not in {one.lane for one in series}]:
             going.leave_out(silent)
         return await going.to_the_end()
+
+
+async def _lookups(stack: AsyncExitStack, plan: Plan, targets: Whom, cluster: Cluster | None, view: View) -> Lookups:
+    """The plan's clients, who ask the first of their target, as a pod's resolv.conf names one."""
+    lookups = Lookups()
+    if plan.clients:
+        stack.push_async_callback(lookups.stop)
+        home = cluster.namespaces[0] if cluster else ""
+        asked = plan.targets(plan.clients.target, targets)[:1]
+        for one in asked:
+            await lookups.start(plan.clients, ((one.address, one.port),), one.vantage or home)
+        if not asked:
+            view.noted(f"clients: nothing stands behind target {plan.clients.target} at the start: they ask nobody")
+    return lookups
 
 
 def _note(planned: Iterable[Planned], facts: Mapping[str, str], view: View) -> None:
@@ -273,6 +289,7 @@ class _Going:
     clock: PodClock
     host: Host
     readings: Readings
+    lookups: Lookups
     limits: Limits | None = None
     job: Siblings | None = None
     ready: ReadyFile | None = None
@@ -320,11 +337,14 @@ class _Going:
         if self.job:
             beside.append(asyncio.create_task(self._hear(self.job)))
         beside.append(asyncio.create_task(self._read_meters()))
+        looking_up = asyncio.create_task(self._note_lookups())
         try:
             await self._flush_until_done(beside)
         finally:
             for task in beside:
                 task.cancel()
+            self.lookups.end()
+            beside.append(looking_up)
             ends = await asyncio.gather(*beside, return_exceptions=True)
             await self.taking.undo()  # what is left of it, if the workers have died
             self._finish()
@@ -501,6 +521,15 @@ class _Going:
             self.writer.samples(replace(one, at_ns=at) for one in samples if (at := one.at_ns - self.engine.t0_ns) >= 0)
             for happened in told:
                 self._mark_happened(happened)
+
+    async def _note_lookups(self) -> None:
+        async for told in self.lookups.made():
+            if (at_ns := told.at_ns - self.engine.t0_ns) < 0:
+                continue
+            if isinstance(told, Mark):
+                self._mark(replace(told, at_ns=at_ns))
+            else:
+                self.writer.lookup(replace(told, at_ns=at_ns))
 
     async def _watch(self, cluster: Cluster) -> None:
         try:

@@ -1,0 +1,254 @@
+"""Client profiles: steps in time that nobody spends, c-ares itself, a run with clients, what they felt in windows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from probe.clients import CLIENTS, Client
+from probe.clients.simulated import simulate
+from probe.clients.steps import Event, Hears, Send
+from probe.errors import ScenarioError
+from probe.felt import observed, predicted
+from probe.model import NS, Fate
+from probe.outcome import Outcome
+from probe.resolv import read_resolv_conf
+from probe.runfile import open_run
+from probe.scenario.file import read_scenario_text
+from probe.timeline import Timeline
+from tests.servers import REPLIES, Rule, ScriptedServer, closed_port
+from tests.test_netns import needs_namespaces
+from tests.test_runs import reported
+
+
+class Sent(NamedTuple):
+    """A query: when, in seconds; how; its type; from which port, by first use."""
+
+    at: float
+    transport: str
+    qtype: str
+    port: int
+
+
+Rules = Callable[[Sent], Outcome]
+
+
+class World:
+    """Replies after 1 ms as the rules say."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules, self.sent = rules, list[Sent]()
+        self.ports: dict[int, int] = {}
+
+    def events(self, send: Send, at_ns: int) -> Iterator[Event]:
+        port = self.ports.setdefault(id(send.socket), len(self.ports))
+        sent = Sent(at_ns / NS, send.socket.transport, send.query.question.qtype, port)
+        self.sent.append(sent)
+        outcome = self.rules(sent)
+        if outcome is Outcome.TIMEOUT or (outcome is Outcome.CONNECTION_REFUSED and send.socket.hears is Hears.NOTHING):
+            return
+        answers = ("192.0.2.1",) if outcome is Outcome.ANSWER else ()
+        yield Event(at_ns + NS // 1000, outcome, send.socket, send.server, send.query, answers)
+
+
+def felt(profile: str, rules: Rules) -> tuple[World, Fate, float]:
+    """A lookup of an absolute name, one nameserver: what was sent, what came of it, after how many seconds."""
+    world = World(rules)
+    answer, end_ns = simulate(client_of(profile).lookup("name.test.", 0), world, 0)
+    return world, answer.fate, round(end_ns / NS, 1)
+
+
+def client_of(profile: str, options: str = "") -> Client:
+    make = CLIENTS[profile].client
+    assert make
+    return make(read_resolv_conf(f"nameserver 192.0.2.53\n{options}"), 53)
+
+
+def always(outcome: Outcome) -> Rules:
+    return lambda _: outcome
+
+
+def dead(when: Callable[[Sent], bool]) -> Rules:
+    return lambda sent: Outcome.TIMEOUT if when(sent) else Outcome.ANSWER
+
+
+silent, refused, servfail = (always(o) for o in (Outcome.TIMEOUT, Outcome.CONNECTION_REFUSED, Outcome.SERVFAIL))
+first_port_dead = dead(lambda sent: sent.port == 0)
+dead_for_2_s = dead(lambda sent: sent.at < 2)
+no_aaaa = dead(lambda sent: sent.qtype == "AAAA")
+
+
+AT_DEFAULTS = [
+    ("glibc", silent, Fate.FAILED, 10.0, 4),
+    ("glibc", refused, Fate.FAILED, 0.0, 4),
+    ("glibc", first_port_dead, Fate.FAILED, 10.0, 4),
+    ("glibc", dead_for_2_s, Fate.FOUND, 5.0, 4),
+    ("glibc-single-request", silent, Fate.FAILED, 10.0, 2),
+    ("glibc-ack", silent, Fate.FAILED, 6.0, 3),
+    ("glibc-ack", dead_for_2_s, Fate.FOUND, 2.0, 3),
+    ("glibc-use-vc", dead_for_2_s, Fate.FOUND, math.inf, 2),
+    ("musl", silent, Fate.FAILED, 5.0, 4),
+    ("musl", refused, Fate.FAILED, 5.0, 4),
+    ("musl", first_port_dead, Fate.FAILED, 5.0, 4),
+    ("musl", dead_for_2_s, Fate.FOUND, 2.5, 4),
+    ("musl", servfail, Fate.FAILED, 5.0, 12),
+    ("go", silent, Fate.FAILED, 10.0, 4),
+    ("go", refused, Fate.FAILED, 0.0, 4),
+    ("go", first_port_dead, Fate.FOUND, 5.0, 3),
+    ("go", dead_for_2_s, Fate.FOUND, 5.0, 4),
+]
+"""With a resolv.conf that sets nothing: profile, fault, what comes of it, seconds (inf: hardly ever), queries sent."""
+
+
+@pytest.mark.parametrize(("profile", "rules", "came", "seconds", "queries"), AT_DEFAULTS)
+def test_a_profile_takes_as_long_as_its_source_says(
+    profile: str, rules: Rules, came: Fate, seconds: float, queries: int
+) -> None:
+    world, got, took = felt(profile, rules)
+    assert len(world.sent) == queries
+    if math.isinf(seconds):
+        assert took > 3600, "glibc has no timeout on an open connection"
+    else:
+        assert (got, took) == (came, seconds)
+
+
+def test_glibc_stays_on_a_dead_port_and_go_leaves_it() -> None:
+    assert {sent.port for sent in felt("glibc", silent)[0].sent} == {0}
+    assert len({sent.port for sent in felt("go", silent)[0].sent}) == 4
+
+
+def test_glibc_asks_one_after_the_other_once_one_of_two_was_lost() -> None:
+    client = client_of("glibc")
+    first, second = World(no_aaaa), World(no_aaaa)
+    assert simulate(client.lookup("name.test.", 0), first, 0)[1] / NS == pytest.approx(15, abs=0.1)
+    assert simulate(client.lookup("name.test.", 0), second, 0)[1] / NS == pytest.approx(5, abs=0.1)
+    assert [sent.qtype for sent in second.sent] == ["A", "AAAA"]
+    assert [sent.port for sent in second.sent] == [0, 1]
+
+
+def test_java_keeps_a_failure_for_10_s_and_an_address_for_30_s() -> None:
+    java = client_of("java", "options timeout:1 attempts:1")
+    seen = []
+    for second in range(50):
+        world = World(dead(lambda sent: sent.at < 2))
+        answer, _ = simulate(java.lookup("name.test.", second * NS), world, second * NS)
+        seen.append(("asked " if world.sent else "kept ") + answer.fate)
+        if not second:
+            said = "java.net.UnknownHostException: name.test.: Temporary failure in name resolution"
+            assert answer.error == said
+    # It failed at 1 s, and was found at 11 s.
+    assert seen[:12] == ["asked failed", *["kept failed"] * 10, "asked found"]
+    assert seen[12:44] == ["kept found"] * 30 + ["asked found", "kept found"]
+
+
+@pytest.mark.parametrize("lookups", [5])
+def test_c_ares_asks_anew_for_each_lookup(lookups: int) -> None:
+    async def look_up(server: ScriptedServer) -> list[Fate]:
+        look = CLIENTS["c-ares"].looks_up(read_resolv_conf(CARES), [("127.0.0.1", server.port)])
+        return [(await look("kept")).fate for _ in range(lookups)]
+
+    with ScriptedServer([Rule(REPLIES["nxdomain"], name="kept.one.test")]) as server:
+        assert asyncio.run(look_up(server)) == [Fate.FOUND] * lookups
+        asked = server.received()
+    assert asked.name.tolist().count("kept.two.test") == 2 * lookups >= lookups
+    assert len(asked) == 4 * lookups, "A and AAAA in both domains of the search list"
+
+
+CARES = "nameserver 127.0.0.1\nsearch one.test two.test\noptions ndots:2 timeout:1 attempts:2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "fate"),
+    [
+        ("servfail", "ARES_ESERVFAIL", Fate.FAILED),
+        ("nxdomain", "ARES_ENOTFOUND", Fate.NOT_FOUND),
+        ("silent", "ARES_ETIMEOUT", Fate.FAILED),
+        ("closed", "ARES_ECONNREFUSED", Fate.FAILED),
+    ],
+)
+def test_c_ares_says_what_went_wrong(kind: str, code: str, fate: Fate) -> None:
+    async def look_up(port: int) -> tuple[str, Fate]:
+        look = CLIENTS["c-ares"].looks_up(read_resolv_conf(CARES), [("127.0.0.1", port)])
+        answer = await look("name.test.")
+        return answer.code, answer.fate
+
+    with ScriptedServer([Rule(REPLIES["servfail" if kind == "closed" else kind])]) as server:
+        assert asyncio.run(look_up(closed_port() if kind == "closed" else server.port)) == (code, fate)
+
+
+SCENARIO = """\
+name: clients
+duration: 5s
+lanes: [{name: vip, target: service, rate: 10, questions: [a.test]}]
+clients:
+  profiles: [glibc]
+  names: [kubernetes.default]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("glibc]|gilbc]", "x.yaml:5: clients.profiles[0]: 'gilbc': unknown profile; nearest: glibc"),
+        ("glibc]|glibc, glibc]", "clients.profiles[1]: 'glibc' is there twice"),
+        ("  names:|  rate: 50\n  names:", "clients.rate: '50': at most 20 lookups a second"),
+        ("  names:|  target: nobody\n  names:", "clients.target: 'nobody': unknown target; targets are service"),
+        ("[kubernetes.default]|[a..b]", "an empty label"),
+        ("  names:|  nmaes:", "clients.nmaes: unknown key; nearest: names"),
+    ],
+)
+def test_a_bad_key_of_clients_is_named_with_its_line(change: str, said: str) -> None:
+    old, new = change.split("|")
+    with pytest.raises(ScenarioError) as problem:
+        read_scenario_text("x.yaml", SCENARIO.replace(old, new), [])
+    assert said in str(problem.value)
+
+
+KILLED = """\
+name: killed
+duration: 21s
+lab: {backend: netns, coredns: stand-in, replicas: 3, lameduck: 0s, propagation: 2s, cache: 0s}
+lanes:
+  - {name: vip, target: service, rate: 200, timeout: 1s, questions: [kubernetes.default.svc.cluster.local]}
+clients:
+  profiles: [glibc, musl, go, c-ares]
+  names: [kubernetes.default]
+  search: [svc.cluster.local, cluster.local]
+  rate: 15
+steps: [{wait: 2s}, {kill_pod: oldest}, {wait: 8s}, {kill_pod: oldest}]
+"""
+
+
+@needs_namespaces
+def test_what_was_predicted_from_the_counts_is_what_lookups_felt(tmp_path: Path) -> None:
+    (tmp_path / "killed.yaml").write_text(KILLED)
+    report = reported(tmp_path, killed="killed.yaml --lab")["killed"]
+    run = open_run(tmp_path / "killed.db")
+    timeline = Timeline.of(run)
+    windows = [w for w in timeline.windows if w.to_ns - w.from_ns > NS]
+    assert len(windows) == 2
+    for client in ("glibc", "musl", "go"):
+        said = [next(f for f in predicted(timeline, w) if f.client == client) for w in windows]
+        seen = [next(f for f in observed(run.lookups, w) if f.client == client) for w in windows]
+        n = sum(f.lookups for f in seen)
+        assert n > 20
+        expected = sum(f.lookups * (a.failed + a.slowed) for f, a in zip(seen, said, strict=True)) / n
+        share = sum(f.lookups * (f.failed + f.slowed) for f in seen) / n
+        noise = math.sqrt(expected * (1 - expected) / n) + 0.025
+        assert share == pytest.approx(expected, abs=3.5 * noise), client
+        slowed = next(f for f in seen if f.slowed)
+        assert slowed.mean_ns / NS == pytest.approx(said[0].mean_ns / NS, abs=0.6), client
+    assert {client["client"] for client in report["lookups"]} == {"glibc", "musl", "go", "c-ares"}
+    told = {client["client"]: client for client in report["lookups"]}
+    with sqlite3.connect(tmp_path / "killed.db") as db:
+        rows = dict(db.execute("SELECT client, count(*) FROM lookups GROUP BY client"))
+    assert {name: sum(client[fate] for fate in Fate) for name, client in told.items()} == rows
+    assert [len(window["observed"]) for window in report["felt"] if window["predicted"]] == [4, 4]
+    assert json.dumps(report["felt"])
