@@ -23,6 +23,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers
     5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it; paths
                    that fail -> the likely cause and the next command
+    5 diagnosis/   timeline -> what each group of windows looks like: the cause, how sure, the evidence, the remedy
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
     6 exporter/    a run while it goes -> its state for Prometheus, rendered when it is scraped

@@ -358,9 +358,21 @@ class Sample:
     value: float | None
 
 
+class Sure(StrEnum):
+    """How sure a cause is. UNDETERMINED: too little was asked to tell it from others."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
+    UNDETERMINED = "undetermined"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was concluded: a cause or a check, how sure, the evidence and the remedy."""
+    """What was concluded: a cause or a check, how sure, the evidence and the remedy.
+
+    apart: what would tell it from causes that look alike; remedy: commands and files, to be pasted.
+    """
 
     id: str
     severity: str
@@ -368,6 +380,8 @@ class Finding:
     evidence: str = ""
     remedy: str = ""
     source: str = ""
+    sure: Sure | None = None
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,17 +60,38 @@ def at(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+_OWN = frozenset(
+    ["lameduck", "ready", "forward", "bind", "errors", "health", "nsid", "prometheus", "reload", "cache", "file"]
+)
+"""What the lab's Corefile says by itself."""
+
+
+def _block(text: str) -> str:
+    """`cache 30 { serve_stale; prefetch 5 }`, each of its settings on a line of its own."""
+    head, brace, rest = text.strip().partition("{")
+    settings = [part.strip() for part in rest.rstrip("} ").split(";") if part.strip()]
+    return "\n        ".join([f"{head.strip()} {{", *settings]) + "\n    }" if brace else head.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Corefile:
-    """What the pods' ConfigMap says. lameduck, cache: seconds, 0 leaves them out. upstream: `address:port`, or ''."""
+    """What the pods' ConfigMap says. lameduck, cache: seconds, 0 leaves them out. upstream: `address:port`, or ''.
+
+    forward: its line, `upstream` standing for the address. others: lines of other plugins, as they stand.
+    """
 
     lameduck: float = 0.0
     cache: float = 0.0
     ready: bool = True
     upstream: str = ""
+    forward: str = "forward . upstream"
+    others: tuple[str, ...] = ()
 
     def patched(self, text: str) -> Corefile:
-        """With `lameduck 10s`, `cache 30s` or `ready off` in it; UsageError for anything else."""
+        """With `lameduck 10s`, `cache 30s`, `ready off` `forward . upstream { prefer_udp }` in it, or another plugin.
+
+        What is wrong with the line of another plugin CoreDNS says itself. UsageError for a value that cannot be.
+        """
         word, _, value = text.strip().partition(" ")
         seconds = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)s?", value.strip())
         if word == "ready" and value in ("on", "off"):
@@ -79,8 +100,14 @@ class Corefile:
             return replace(self, lameduck=float(seconds[1]))
         if word == "cache" and seconds:
             return replace(self, cache=float(seconds[1]))
+        if word == "forward" and value.startswith(". upstream"):
+            return replace(self, forward=_block(text))
+        if word not in _OWN:
+            kept = tuple(line for line in self.others if line.split(" ", 1)[0] != word)
+            return replace(self, others=(*kept, *[_block(text)] * (value != "off")))
         raise UsageError(
-            f"{text[:40]!r}: say `lameduck 10s`, `cache 30s` (0s leaves them out), `ready on` or `ready off`"
+            f"{text[:40]!r}: say `lameduck 10s`, `cache 30s` (0s leaves them out), `ready on`, `ready off`,"
+            " `forward . upstream { prefer_udp }`, or a plugin that the lab's Corefile does not have"
         )
 
     def write(self, folder: Path, name: str, address: str, port: int) -> Path:
@@ -100,8 +127,9 @@ class Corefile:
             f"prometheus {at(address, METRICS_PORT)}",
             f"reload {RELOAD_EVERY:g}s {RELOAD_JITTER:g}s",
             *[f"cache {self.cache:g}"] * (self.cache > 0),
+            *self.others,
             f"file cluster.zone {DOMAIN}",
-            f"forward . {self.upstream}" if self.upstream else "file root.zone .",
+            self.forward.replace("upstream", self.upstream) if self.upstream else "file root.zone .",
         ]
         corefile = folder / "Corefile"
         # The reload plugin reads it whenever it likes: never half a file.

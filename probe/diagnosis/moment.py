@@ -1,0 +1,205 @@
+"""A Timeline and windows that lie together -> what each lane saw meanwhile: how much was lost, of what, by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from probe.cluster.zone import DOMAIN
+from probe.diagnosis.pods import NEVER, PodLife
+from probe.model import NS, Mark, TargetKind
+from probe.outcome import Outcome
+from probe.recorder import Duration
+from probe.timeline import Channel, Loss, Spans, Timeline, Window, inside, ranked_ns
+
+SERVICES = (TargetKind.SERVICE, TargetKind.SERVER)
+"""Whom applications ask: the cluster's Service, or the address that somebody named."""
+SILENT = frozenset({Outcome.TIMEOUT, Outcome.NETWORK_ERROR})
+GONE = SILENT | {Outcome.CONNECTION_REFUSED, Outcome.CONNECTION_LOST}
+"""What becomes of a query where nobody is."""
+LOOK_NS = NS
+"""Others are looked at for so long at least: in a shorter window they may have been asked nothing."""
+STRAY = 0.02
+"""A lane that lost no more than this has what everybody loses now and then."""
+DEAD = 0.9
+"""One that lost so much was not answered at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one channel saw in a stretch. outcome: what most of its lost rows became, None if it lost none."""
+
+    channel: Channel
+    loss: Loss
+    outcome: Outcome | None
+
+    @property
+    def share(self) -> float:
+        """Lost of what was asked."""
+        return self.loss.share
+
+    @property
+    def fine(self) -> bool:
+        """It was asked, and lost next to nothing."""
+        return self.loss.asked > 0 and self.share <= STRAY
+
+    @property
+    def hurt(self) -> bool:
+        """It lost more than strays."""
+        return self.loss.asked > 0 and self.share > STRAY
+
+    @property
+    def dead(self) -> bool:
+        """It lost all, or nearly."""
+        return self.loss.asked > 0 and self.share >= DEAD
+
+    def __str__(self) -> str:
+        what = f" ({self.outcome.label})" if self.outcome else ""
+        who = f"{self.channel.lane} -> {self.channel.target.name}"
+        return f"{who}: {self.loss.lost:,} of {self.loss.asked:,} lost{what}"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Windows that lie together in time, none for a whole run, and everything that the run knows around them."""
+
+    timeline: Timeline
+    pods: Mapping[str, PodLife]
+    windows: tuple[Window, ...]
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """From the first window's beginning to the last one's end; the whole run without any."""
+        if not self.windows:
+            return 0, self.timeline.horizon_ns
+        return min(w.from_ns for w in self.windows), max(w.to_ns for w in self.windows)
+
+    @cached_property
+    def channels(self) -> dict[tuple[str, str], Channel]:
+        """By name."""
+        return {c.name: c for c in self.timeline.channels}
+
+    def channel(self, window: Window) -> Channel:
+        """Whose window it is."""
+        return self.channels[window.lane, window.target]
+
+    def is_outside(self, channel: Channel) -> bool:
+        """It asks for names outside the cluster's zone alone."""
+        zone = self.timeline.run.head.facts.get("zone") or DOMAIN
+        names = [q.name.rstrip(".").lower() for s in channel.series for q in s.questions]
+        return not any(name == zone or name.endswith("." + zone) for name in names)
+
+    def is_unique(self, channel: Channel) -> bool:
+        """No cache can know its names."""
+        return any("{" in q.name for s in channel.series for q in s.questions)
+
+    def of(
+        self, *kinds: TargetKind, transport: str = "", ports: Sequence[str] = (), outside: bool | None = None
+    ) -> list[Window]:
+        """Its windows of such channels."""
+        return [w for w in self.windows if self._is(self.channel(w), kinds, transport, ports, outside)]
+
+    def _is(
+        self, c: Channel, kinds: Sequence[TargetKind], transport: str, ports: Sequence[str], outside: bool | None
+    ) -> bool:
+        return (
+            (not kinds or c.target.kind in kinds)
+            and transport in ("", c.transport)
+            and (not ports or c.ports.policy in ports)
+            and (outside is None or outside == self.is_outside(c))
+        )
+
+    def sights(
+        self,
+        span: tuple[int, int],
+        *kinds: TargetKind,
+        transport: str = "",
+        ports: Sequence[str] = (),
+        outside: bool | None = None,
+        ended: bool = False,
+    ) -> list[Sight]:
+        """What such channels saw in a stretch, those that were asked in it.
+
+        ended: what pods saw after they were told to go, too.
+        """
+        chosen = [c for c in self.timeline.channels if self._is(c, kinds, transport, ports, outside)]
+        sights = [self._sight(c, looked(span), ended) for c in chosen]
+        return [s for s in sights if s.loss.asked]
+
+    def sight(self, window: Window) -> Sight:
+        """What the window's own channel saw in it."""
+        return self._sight(self.channel(window), (window.from_ns, window.to_ns), False)
+
+    def _sight(self, channel: Channel, span: tuple[int, int], ended: bool) -> Sight:
+        rows = inside(channel.first_ns, (span,) if ended or not channel.mortal else _within(channel.counted, span))
+        by_outcome = channel.lost[rows].sum(axis=0)
+        loss = _raw(channel, span) if ended else channel.loss((span,))
+        return Sight(channel, loss, Outcome(int(by_outcome.argmax())) if by_outcome.any() else None)
+
+    def live(self, span: tuple[int, int]) -> list[PodLife]:
+        """Pods that were Ready and had not been told to go at its beginning."""
+        return [p for p in self.pods.values() if p.ready_ns <= span[0] < p.deleted_ns]
+
+    def ends(self, span: tuple[int, int], before_ns: int = NS) -> list[PodLife]:
+        """Pods that were deleted, and closed in the stretch or shortly before it."""
+        return [p for p in self.pods.values() if p.deleted and span[0] - before_ns <= p.closed_ns < span[1]]
+
+    def marks(self, *kinds: str, span: tuple[int, int] | None = None) -> list[Mark]:
+        """Those of these kinds, in a stretch if one is given."""
+        from_ns, to_ns = span or (-NEVER, NEVER)
+        return [m for m in self.timeline.run.marks if m.kind in kinds and from_ns <= m.at_ns < to_ns]
+
+    def grown(self, source: str, name: str, span: tuple[int, int], reach_ns: int = 6 * NS) -> dict[str, float]:
+        """By how much a counter of others grew around a stretch, by subject; they are read every few seconds."""
+        found = {}
+        for metric in self.timeline.run.metrics:
+            if (metric.source, metric.name) != (source, name):
+                continue
+            known = ~np.isnan(metric.value)
+            at_ns, value = metric.at_ns[known], metric.value[known]
+            first = max(0, int(np.searchsorted(at_ns, span[0] - reach_ns, side="right")) - 1)
+            last = int(np.searchsorted(at_ns, span[1] + reach_ns, side="right"))
+            steps = np.diff(value[first:last])
+            found[metric.subject] = float(np.where(steps < 0, 0, steps).sum())
+        return found
+
+    def unread(self, pod: str, span: tuple[int, int], reach_ns: int = 6 * NS) -> bool | None:
+        """Whether a pod's metrics, asked by HTTP, could not be read around a stretch; None if they never were."""
+        values = [
+            float(value)
+            for metric in self.timeline.run.metrics
+            if (metric.source, metric.subject) == ("coredns", pod)
+            for at_ns, value in zip(metric.at_ns.tolist(), metric.value.tolist(), strict=True)
+            if span[0] <= at_ns < span[1] + reach_ns
+        ]
+        read = any(metric.subject == pod for metric in self.timeline.run.metrics)
+        return bool(np.isnan(values).any()) if read else None
+
+    def latency_ns(self, channel: Channel, q: float, span: tuple[int, int] | None = None) -> float:
+        """A quantile of a channel's good answers, from due to answer; nan without any."""
+        indices = [s.index for s in channel.series]
+        spans: Spans | None = (span,) if span else None
+        counts, longest = self.timeline.run.histograms.total(indices, Duration.LATENCY, spans)
+        return ranked_ns(counts, longest, q)
+
+
+def looked(span: tuple[int, int]) -> tuple[int, int]:
+    """A stretch, made as long as others must be looked at."""
+    short = max(0, LOOK_NS - (span[1] - span[0]))
+    return max(0, span[0] - short // 2), span[1] + (short + 1) // 2
+
+
+def _within(spans: Spans, span: tuple[int, int]) -> Spans:
+    return tuple((max(a, span[0]), min(b, span[1])) for a, b in spans if a < span[1] and b > span[0])
+
+
+def _raw(channel: Channel, span: tuple[int, int]) -> Loss:
+    """What became of all rows of a stretch, also those that do not count."""
+    lost = int(channel.lost[inside(channel.first_ns, (span,))].sum())
+    unsent = int(channel.unsent[inside(channel.unsent_ns, (span,))].sum())
+    waiting = int(channel.waiting[inside(channel.waiting_ns, (span,))].sum())
+    planned = max(channel.pace.planned((span,)), lost + unsent + waiting)
+    return Loss(planned, planned - lost - unsent - waiting, lost, unsent, waiting)

@@ -1,0 +1,311 @@
+"""A Moment -> on which path it is lost: this prober, the network, one transport, one pod, kube-proxy (6-12, F3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probe.diagnosis.ends import lost_in_service
+from probe.diagnosis.moment import GONE, SERVICES, SILENT, Moment, Sight
+from probe.diagnosis.pods import PodLife
+from probe.diagnosis.rule import Fit, at, seconds
+from probe.model import NS, Sure, TargetKind
+from probe.outcome import Outcome
+from probe.timeline import Window
+
+_POD, _LOCAL, _UPSTREAM = TargetKind.POD, TargetKind.NODELOCAL, TargetKind.UPSTREAM
+ALIKE = 0.35
+"""Shares of lanes that lose by the same cause on the way: the smallest against the largest."""
+NEW_NS = 30 * NS
+"""A pod is new for so long."""
+
+
+def prober(moment: Moment) -> Fit | None:
+    """11, on this side: replies that came were dropped here, or the lab lost them."""
+    drops = [i for i in moment.timeline.run.intervals if i.kind == "own_drops"]
+    hit, why = [], []
+    for w in moment.windows:
+        channel = moment.channel(w)
+        if any(a < w.to_ns and b > w.from_ns for a, b in channel.lab_at_fault):
+            hit.append(w)
+            why.append("the lab itself lost datagrams then")
+        elif (
+            channel.own_drops
+            and w.outcome is Outcome.TIMEOUT
+            and any(i.from_ns < w.to_ns + channel.series[0].timeout_ns and i.to_ns > w.from_ns for i in drops)
+        ):
+            hit.append(w)
+            why.append(f"{channel.own_drops:,} replies to {w.lane} were dropped, our own receive buffer being full")
+    if not hit:
+        return None
+    return Fit(Sure.LIKELY, "; ".join(dict.fromkeys(why)), ("receive buffers", hit[0].lane), tuple(hit))
+
+
+def client_node(moment: Moment) -> Fit | None:
+    """11, on the way from this node: everybody loses alike, whoever is asked and from whichever port."""
+    sights = _everybody(moment)
+    old = [s for s in sights if s.channel.ports.policy in ("fixed", "pool")]
+    if sights and _alike(sights) and (not old or all(s.hurt for s in old)):
+        return _everywhere(moment, sights, Sure.LIKELY if old else Sure.POSSIBLE)
+    return None
+
+
+def conntrack_full(moment: Moment) -> Fit | None:
+    """12: whatever is a new flow loses alike, what is in use goes on."""
+    sights = _everybody(moment)
+    fresh = [s for s in sights if s.channel.ports.policy == "fresh"]
+    old = [s for s in sights if s.channel.ports.policy in ("fixed", "pool") and s.channel.series[0].transport == "udp"]
+    drops = sum(moment.grown("host", "conntrack_drops", moment.span).values())
+    if not fresh or not _alike(fresh) or any(s.hurt for s in old):
+        return None
+    sure = Sure.CERTAIN if drops else Sure.LIKELY if old else Sure.POSSIBLE
+    fit = _everywhere(moment, [*fresh, *old], sure)
+    if fit and drops:
+        return Fit(
+            fit.sure,
+            f"{fit.seen}; this node's conntrack dropped {drops:g} packets",
+            (*fit.by, "conntrack"),
+            fit.windows,
+        )
+    return fit
+
+
+def network(moment: Moment) -> Fit | None:
+    """7: nobody can be heard, by no transport."""
+    span = moment.span
+    sights = moment.sights(span, *SERVICES, _POD, outside=False)
+    pods = [s for s in sights if s.channel.target.kind is _POD]
+    if not sights or not pods or any(not s.dead or s.outcome not in SILENT for s in sights) or moment.ends(span):
+        return None
+    if {s.channel.transport for s in sights} != {"udp", "tcp"}:
+        return None
+    lanes = tuple(dict.fromkeys(s.channel.lane for s in sights))
+    return Fit(Sure.LIKELY, _said(sights), lanes, _silent(moment))
+
+
+def udp_blocked(moment: Moment) -> Fit | None:
+    """6: by TCP all is well, by UDP nobody is heard, past the Service as well."""
+    for mine, other in (("udp", "tcp"), ("tcp", "udp")):
+        windows = [w for w in moment.of(*SERVICES, _POD, transport=mine, outside=False) if w.outcome in GONE]
+        if not windows:
+            continue
+        span = _common(windows)
+        bad, good = (moment.sights(span, *SERVICES, _POD, transport=t, outside=False) for t in (mine, other))
+        if not bad or not good or not all(s.dead and s.outcome in SILENT for s in bad) or not all(s.fine for s in good):
+            continue
+        kinds = {s.channel.target.kind for s in bad}
+        both = _POD in kinds and bool(kinds & set(SERVICES)) and _POD in {s.channel.target.kind for s in good}
+        lanes = tuple(dict.fromkeys(s.channel.lane for s in [*bad, *good]))
+        also = [
+            w for w in moment.windows if moment.channel(w).transport == mine and w not in windows and w.outcome in GONE
+        ]
+        return Fit(Sure.CERTAIN if both else Sure.LIKELY, _said([*bad, *good]), lanes, (*windows, *also))
+    return None
+
+
+def kube_proxy(moment: Moment) -> Fit | None:
+    """F3: the pods are fine, the Service that leads to them is not."""
+    windows = lost_in_service(moment)
+    dead = [w for w in windows if moment.sight(w).dead and moment.channel(w).ports.policy == "fresh"]
+    if not dead:
+        return None
+    span = _common(dead)
+    pods = moment.sights(span, _POD, outside=False)
+    if not pods or not all(s.fine for s in pods) or moment.ends((span[0] - 2 * NS, span[1])):
+        return None
+    bad = moment.sights(span, *SERVICES, ports=("fresh",), outside=False)
+    if not all(s.dead for s in bad):
+        return None
+    lanes = tuple(dict.fromkeys(s.channel.lane for s in [*bad, *pods]))
+    return Fit(Sure.LIKELY, _said([*bad, *pods]), lanes, tuple(windows))
+
+
+def node_lost(moment: Moment) -> Fit | None:
+    """7, one node: its pod cannot be heard by any way, and nobody has told it to go."""
+    found = _one_pod(moment)
+    if found is None:
+        return None
+    pod, sight, others, windows = found
+    phases = _phases(moment, windows)
+    silent_http = moment.unread(pod.name, (sight[0].from_ns, sight[0].to_ns))
+    if (
+        not moment.sight(sight[0]).dead
+        or any(w.outcome not in SILENT for w in sight)
+        or phases.get("answer", 0) > phases.get("connect", 0)
+    ):
+        return None
+    told = moment.marks("node_not_ready", "node_gone", span=(sight[0].from_ns, 1 << 62))
+    seen = f"{moment.sight(sight[0])} from {at(sight[0].from_ns)} on, though nobody had told it to go"
+    seen += f"; {len(others)} other pods lost {sum(s.loss.lost for s in others)}"
+    seen += f"; of TCP {phases['connect']} queries were not even connected" if phases.get("connect") else ""
+    seen += "; its metrics cannot be read by HTTP either" if silent_http else ""
+    seen += f"; {told[0].subject}: {told[0].text} at {at(told[0].at_ns)}" if told else ""
+    tcp = [w.lane for w in sight if moment.channel(w).transport == "tcp"]
+    more = [*tcp, *(["TCP connects"] if phases.get("connect") else []), *(["its metrics"] if silent_http else [])]
+    sure = Sure.CERTAIN if told and more else Sure.LIKELY if more or told else Sure.POSSIBLE
+    return Fit(sure, seen, (sight[0].lane, *(s.channel.lane for s in others[:1]), *more), windows)
+
+
+def pod_stuck(moment: Moment) -> Fit | None:
+    """9 or 8, one pod: it is slow or hangs, though it can be reached."""
+    found = _one_pod(moment)
+    if found is None:
+        return None
+    _, sight, others, windows = found
+    phases = _phases(moment, windows)
+    p99 = moment.latency_ns(moment.channel(sight[0]), 0.99)
+    usual = max((moment.latency_ns(s.channel, 0.99) for s in others), default=0.0)
+    slow = p99 > max(5 * usual, NS // 10)
+    if any(w.outcome not in SILENT for w in sight) or not (phases.get("answer", 0) > phases.get("connect", 0) or slow):
+        return None
+    if one_server(moment):
+        return None
+    seen = f"{moment.sight(sight[0])}, its p99 {seconds(p99)} against {seconds(usual)} of the other {len(others)}"
+    seen += f"; of TCP {phases['answer']} queries were connected and not answered" if phases.get("answer") else ""
+    by = (sight[0].lane, others[0].channel.lane if others else "", "latency" if slow else "TCP connects")
+    return Fit(Sure.LIKELY, seen, tuple(filter(None, by)), windows)
+
+
+def affinity(moment: Moment) -> Fit | None:
+    """9: one pod alone answers this client, though there are others, and it is the one that fails."""
+    only = one_server(moment)
+    windows = [w for w in moment.of(*SERVICES, _POD) if w.outcome in SILENT]
+    if not only or not windows:
+        return None
+    bad = [w for w in windows if moment.channel(w).target.kind is not _POD or w.target == only]
+    pods = moment.sights(_common(bad or windows), _POD, outside=False)
+    mine = [s for s in pods if s.channel.target.name == only]
+    others = [s for s in pods if s not in mine]
+    if not bad or any(s.hurt for s in others):
+        return None
+    seen = f"of {len(moment.live(moment.span))} pods {only} alone answered the Service's lanes;"
+    seen += f" {_said([*mine, *others][:3])}"
+    lanes = tuple(dict.fromkeys([w.lane for w in bad] + [s.channel.lane for s in pods]))
+    return Fit(Sure.CERTAIN if mine and mine[0].hurt else Sure.LIKELY, seen, (*lanes, "NSID"), tuple(bad))
+
+
+def one_server(moment: Moment) -> str:
+    """The pod that answered all that new ports asked of the Service, though others were Ready; '' if several."""
+    run = moment.timeline.run
+    mine = [
+        s.index for s in run.series if s.target.kind in SERVICES and s.ports.policy == "fresh" and s.transport == "udp"
+    ]
+    named = {nsid: int(by.n[mine].sum()) for nsid, by in run.servers.items() if mine and by.n[mine].sum()}
+    ready = [p for p in moment.pods.values() if p.ready_ns < moment.timeline.horizon_ns // 4 and not p.deleted]
+    return next(iter(named)) if len(named) == 1 and sum(named.values()) >= 50 and len(ready) > 1 else ""
+
+
+def crashed(moment: Moment) -> Fit | None:
+    """U8, or any end that nobody asked for."""
+    dead = [(p, when, code) for p in moment.pods.values() for when, code in p.crashes if _near(moment, when)]
+    windows = [w for w in moment.of(*SERVICES, _POD) if w.outcome in GONE]
+    if not dead or not windows:
+        return None
+    pod, when_ns, code = dead[0]
+    meant = [
+        w for w in windows if moment.channel(w).target.kind is not _POD or w.target in {p.name for p, _, _ in dead}
+    ]
+    others = [s for s in moment.sights(moment.span, _POD) if s.channel.target.name != pod.name and s.fine]
+    patched = moment.marks("corefile_patched", "corefile_reloaded", span=(when_ns - 120 * NS, when_ns))
+    killed = moment.marks("event", "pod_exited", span=moment.span)
+    oom = any("OOM" in m.text for m in killed)
+    seen = f"{pod.name} ended by itself at {at(when_ns)}" + (f" with exit code {code}" if code >= 0 else "")
+    seen += ", OOMKilled" if oom else ""
+    seen += f", {seconds(when_ns - patched[-1].at_ns)} after the Corefile was changed" if patched else ""
+    seen += f"; {moment.sight(meant[0])}" if meant else ""
+    seen += f"; {len(others)} other pods were fine" if others else ""
+    return Fit(
+        Sure.CERTAIN if others else Sure.LIKELY, seen, ("its exit", meant[0].lane if meant else ""), tuple(meant)
+    )
+
+
+def nodelocal(moment: Moment) -> Fit | None:
+    """U12."""
+    windows = [w for w in moment.of(_LOCAL) if w.outcome in GONE]
+    if not windows:
+        return None
+    first = max(windows, key=lambda w: w.lost)
+    service = moment.sights((first.from_ns, first.to_ns), *SERVICES, outside=False)
+    if any(s.dead for s in service):
+        return None
+    told = moment.marks("nodelocal_ended", "rollout_started", "pod_deleted", span=(first.from_ns - 5 * NS, first.to_ns))
+    told = [m for m in told if "local" in f"{m.subject} {m.kind}"]
+    lasted = seconds(first.to_ns - first.from_ns)
+    seen = f"{moment.sight(first)} from {at(first.from_ns)}, {lasted} long; {_said(service[:2])}"
+    seen += f"; {told[0].subject}: {told[0].kind} at {at(told[0].at_ns)}" if told else ""
+    by = (first.lane, *(s.channel.lane for s in service), *(["its DaemonSet"] if told else []))
+    return Fit(Sure.CERTAIN if told and service else Sure.LIKELY, seen, by, tuple(windows))
+
+
+def _one_pod(moment: Moment) -> tuple[PodLife, list[Window], list[Sight], tuple[Window, ...]] | None:
+    """A pod that counts and is not heard while others are: it, its windows, the others, and all that it explains."""
+    mine = [w for w in moment.of(_POD) if w.outcome in SILENT]
+    names = list(dict.fromkeys(w.target for w in mine))
+    if not names or names[0] not in moment.pods:
+        return None
+    pod = moment.pods[names[0]]
+    span = (min(w.from_ns for w in mine), max(w.to_ns for w in mine))
+    others = [s for s in moment.sights(span, _POD) if s.channel.target.name not in names]
+    if not others or not all(s.fine for s in others) or any(p.deleted_ns <= span[0] + NS for p in [pod]):
+        return None
+    service = [
+        w for w in lost_in_service(moment) if not moment.sight(w).dead or moment.channel(w).ports.policy != "fresh"
+    ]
+    sight = sorted((w for w in mine if w.target == pod.name), key=lambda w: -w.lost)
+    return pod, sight, others, (*mine, *service)
+
+
+def _phases(moment: Moment, windows: Sequence[Window]) -> dict[str, int]:
+    """How far lost TCP queries got meanwhile."""
+    span = (min(w.from_ns for w in windows), max(w.to_ns for w in windows))
+    names = {(w.lane, w.target) for w in windows}
+    found: dict[str, int] = {}
+    for failure in moment.timeline.run.failures:
+        mine = failure.phase and moment.timeline.run.series[failure.series].channel in names
+        if mine and span[0] <= failure.due_ns < span[1] and failure.outcome is Outcome.TIMEOUT:
+            found[failure.phase] = found.get(failure.phase, 0) + 1
+    return found
+
+
+def _everybody(moment: Moment) -> list[Sight]:
+    """All UDP lanes to two targets or more, in what their windows have in common."""
+    windows = [w for w in moment.windows if w.outcome is Outcome.TIMEOUT and moment.channel(w).transport == "udp"]
+    if len(windows) < 2:
+        return []
+    sights = [s for s in moment.sights(_common(windows), transport="udp") if s.loss.asked >= 10]
+    return sights if len({s.channel.target.name for s in sights}) > 1 else []
+
+
+def _alike(sights: Sequence[Sight]) -> bool:
+    """All are hurt, none is dead, and the shares are of one size."""
+    shares = [s.share for s in sights]
+    return all(s.hurt and not s.dead for s in sights) and min(shares) >= ALIKE * max(shares)
+
+
+def _everywhere(moment: Moment, sights: Sequence[Sight], sure: Sure) -> Fit | None:
+    lanes = tuple(dict.fromkeys(s.channel.lane for s in sights))
+    pods = {s.channel.target.kind for s in sights}
+    if len(pods) < 2 or moment.ends(moment.span):
+        return None
+    return Fit(sure, _said(sights), lanes, _silent(moment))
+
+
+def _silent(moment: Moment) -> tuple[Window, ...]:
+    return tuple(w for w in moment.windows if w.outcome in GONE)
+
+
+def _common(windows: Sequence[Window]) -> tuple[int, int]:
+    """What windows have in common; the longest one if they have nothing."""
+    from_ns, to_ns = max(w.from_ns for w in windows), min(w.to_ns for w in windows)
+    if from_ns < to_ns:
+        return from_ns, to_ns
+    longest = max(windows, key=lambda w: w.to_ns - w.from_ns)
+    return longest.from_ns, longest.to_ns
+
+
+def _near(moment: Moment, when_ns: int) -> bool:
+    return moment.span[0] - NS <= when_ns <= moment.span[1]
+
+
+def _said(sights: Sequence[Sight]) -> str:
+    more = f" and {len(sights) - 6} more" if len(sights) > 6 else ""
+    return "; ".join(map(str, sights[:6])) + more

@@ -1,0 +1,413 @@
+"""The decision table: its rules in the order of their tie-breaks, each with cause, remedy and source."""
+
+from __future__ import annotations
+
+from probe.diagnosis import ends, flows, names, paths, remedies, whole
+from probe.diagnosis.rule import KUBECTL, Rule
+
+_LABEL = "-l k8s-app=kube-dns"
+_COREFILE = f"{KUBECTL} edit configmap coredns   # in the Corefile:"
+_POLICIES = "kubectl get networkpolicy -A"
+_PROXIES = "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide"
+_LOGS = f"{KUBECTL} logs {_LABEL} --tail=50"
+
+RULES: dict[str, Rule] = {
+    "prober": Rule(
+        "11",
+        "this prober, or its lab, lost the replies itself: no fault of DNS",
+        "replies that our own receive buffer dropped are counted by the kernel (SO_MEMINFO)",
+        "# ask less, or give the prober more CPU and a larger receive buffer:\nsysctl -w net.core.rmem_max=8388608",
+        "reference, row 11; seed 002, client overloaded",
+        paths.prober,
+    ),
+    "stall": Rule(
+        "11",
+        "this prober was kept from running: its queries were never sent, and nothing is known of DNS then",
+        "all lanes miss the same instants, and the lag of the schedule shows it",
+        "# raise the prober's CPU limit, or take it off the busy node:\nkubectl top nodes\n"
+        "kubectl top pods -A --sort-by=cpu",
+        "reference, row 11; seed 002, client overloaded",
+        whole.stall,
+        whole=True,
+    ),
+    "client_node": Rule(
+        "11",
+        "this node loses packets, whoever is asked: its links, its CPU or its queues are full",
+        "all targets lose alike, from any source port; with conntrack's table full, ports that are in use are spared",
+        "kubectl top nodes\n# on this node:\ngrep Udp: /proc/net/snmp; ip -s link; nstat -az | grep -i drop",
+        "reference, row 11; seed 002, client overloaded",
+        paths.client_node,
+        "a lane with `ports: fixed`",
+    ),
+    "conntrack_full": Rule(
+        "12",
+        "conntrack's table is full: new flows are dropped, those that it knows go on",
+        "a fixed source port is spared, new ones and new TCP connections are not; dmesg: `nf_conntrack: table full`",
+        "# on this node:\n"
+        "dmesg | grep -i conntrack; sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n"
+        "sysctl -w net.netfilter.nf_conntrack_max=1048576\n# and NodeLocal DNSCache, whose queries are not tracked",
+        "reference, row 12; seed 002, conntrack table",
+        paths.conntrack_full,
+        "a lane with `ports: fixed`",
+    ),
+    "network": Rule(
+        "7",
+        "the pod network is broken from here: no CoreDNS pod can be heard, by no transport",
+        "TCP is as dead as UDP; with port 53 alone blocked, /ready on 8181 would still answer",
+        f"{KUBECTL} get pods -o wide\nkubectl get nodes\n# then from a pod on another node: dnsprobe check\n"
+        f"{_POLICIES}",
+        "reference, row 7; seed 002, container network",
+        paths.network,
+        "`pods` by UDP and TCP",
+    ),
+    "udp_blocked": Rule(
+        "6",
+        "port 53 is blocked for one transport: a NetworkPolicy, a security group or a network ACL",
+        "past the Service it is the same, and the other transport is fine",
+        f"{_POLICIES}   # must allow 53 by UDP and TCP, both ways\n"
+        "# cloud: open 53/UDP and 53/TCP between all nodes in security groups and network ACLs",
+        "reference, row 6; seed 002, UDP port 53",
+        paths.udp_blocked,
+        "`pods` by UDP and TCP",
+    ),
+    "no_fallback": Rule(
+        "U15",
+        "all pods are terminating, and kube-proxy before 1.26 leads to none of them though they answer",
+        "pods answer past the Service until their lameduck is over; from 1.26 on they are asked until then",
+        f"{KUBECTL} scale deployment coredns --replicas=2\n# never let the Ready pods be none: maxUnavailable 0, a PDB",
+        "reference, row U15; kubernetes pkg/proxy/topology.go (CategorizeEndpoints)",
+        ends.no_fallback,
+        "`pods`",
+    ),
+    "no_pods": Rule(
+        "U15",
+        "no CoreDNS pod is Ready: the Service has nobody to lead to",
+        "every pod was told to go and none has come; a Service that is behind would have Ready pods",
+        f"{KUBECTL} scale deployment coredns --replicas=2\n{KUBECTL} get pods {_LABEL} -o wide",
+        "reference, 0 item 4 and 6.1; seed 003",
+        ends.no_pods,
+    ),
+    "all_evicted": Rule(
+        "U16",
+        "all CoreDNS pods were evicted at once: they stood on one node, and no PodDisruptionBudget held one back",
+        "as with a fast rollout, but none was under way",
+        f"{KUBECTL} create poddisruptionbudget coredns --selector=k8s-app=kube-dns --max-unavailable=1\n"
+        "# and topologySpreadConstraints over kubernetes.io/hostname",
+        "reference, row U16",
+        ends.all_evicted,
+        "`pods`",
+    ),
+    "all_replaced": Rule(
+        "U4",
+        "all pods were replaced before nodes had learnt of the new ones: new pods were Ready, nobody led to them",
+        "the loss is total, not 1/N, and new pods answer past the Service",
+        remedies.pace,
+        "reference, row U4; coredns#5409, k/k#129617",
+        ends.all_replaced,
+        "`pods`",
+    ),
+    "short_grace": Rule(
+        "U3",
+        "the grace period is shorter than preStop and lameduck: the pod was killed while it still served",
+        "exit code 137, and /health was open until the end",
+        remedies.grace,
+        "reference, row U3; kubelet killContainer; seed 003",
+        ends.short_grace,
+    ),
+    "no_lameduck": Rule(
+        "U2",
+        "pods close the moment they are told to: CoreDNS has no lameduck",
+        "/ready, /health and port 53 close together, at SIGTERM",
+        remedies.lameduck,
+        "reference, row U2; seeds 000, 001 and 003",
+        ends.no_lameduck,
+    ),
+    "short_lameduck": Rule(
+        "U1",
+        "nodes learn of a pod's end later than its lameduck lasts: they go on sending to a pod that has closed",
+        "the loss begins as a pod closes, in order, and its share is that of the pods that went",
+        remedies.lameduck,
+        "reference, row U1; seed 003; helm#204",
+        ends.short_lameduck,
+    ),
+    "killed": Rule(
+        "U1",
+        "a pod was deleted by force: it had no lameduck, and nodes led to it until they had learnt of it",
+        "it was deleted with a grace period of nothing; SIGTERM and closing are one instant",
+        f"# delete pods in order:\n{KUBECTL} delete pod POD   # without --force and --grace-period=0",
+        "reference, row U1",
+        ends.killed,
+    ),
+    "crashed": Rule(
+        "U8",
+        "a CoreDNS pod ended by itself: it crashed, or was killed for want of memory",
+        "nobody had told it to go; exit code 137 with OOMKilled is memory, often two configurations at a reload",
+        f"{KUBECTL} logs {_LABEL} --previous --tail=50\n{KUBECTL} describe pods {_LABEL} | grep -A5 'Last State'\n"
+        f"{KUBECTL} set resources deployment coredns --limits=memory=2Gi   # if it was OOMKilled",
+        "reference, row U8; seed 000 (2 GiB)",
+        paths.crashed,
+    ),
+    "reload_lameduck": Rule(
+        "U9",
+        "a reload closes /ready for a whole lameduck: CoreDNS before 1.9.4",
+        "pods answer past the Service, nobody deleted them, and the Corefile was changed",
+        f"{KUBECTL} get deployment coredns -o jsonpath='{{..image}}'   # upgrade to 1.9.4 or later first\n"
+        f"{_COREFILE}\n    health {{\n        lameduck 5s\n    }}",
+        "reference, row U9; coredns#5472",
+        whole.reload_lameduck,
+        whole=True,
+    ),
+    "affinity": Rule(
+        "9",
+        "sessionAffinity holds this client on one pod, and that pod is slow or gone",
+        "NSID shows one pod for all queries though others are Ready, and these are fine",
+        f'{KUBECTL} patch service kube-dns -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
+        "reference, row 9; seed 002, uneven load; seed 000",
+        paths.affinity,
+        "`nsid: true`",
+    ),
+    "node_lost": Rule(
+        "7",
+        "a node is lost, or the way to it: its pod cannot be heard by any transport, and nobody told it to go",
+        "TCP is not even connected; of a pod that hangs connects are accepted and not answered",
+        f"kubectl get nodes\n{KUBECTL} get pods {_LABEL} -o wide\n"
+        "# its pod counts until node-monitor-grace-period (40 s) is over",
+        "reference, row 7",
+        paths.node_lost,
+        "`pods` by TCP",
+    ),
+    "pod_stuck": Rule(
+        "9",
+        "one CoreDNS pod is overloaded or hangs: it can be reached and answers late or not at all",
+        "connects are accepted, answers are late; other pods are fine",
+        f"kubectl -n kube-system top pods {_LABEL}\n{KUBECTL} get deployment coredns -o jsonpath='{{..resources}}'\n"
+        f"# no CPU limit of 100m, pods spread over nodes; then: {KUBECTL} delete pod POD   # it is replaced",
+        "reference, rows 8 and 9; seed 002, overloaded",
+        paths.pod_stuck,
+        "`pods` by TCP",
+    ),
+    "stale_flow": Rule(
+        "U10",
+        "source ports in use lead to a pod that is gone: conntrack keeps their flows, new ports are fine",
+        "fixed ports are dead while new ones answer; conntrack -L shows flows to an address that is no endpoint",
+        "# on the node, which mends it at once:\nconntrack -D -p udp --orig-dst SERVICE-IP --reply-src POD-IP\n"
+        "# for good: a lameduck longer than readiness takes to fail and nodes to learn of it (dnsprobe recommend),\n"
+        "# and clients that change their port: c-ares udp_max_queries=100, Envoy max_udp_channel_duration",
+        "reference, row U10; k/k#127318, k/k#139628",
+        flows.stale_flow,
+        "a lane with `ports: fresh` beside the fixed one",
+    ),
+    "ipvs_session": Rule(
+        "15",
+        "IPVS keeps sessions of source ports to a pod that is gone, and drops what they send",
+        "it begins as the endpoint is removed, though the pod still serves, is silent, and ends with the UDP timeout",
+        "# on each node, which mends it at once:\nsysctl -w net.ipv4.vs.expire_nodest_conn=1\n"
+        "# for good: kube-proxy's config, ipvs.udpTimeout: 10s (then wait 5 minutes), and a kernel from 5.9 on\n"
+        "kubectl -n kube-system edit configmap kube-proxy",
+        "reference, row 15 and 2.3; seed 002, IPVS errors",
+        flows.ipvs_session,
+        "a lane with `ports: fresh` beside the fixed one",
+    ),
+    "socket_lb": Rule(
+        "U11",
+        "Cilium's socket load balancer keeps connected UDP sockets on a pod that is gone",
+        "as with conntrack, but the node's conntrack is clean, and unconnected sockets are fine",
+        "# Cilium: socketLB.hostNamespaceOnly=true, or upgrade it; restart the applications that are stuck\n"
+        "cilium status --verbose | grep -i socket",
+        "reference, row U11; cilium#27300, cilium#35773",
+        flows.socket_lb,
+        "a lane with `ports: fresh` beside the fixed one",
+    ),
+    "reused_tcp": Rule(
+        "U13",
+        "a TCP connection in use ended with its pod: the client has to connect again",
+        "one FIN or RST for each connection as the pod closes, then all is well",
+        "# nothing to mend in the cluster: clients must connect again at once",
+        "reference, row U13",
+        flows.reused_tcp,
+    ),
+    "nodelocal": Rule(
+        "U12",
+        "NodeLocal DNSCache does not answer on this node: it was restarted, or has ended",
+        "the Service is fine meanwhile",
+        "kubectl -n kube-system get pods -l k8s-app=node-local-dns -o wide\n"
+        'kubectl -n kube-system patch daemonset node-local-dns -p \'{"spec":{"updateStrategy":{"type":"OnDelete"}}}\'\n'
+        "# or two DaemonSets (-skipteardown), or a second nameserver",
+        "reference, row U12; kubernetes/dns#324",
+        paths.nodelocal,
+        "`service` beside `nodelocal`",
+    ),
+    "kube_proxy": Rule(
+        "F3",
+        "every pod answers and the Service does not: this node's kube-proxy is not running or behind",
+        "no pod has ended; where an old pod is still led to, it is a share that is lost",
+        f"{_PROXIES}\n{KUBECTL} get endpointslices\nkubectl -n kube-system rollout restart daemonset kube-proxy",
+        "reference, row F3; seed 002",
+        paths.kube_proxy,
+        "`pods`",
+    ),
+    "unsynced": Rule(
+        "U5",
+        "a new pod was Ready before it knew the cluster's records: it answers SERVFAIL",
+        "only new pods do so, right after their Ready; old ones are fine",
+        f"{_COREFILE}\n    ready\n# and readinessProbe: httpGet /ready, port 8181, in the Deployment",
+        "reference, row U5; plugin/kubernetes startup_timeout",
+        names.unsynced,
+        "`pods`",
+    ),
+    "too_big": Rule(
+        "3",
+        "the answer does not fit into a datagram: it is truncated, and clients without TCP get part of it",
+        "the TC bit is set; by TCP the same name is answered in full",
+        "# in the application's pod: dnsConfig.options: [{name: use-vc}], or edns0; Go: Dial by tcp\n"
+        f"{_COREFILE}\n    bufsize 1232",
+        "reference, row 3; seed 002, headless",
+        names.too_big,
+    ),
+    "max_concurrent": Rule(
+        "1d",
+        "CoreDNS refuses what is over forward's max_concurrent: its upstream is too slow for the load",
+        "coredns_forward_max_concurrent_rejects_total grows; the upstream itself does not refuse",
+        f"{_COREFILE}\n    forward . /etc/resolv.conf {{\n        max_concurrent 2000\n    }}\n"
+        "# 2 kB for each query; and mend the slow upstream",
+        "reference, row 1d; coredns#4326",
+        names.max_concurrent,
+        "`upstream`",
+    ),
+    "upstream_refuses": Rule(
+        "1c",
+        "the upstream refuses: it does not serve CoreDNS's nodes, or this name",
+        "asked directly, it says REFUSED too, at once and whatever the load",
+        f"{_COREFILE}\n    forward . ANOTHER-UPSTREAM\n# and the nodes' /etc/resolv.conf",
+        "reference, row 1c; seed 002, REFUSED",
+        names.upstream_refuses,
+        "`upstream`",
+    ),
+    "upstream_denies": Rule(
+        "1a",
+        "the upstream says that the name does not exist",
+        "asked directly, it says so too; with a search suffix that is as it should be",
+        "# mend the record, the zone or the search domain; and write external names with a dot at the end",
+        "reference, row 1a; seed 002, NXDOMAIN",
+        names.upstream_denies,
+        "`upstream`",
+    ),
+    "upstream_without_tcp": Rule(
+        "17",
+        "the upstream does not answer by TCP, and CoreDNS asks it as it was asked: NodeLocal DNSCache asks by TCP",
+        "only what comes by TCP fails; asked directly, the upstream is fine by UDP and not by TCP",
+        f"{_COREFILE}\n    forward . /etc/resolv.conf {{\n        prefer_udp\n    }}",
+        "reference, row 17; seed 002, PrivateZone",
+        names.upstream_without_tcp,
+        "`upstream` by TCP",
+    ),
+    "way_upstream": Rule(
+        "F2",
+        "CoreDNS does not reach its upstream, which answers from here: the way from its nodes, or the Corefile",
+        "the upstream is fine, asked directly in the same seconds",
+        f"{_LOGS} | grep errors\n{KUBECTL} get configmap coredns -o yaml   # forward . ...\n"
+        f"{KUBECTL} get pods {_LABEL} -o wide",
+        "reference, row F2; seed 002",
+        names.way_upstream,
+        "`upstream`",
+    ),
+    "upstream_fails": Rule(
+        "1b",
+        "the upstream fails: it answers SERVFAIL itself",
+        "asked directly, it says SERVFAIL too, at once",
+        f"{_COREFILE}\n    forward . UPSTREAM ANOTHER-UPSTREAM {{\n        failover SERVFAIL\n    }}\n"
+        f"    cache 30 {{\n        serve_stale\n    }}",
+        "reference, row 1b; seed 002, SERVFAIL",
+        names.upstream_fails,
+        "`upstream`",
+    ),
+    "upstream_silent": Rule(
+        "1b",
+        "the upstream is silent or closed: CoreDNS says SERVFAIL after 2 to 6 s, less patient clients time out",
+        "asked directly, it is silent too; cached names and the cluster's own are fine",
+        f"{_LOGS} | grep errors\n{_COREFILE}\n    forward . UPSTREAM ANOTHER-UPSTREAM\n    cache 30 {{\n"
+        "        serve_stale\n    }}",
+        "reference, row 1b; seed 002, SERVFAIL",
+        names.upstream_silent,
+        "`upstream`",
+    ),
+    "other_answers": Rule(
+        "2",
+        "one pod answers otherwise than the others: it has lost the API server, or has another Corefile",
+        "the others answer as expected, asked directly",
+        f"{_LOGS}\n{KUBECTL} rollout restart deployment coredns\n# CoreDNS before 1.7.0: upgrade it",
+        "reference, rows 2 and 10b; seed 002, headless",
+        names.other_answers,
+        "`pods`",
+    ),
+    "no_api": Rule(
+        "10b",
+        "CoreDNS does not know the cluster's records: it cannot reach the API server, or may not read it",
+        "names of the cluster are SERVFAIL on every pod",
+        f"{_LOGS} | grep -i 'failed to'\n"
+        "kubectl auth can-i list endpointslices --as=system:serviceaccount:kube-system:coredns -A",
+        "reference, rows 10b and F1; seed 002",
+        names.no_api,
+        "`pods`",
+    ),
+    "no_record": Rule(
+        "5",
+        "the name is not there: a wrong namespace or serviceName, a Service without Ready pods, another domain",
+        "it is the same on every pod, all the time",
+        "kubectl get service,endpointslices -n NAMESPACE\n"
+        "kubectl get statefulset -n NAMESPACE -o jsonpath='{..serviceName}'\n"
+        "# pods that are not Ready are left out unless spec.publishNotReadyAddresses is true",
+        "reference, rows 4, 5 and F6; seed 002",
+        names.no_record,
+        "`pods`",
+    ),
+    "stuck_rollout": Rule(
+        "10a",
+        "new pods end as soon as they start: the Corefile has what this CoreDNS does not know, or cannot be read",
+        "they never open port 53, and their exits repeat; old pods go on",
+        f"{_LOGS} | grep -i 'error during parsing'\n{_COREFILE}   # take out the unknown directive\n"
+        f"{KUBECTL} rollout undo deployment coredns",
+        "reference, row 10a; seed 002, Unknown directive",
+        whole.stuck_rollout,
+        whole=True,
+    ),
+    "never_ready": Rule(
+        "U6",
+        "new pods run and never become Ready: the probe asks /ready, and the Corefile has no `ready`",
+        "they do not end, as with an unknown directive; the rollout stands still, old pods go on",
+        f"{_COREFILE}\n    ready",
+        "reference, row U6; seed 001",
+        whole.never_ready,
+        whole=True,
+    ),
+    "one_slow": Rule(
+        "9",
+        "one CoreDNS pod is overloaded: its answers are late, those of the others are not",
+        "with all of them slow it would be the load; with this prober slow its own lag would show it",
+        f"kubectl -n kube-system top pods {_LABEL}\nkubectl top nodes\n"
+        f"{KUBECTL} get service kube-dns -o jsonpath='{{.spec.sessionAffinity}}'",
+        "reference, row 9; seed 002, uneven load",
+        whole.one_slow,
+        whole=True,
+    ),
+    "all_slow": Rule(
+        "8",
+        "CoreDNS is overloaded: answers of every pod are late",
+        "asked directly, pods are as slow as the Service, and this prober's own lag is small",
+        f"kubectl -n kube-system top pods {_LABEL}\n{KUBECTL} scale deployment coredns --replicas=4\n"
+        f"{KUBECTL} get deployment coredns -o jsonpath='{{..limits}}'   # a CPU limit of 100m throttles it",
+        "reference, row 8; seed 002, overloaded",
+        whole.all_slow,
+        whole=True,
+    ),
+    "one_for_all": Rule(
+        "9",
+        "one pod answers this client alone: sessionAffinity",
+        "NSID names one pod for all queries from new source ports, though others are Ready",
+        f'{KUBECTL} patch service kube-dns -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
+        "reference, row 9; seed 000",
+        whole.one_for_all,
+        whole=True,
+    ),
+}
+"""In the order of their tie-breaks (reference, 4.10); a new one: a function that says whether it fits, a line here."""

@@ -1,0 +1,148 @@
+"""A Moment of a whole run -> what it shows without any window: stalls of our own, slow answers, rollouts that stand."""
+
+from __future__ import annotations
+
+import math
+
+from probe.diagnosis.moment import SERVICES, Moment
+from probe.diagnosis.paths import one_server
+from probe.diagnosis.pods import NEVER
+from probe.diagnosis.rule import Fit, at, seconds
+from probe.model import NS, Sure, TargetKind
+from probe.outcome import UNSENT_HELP, UnsentCause
+from probe.timeline import joined
+
+SLOW_NS = NS // 10
+"""A p99 above this is slow: kubernetes/perf-tests' mark."""
+WAITS_NS = 5 * NS
+"""A new pod that is not Ready so long after it was made does not become so by itself (the lab's start in 0.2 s)."""
+ROWS = 30
+
+
+def stall(moment: Moment) -> Fit | None:
+    """11, of this prober: what was due and never sent."""
+    run = moment.timeline.run
+    unsent = [(int(t), int(n)) for c in moment.timeline.channels for t, n in zip(c.unsent_ns, c.unsent, strict=True)]
+    total, planned = sum(n for _, n in unsent), sum(c.whole.planned for c in moment.timeline.channels)
+    if not total or total < planned / 100:
+        return None
+    spans = joined((t, t + NS) for t, _ in unsent)
+    begin, end = max(spans, key=lambda span: sum(n for t, n in unsent if span[0] <= t < span[1]))
+    causes = run.unsent.sum(axis=0)
+    cause = UnsentCause(int(causes.argmax()))
+    seen = f"{total:,} of {planned:,} queries were due and never sent, most from {at(begin)} to {at(end)}:"
+    seen += (
+        f" {UNSENT_HELP[cause] if causes.any() else 'no cause was told'}; the longest lag was {seconds(run.lag_max_ns)}"
+    )
+    return Fit(Sure.CERTAIN, seen, ("unsent rows", "schedule lag"), span=(begin, end))
+
+
+def stuck_rollout(moment: Moment) -> Fit | None:
+    """10a: new pods end as soon as they start."""
+    found = [p for p in moment.pods.values() if p.ready_ns == NEVER and p.created_ns < NEVER and len(p.crashes) >= 2]
+    if not found:
+        return None
+    pod = found[0]
+    told = moment.marks("rollout_stalled", "pod_stuck", "log")
+    last = next((m.text for m in told if m.subject == pod.name or m.kind == "rollout_stalled"), "")
+    codes = ", ".join(str(code) for _, code in pod.crashes[:4])
+    seen = f"{pod.name}, made at {at(pod.created_ns)}, ended {len(pod.crashes)} times (exit code {codes})"
+    seen += " and was never Ready"
+    seen += f"; {last}" if last else ""
+    return Fit(
+        Sure.LIKELY if "directive" not in seen else Sure.CERTAIN,
+        seen,
+        ("its exits", "its Ready"),
+        span=(pod.created_ns, moment.span[1]),
+    )
+
+
+def never_ready(moment: Moment) -> Fit | None:
+    """U6: new pods run and are never Ready."""
+    end_ns = moment.span[1]
+    waiting = [
+        p
+        for p in moment.pods.values()
+        if p.ready_ns == NEVER and p.created_ns < end_ns - WAITS_NS and not p.exits and p.deleted_ns > end_ns
+    ]
+    started = moment.marks("rollout_started")
+    if not waiting or not started or moment.marks("rollout_done"):
+        return None
+    pod = waiting[0]
+    corefile = moment.timeline.run.head.facts.get("corefile", "")
+    changed = [m for m in moment.marks("corefile_patched") if "ready" in m.text]
+    seen = f"{pod.name}, made at {at(pod.created_ns)}, runs and was not Ready until the end,"
+    seen += f" {seconds(end_ns - pod.created_ns)} later"
+    seen += f"; the Corefile has {corefile}" if "no ready" in corefile else ""
+    seen += f"; {changed[-1].text.strip()} at {at(changed[-1].at_ns)}" if changed else ""
+    sure = Sure.CERTAIN if changed or "no ready" in corefile else Sure.LIKELY
+    return Fit(
+        sure, seen, ("its Ready", "the rollout", *(["the Corefile"] if changed else [])), span=(pod.created_ns, end_ns)
+    )
+
+
+def reload_lameduck(moment: Moment) -> Fit | None:
+    """U9: pods that nobody deleted become not Ready as the Corefile is reloaded, and answer all the while."""
+    patched = moment.marks("corefile_patched")
+    unready = [
+        p for p in moment.pods.values() if patched and patched[0].at_ns < p.unready_ns < p.deleted_ns and not p.exits
+    ]
+    if not unready:
+        return None
+    begin = min(p.unready_ns for p in unready)
+    pods = [
+        s
+        for s in moment.sights((begin, begin + 5 * NS), TargetKind.POD)
+        if s.channel.target.name in {p.name for p in unready}
+    ]
+    service = moment.sights((begin, begin + 5 * NS), *SERVICES)
+    seen = (
+        f"the Corefile was changed at {at(patched[0].at_ns)}; {len(unready)} pods became not Ready from {at(begin)} on"
+    )
+    seen += "".join(f"; {s}" for s in (*pods[:2], *service[:1]))
+    fine = bool(pods) and all(s.fine for s in pods)
+    windows = tuple(w for w in moment.timeline.windows if w.to_ns > begin and moment.channel(w).target.kind in SERVICES)
+    return Fit(
+        Sure.CERTAIN if fine else Sure.LIKELY, seen, ("pods' Ready", "pods"), windows, span=(begin, moment.span[1])
+    )
+
+
+def one_slow(moment: Moment) -> Fit | None:
+    """9: one pod is slow."""
+    return _slow(moment, alone=True)
+
+
+def all_slow(moment: Moment) -> Fit | None:
+    """8: all of them are."""
+    return _slow(moment, alone=False)
+
+
+def one_for_all(moment: Moment) -> Fit | None:
+    """9, without harm as yet: one pod answers this client alone."""
+    only = one_server(moment)
+    if not only:
+        return None
+    others = len([p for p in moment.pods.values() if p.name != only and not p.deleted])
+    n = int(moment.timeline.run.servers[only].n.sum())
+    seen = f"{only} answered all {n:,} queries that say who answered, though {others} other pods were Ready"
+    return Fit(Sure.CERTAIN, seen, ("NSID", "pods' Ready"))
+
+
+def _slow(moment: Moment, *, alone: bool) -> Fit | None:
+    channels = moment.timeline.channels
+    pods = [
+        c for c in channels if c.target.kind is TargetKind.POD and c.loss().good >= ROWS and not moment.is_outside(c)
+    ]
+    p99 = {c.target.name: max(moment.latency_ns(x, 0.99) for x in pods if x.target == c.target) for c in pods}
+    slow = {name: ns for name, ns in p99.items() if math.isfinite(ns) and ns > SLOW_NS}
+    if not slow or (len(slow) < len(p99)) != alone or one_server(moment) in slow:
+        return None
+    usual = max((ns for name, ns in p99.items() if name not in slow), default=math.nan)
+    if stall(moment) or moment.timeline.run.lag_max_ns > SLOW_NS / 2 or (alone and 5 * usual > max(slow.values())):
+        return None
+    service = [c for c in channels if c.target.kind in SERVICES and not moment.is_outside(c) and c.loss().good >= ROWS]
+    seen = "; ".join(f"{name}: p99 {seconds(ns)}" for name, ns in list(slow.items())[:3])
+    seen += f"; the other {len(p99) - len(slow)}: at most {seconds(usual)}" if alone else ""
+    seen += "".join(f"; {c.lane}: p99 {seconds(moment.latency_ns(c, 0.99))}" for c in service[:1])
+    by = ("pods' latency", "other pods" if alone else "the Service's latency", "schedule lag")
+    return Fit(Sure.LIKELY, seen, by)
