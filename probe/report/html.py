@@ -68,8 +68,8 @@ def _inert(data: str) -> str:
 
 
 def text_html(text: str) -> str:
-    """Any text as text: on one line, nothing invisible, no markup."""
-    return escape(plain(text))
+    """Any text as text: lines stay lines, nothing is invisible, nothing markup."""
+    return "\n".join(escape(plain(line)) for line in text.split("\n"))
 
 
 def _top(verdict: Verdict) -> list[str]:
@@ -93,7 +93,11 @@ def _answers(verdict: Verdict) -> list[str]:
 
 
 def _list(said: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{text_html(text)}</li>" for text in said) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_block(text)}</li>" for text in said) + "</ul>"
+
+
+def _block(text: str) -> str:
+    return f"<pre>{text_html(text)}</pre>" if "\n" in text else text_html(text)
 
 
 def table_html(table: Table) -> list[str]:
@@ -111,4 +115,4 @@ def table_html(table: Table) -> list[str]:
 
 def _cell(text: str, side: str) -> str:
     broken = " long" if max(map(len, text.split()), default=0) > LONG else ""
-    return f'<td class="{side}{broken}">{text_html(text)}</td>'
+    return f'<td class="{side}{broken}">{_block(text)}</td>'

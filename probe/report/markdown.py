@@ -22,13 +22,22 @@ def markdown_report(run: Run) -> str:
     story = story_of(verdict)
     lines = [f"## {story.ruling}: {inert(story.headline)}", ""]
     lines.append(f"{inert(run.head.name)}: {run.end_ns / NS:,.1f} s from {date(run.head.started_unix_ns)}")
-    answers = {"What was lost": story.lost, "When": story.when, "Why": story.why, "What to change": story.change}
-    for what, said in answers.items():
+    for what, said in {"What was lost": story.lost, "When": story.when, "Why": story.why}.items():
         lines += ["", f"**{what}**", "", *(f"- {inert(text)}" for text in said)]
+    lines += ["", "**What to change**", "", *(line for text in story.change for line in block(text))]
     for table in (objectives(verdict), disruptions(verdict), pods_ends(run), lanes(verdict.timeline)):
         if table.rows:
             lines += ["", *table_markdown(table)]
     return "\n".join(lines) + "\n"
+
+
+def block(text: str) -> list[str]:
+    """A remedy as code, to be copied; one of a few words as they are."""
+    shown = [plain(line) for line in text.split("\n")]
+    if len(shown) == 1:
+        return [inert(text)]
+    fence = "`" * (3 + max(len(run) for run in re.findall("`*", text)))
+    return [f"{fence}sh", *shown, fence]
 
 
 def table_markdown(table: Table) -> list[str]:

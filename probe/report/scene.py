@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from probe.diagnosis.pods import NEVER
 from probe.model import BUCKET_NS, NS, Mark
 from probe.outcome import Outcome
-from probe.report.ends import ends_of
+from probe.report.ends import End, ends_of
 from probe.report.palette import BAD, OUTCOMES, QUIET, WARNING
 from probe.report.palette import GOOD as FINE
 from probe.report.rates import GOOD, latencies_of, rates_of
@@ -196,22 +197,29 @@ def _cluster(timeline: Timeline, axis: _Axis) -> tuple[tuple[str, ...], dict[str
 def _pods(timeline: Timeline, axis: _Axis) -> Iterator[Row]:
     """The lives of pods that came or went; at most PODS of them."""
     run = timeline.run
-    ends = {end.pod: end for end in ends_of(run)}
+    ends = {end.life.name: end for end in ends_of(run)}
     lives = {i.subject: (i.from_ns, i.to_ns) for i in run.intervals if i.kind == "life"}
     changed = [pod for pod in dict.fromkeys([*lives, *ends]) if pod in ends or lives[pod][0] > 0]
-    changed.sort(key=lambda pod: (lives.get(pod, (0, 0))[0], ends[pod].deleted_ns if pod in ends else axis.length_ns))
+    changed.sort(key=lambda pod: (lives.get(pod, (0, 0))[0], ends[pod].life.deleted_ns if pod in ends else NEVER))
     for pod in changed[:PODS]:
-        end, (from_ns, to_ns) = ends.get(pod), lives.get(pod, (0, axis.length_ns))
-        moments: list[tuple[str, int, int | None]] = [(READY, from_ns, end.deleted_ns if end else to_ns)]
-        if end:
-            closed_ns = axis.length_ns if end.closed_ns is None else end.closed_ns
-            moments.append((ENDING, end.deleted_ns, closed_ns))
-            hole = end.known_ns is not None and end.known_ns > closed_ns
-            moments.append((HOLE, closed_ns, end.known_ns) if hole else (OVER, closed_ns, end.gone_ns))
-        for what, a, b in moments:
-            if b is not None and a < b:
-                text = f"{what}: {(b - a) / NS:.3f} s"
-                yield {"row": short(pod, LABEL), "a": axis(a), "b": axis(b), "what": what, "text": text}
+        for what, from_ns, to_ns in _life(lives.get(pod, (0, NEVER)), ends.get(pod)):
+            if from_ns < to_ns:
+                lasted = (min(to_ns, axis.length_ns) - from_ns) / NS
+                bar: Row = {"row": short(pod, LABEL), "a": axis(from_ns), "b": axis(to_ns), "what": what}
+                yield bar | {"text": f"{what}: {lasted:.3f} s"}
+
+
+def _life(counted: tuple[int, int], end: End | None) -> Iterator[tuple[str, int, int]]:
+    if end is None:
+        yield READY, *counted
+        return
+    life = end.life
+    yield READY, counted[0], life.deleted_ns
+    yield ENDING, life.deleted_ns, life.closed_ns
+    if life.closed_ns < end.known_ns < NEVER:
+        yield HOLE, life.closed_ns, end.known_ns
+    elif life.gone_ns < NEVER:
+        yield OVER, life.closed_ns, life.gone_ns
 
 
 def _row_of(mark: Mark, pods: Sequence[str]) -> str:

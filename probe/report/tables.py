@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probe.diagnosis.pods import NEVER
 from probe.model import NS, Mark
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.report.ends import End, ends_of
 from probe.report.nodes import RULE, Node, lagging_zones, nodes_of
 from probe.report.scene import channel_text, short
+from probe.report.story import diagnoses_of, sure_text
 from probe.report.units import between, clock, count, duration, seconds, share, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, Window, common, ranked_ns
@@ -39,6 +41,7 @@ def tables_of(verdict: Verdict) -> list[Table]:
     run = verdict.timeline.run
     found = [
         disruptions(verdict),
+        causes(run),
         pods_ends(run),
         phases(verdict.timeline),
         lanes(verdict.timeline),
@@ -56,6 +59,7 @@ def disruptions(verdict: Verdict) -> Table:
     timeline = verdict.timeline
     kept = sorted(timeline.windows, key=lambda w: w.from_ns - w.to_ns)[:SHOWN]
     start = timeline.run.head.started_unix_ns
+    why = {w: sure_text(diagnosis) for diagnosis in diagnoses_of(timeline.run) for w in diagnosis.windows}
     rows = []
     for w in sorted(kept, key=lambda w: w.from_ns):
         last_ns = w.to_ns - w.resolution_ns
@@ -68,6 +72,7 @@ def disruptions(verdict: Verdict) -> Table:
                 f"{seconds(w.to_ns - w.from_ns)} ± {duration(w.resolution_ns)}",
                 lost_of(timeline, w),
                 f"{w.outcome.label}{' (by what others heard)' if w.inferred else ''}",
+                why.get(w, "-"),
                 elsewhere(w),
                 "; ".join(before_text(w, m) for m in marks_before(timeline.run, w)) or "-",
             )
@@ -77,9 +82,24 @@ def disruptions(verdict: Verdict) -> Table:
     note += f" {count(more)} shorter ones are not shown: --csv has all of them." if more else ""
     heads = (
         *("lane → target", "first lost", "last lost", "first good", "length", "lost of planned", "class"),
-        *("other lanes meanwhile", "shortly before"),
+        *("cause", "other lanes meanwhile", "shortly before"),
     )
-    return Table("Disruptions", heads, rows, "<>>>>><<<", note)
+    return Table("Disruptions", heads, rows, "<>>>>><<<<", note)
+
+
+def causes(run: Run) -> Table:
+    """What each disruption comes from, and what else it may come from."""
+    start = run.head.started_unix_ns
+    rows = []
+    for d in diagnoses_of(run):
+        f = d.finding
+        others = "; or ".join(f"{short(other.text)} ({other.sure})" for other in d.findings[1:])
+        seen = short(f.evidence, 1000) + (f" Or: {others}" if others else "")
+        when = f"{clock(start + d.from_ns)} ({since_start(d.from_ns)})"
+        told = (sure_text(d), seen, short(f.apart, 500), f.remedy, short(f.source))
+        rows.append((when, *told))
+    heads = ("from (UTC)", "cause", "what was seen", "what tells it from others", "what to change", "who says so")
+    return Table("Causes", heads, rows, ">" + "<" * 5)
 
 
 def lost_of(timeline: Timeline, w: Window) -> str:
@@ -120,9 +140,9 @@ def pods_ends(run: Run) -> Table:
     """Of each pod that was told to go, when, and whether it outlived what was sent to it."""
     rows = [
         (
-            short(end.pod),
-            clock(run.head.started_unix_ns + end.deleted_ns),
-            *(_after(end, ns) for ns in (end.sigterm_ns, end.lameduck_over_ns, end.closed_ns, end.gone_ns)),
+            short(end.life.name),
+            clock(run.head.started_unix_ns + end.life.deleted_ns),
+            *(_after(end, ns) for ns in (end.life.sigterm_ns, end.life.over_ns, end.life.closed_ns, end.life.gone_ns)),
             *(_after(end, ns) for ns in (end.removed_ns, end.known_ns)),
             margin_text(end),
         )
@@ -139,8 +159,8 @@ def pods_ends(run: Run) -> Table:
     return Table("How pods ended", heads, rows, "<>>>>>>>>", note)
 
 
-def _after(end: End, ns: int | None) -> str:
-    return "-" if ns is None else f"{(ns - end.deleted_ns) / NS:+.3f}"
+def _after(end: End, ns: int) -> str:
+    return "-" if ns == NEVER else f"{(ns - end.life.deleted_ns) / NS:+.3f}"
 
 
 def margin_text(end: End) -> str:
