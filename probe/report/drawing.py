@@ -90,11 +90,11 @@ class _Drawing:
         """All lanes in one row, never zoomed: what is dragged over here is seen below."""
         colour = self._colour(self._scene.outcomes, COLOURS, None)
         whole = self._x(axis=True, zoomed=False)
-        asked = self._layer("ends").mark_point(opacity=0).encode(x=whole)
+        asked = self._layer("ends").mark_point(opacity=0).encode(x=whole).properties(name="overview")
         bars = self._layer("spoilt").mark_bar(height=OVERVIEW - 8, strokeWidth=1.5, clip=True)
         spoilt = bars.transform_filter("datum.seen == 1")
         spoilt = spoilt.encode(x=whole, x2="b:T", color=colour, stroke=self._stroke())
-        title = "The whole run: drag over it to zoom in, double-click to see all (UTC)"
+        title = "The whole run (UTC): drag over it to zoom in, or click a disruption below; double-click to see all"
         return self._picture([asked.add_params(self._brush), spoilt], title, OVERVIEW)
 
     def _stroke(self) -> Any:
@@ -109,7 +109,7 @@ class _Drawing:
         thin = self._layer("asked").mark_bar(height=4, opacity=0.55, color=COLOURS["good"], clip=True)
         bars = self._layer("spoilt").mark_bar(strokeWidth=1, clip=True)
         spoilt = bars.encode(
-            x=self._x(),
+            x=self._x(axis=True),
             x2="b:T",
             y=rows,
             color=self._colour(self._scene.outcomes, COLOURS, "queries"),
@@ -118,7 +118,7 @@ class _Drawing:
             opacity=alt.Opacity("seen:Q", scale=None, legend=None),
             tooltip=self._tip("row", "what", "text"),
         )
-        layers = [*self._frame(), thin.encode(x=self._x(), x2="b:T", y=rows), spoilt]
+        layers = [*self._frame(), thin.encode(x=self._x(axis=True), x2="b:T", y=rows), spoilt]
         title = "Lanes and targets: thin while every query is good, a bar where not (its height: the share)"
         return self._picture(layers, title, STRIP * len(self._scene.lanes))
 

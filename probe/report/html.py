@@ -104,7 +104,8 @@ def table_html(table: Table) -> list[str]:
     """Its title, the table, its note."""
     sides = ["n" if side == ">" else "t" for side in table.aligned]
     heads = "".join(f'<th class="{side}">{text_html(head)}</th>' for head, side in zip(table.heads, sides, strict=True))
-    rows = [f"<tr>{''.join(map(_cell, row, sides))}</tr>" for row in table.rows]
+    spans = [f' data-from="{a}" data-to="{b}"' for a, b in table.spans] or [""] * len(table.rows)
+    rows = [f"<tr{span}>{''.join(map(_cell, row, sides))}</tr>" for row, span in zip(table.rows, spans, strict=True)]
     note = f"<p>{text_html(table.note)}</p>" if table.note else ""
     return [
         f'<section><h2>{text_html(table.title)}</h2><div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>',

@@ -27,13 +27,17 @@ NEAR_NS = 60 * NS
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of as many cells as there are heads; `aligned` has < or > for each; note: what to know, '' for nothing."""
+    """Rows of as many cells as there are heads; `aligned` has < or > for each; note: what to know, '' for nothing.
+
+    spans: which part of the picture each row is about, [from, to] in ms of unix time; none if they are about no part.
+    """
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     aligned: str
     note: str = ""
+    spans: Sequence[tuple[float, float]] = ()
 
 
 def tables_of(verdict: Verdict) -> list[Table]:
@@ -60,8 +64,9 @@ def disruptions(verdict: Verdict) -> Table:
     kept = sorted(timeline.windows, key=lambda w: w.from_ns - w.to_ns)[:SHOWN]
     start = timeline.run.head.started_unix_ns
     why = {w: sure_text(diagnosis) for diagnosis in diagnoses_of(timeline.run) for w in diagnosis.windows}
+    kept.sort(key=lambda w: w.from_ns)
     rows = []
-    for w in sorted(kept, key=lambda w: w.from_ns):
+    for w in kept:
         last_ns = w.to_ns - w.resolution_ns
         rows.append(
             (
@@ -78,13 +83,22 @@ def disruptions(verdict: Verdict) -> Table:
             )
         )
     more = len(timeline.windows) - len(kept)
-    note = "All times UTC. First good: when the next query was due that was answered as expected."
+    note = (
+        "All times UTC. A click on a row shows it in the picture. First good: when the next query was due, a good one."
+    )
     note += f" {count(more)} shorter ones are not shown: --csv has all of them." if more else ""
     heads = (
         *("lane → target", "first lost", "last lost", "first good", "length", "lost of planned", "class"),
         *("cause", "other lanes meanwhile", "shortly before"),
     )
-    return Table("Disruptions", heads, rows, "<>>>>><<<<", note)
+    spans = [_around(timeline, w) for w in kept]
+    return Table("Disruptions", heads, rows, "<>>>>><<<<", note, spans)
+
+
+def _around(timeline: Timeline, w: Window) -> tuple[float, float]:
+    """A disruption with as much before and after it, a second at least."""
+    more_ns, start = max(w.to_ns - w.from_ns, NS), timeline.run.head.started_unix_ns
+    return (start + max(0, w.from_ns - more_ns)) / 1e6, (start + min(timeline.horizon_ns, w.to_ns + more_ns)) / 1e6
 
 
 def causes(run: Run) -> Table:
