@@ -6,12 +6,14 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 NEWEST_COREDNS = 1.15.0
 COREDNS_VERSION = $(NEWEST_COREDNS)
 DNSPYRE_VERSION = 3.12.0
+PROMETHEUS = http://127.0.0.1:9090
+OUT = preview.html
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e lint bench dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e alerts lint bench grafana preview dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -34,8 +36,17 @@ lint: .venv/dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+alerts: .venv/dev ## The shipped rules on a real Prometheus beside seven labs, at a scrape of 30 s: 8 minutes (root)
+	@$(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/alerts_at_30s.py $(ARGS)
+
 bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS='cpu pacing --rounds 2' for some of it)
 	@$(BIN)/python -m bench $(ARGS)
+
+grafana: .venv/dev ## Write dashboards, alerts and what sets them up, under grafana/, from their Python source
+	@$(BIN)/python -m grafana $(ARGS)
+
+preview: .venv/dev ## Draw the dashboards from what a Prometheus has, without Grafana (PROMETHEUS=URL OUT=FILE ARGS='--seconds 600')
+	@$(BIN)/python -m grafana.preview $(PROMETHEUS) $(OUT) $(ARGS)
 
 dnspyre: $(CACHE)/dnspyre-$(DNSPYRE_VERSION) ## Build dnspyre with Go into the user's cache, for the bench
 	@ln -sf dnspyre-$(DNSPYRE_VERSION) $(CACHE)/dnspyre
@@ -49,7 +60,7 @@ servers: ## Install what tests use from Debian (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make servers needs root: say sudo make servers"; exit 1; }
 	apt-get update
 	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-		knot nsd dnsperf tcpdump nftables iproute2 conntrack buildah prometheus
+		knot nsd dnsperf tcpdump nftables iproute2 conntrack buildah prometheus prometheus-alertmanager
 
 lock: .venv/bin/python ## Pin again what is tested: requirements.txt and requirements-dev.txt (with Python 3.11)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

@@ -8,7 +8,9 @@ from bench.exact import blackout, capture, pacing
 from bench.memory import cost, memory
 from bench.paths import fresh, lanes, tcp
 from bench.rounds import Bench
+from bench.scrape import scrape
 from bench.speed import cpu, latency, saturation
+from bench.standing import standing
 from bench.table import Section
 
 MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
@@ -23,4 +25,6 @@ MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
     "memory": memory,
     "cost": cost,
     "blackout": blackout,
+    "standing": standing,
+    "scrape": scrape,
 }

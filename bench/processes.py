@@ -119,8 +119,13 @@ def _followed(
 
 def look(pid: int) -> Sample:
     """What a process and its descendants hold now."""
+    return held(tree(pid))
+
+
+def held(members: list[int]) -> Sample:
+    """What these processes hold now."""
     at, cpu, pss, rss, files = time.time(), 0.0, 0, 0, 0
-    for member in tree(pid):
+    for member in members:
         with suppress(OSError):
             fields = (_PROC / str(member) / "stat").read_text().rpartition(")")[2].split()
             cpu += (int(fields[11]) + int(fields[12])) / _TICK

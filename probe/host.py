@@ -54,6 +54,17 @@ def conntrack(root: Path = Path("/")) -> dict[str, int]:
     return found
 
 
+class Quotas:
+    """The quotas of the cgroups that this process is in, as far as they can be seen."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._files = list(_quotas(root))
+
+    def withheld_ns(self) -> int:
+        """CPU time that they have withheld so far."""
+        return sum(_withheld_ns(file) or 0 for file in self._files)
+
+
 class Host:
     """The machine while a run goes. What it does not show is left out: cgroups without a quota, no conntrack.
 
@@ -64,9 +75,9 @@ class Host:
         self, root: Path = Path("/"), wall_offset: Callable[[], int] = wall_offset_ns, *, asks: bool = True
     ) -> None:
         self._root, self._wall_offset = root, wall_offset
-        self._quotas = list(_quotas(root))
+        self._quotas = Quotas(root)
         self._at_ns = 0
-        self._withheld_ns = self._withheld()
+        self._withheld_ns = self._quotas.withheld_ns()
         self._throttled: tuple[int, int] | None = None
         self._offset_ns = wall_offset()
         self._cpu = self._cpu_ticks()
@@ -77,7 +88,7 @@ class Host:
 
         A stretch that goes on comes again, longer, with its first beginning.
         """
-        withheld_ns, offset_ns = self._withheld(), self._wall_offset()
+        withheld_ns, offset_ns = self._quotas.withheld_ns(), self._wall_offset()
         more_ns, self._withheld_ns = withheld_ns - self._withheld_ns, withheld_ns
         if more_ns > 0:
             from_ns, so_far_ns = self._throttled or (self._at_ns, 0)
@@ -103,10 +114,6 @@ class Host:
         if sum(ticks):
             facts["cpu steal"] = f"{100 * ticks[STEAL] / sum(ticks):.3g} % of the time of all cores"
         return facts
-
-    def _withheld(self) -> int:
-        """CPU time that quotas have withheld so far, in ns."""
-        return sum(_withheld_ns(file) or 0 for file in self._quotas)
 
     def _cpu_ticks(self) -> list[int]:
         """Ticks of all cores together: user, nice, system, idle, iowait, irq, softirq, steal. Guests' are in user's."""

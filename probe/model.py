@@ -324,6 +324,17 @@ class Series:
         return (self.lane, self.target.name)
 
 
+class Reason(StrEnum):
+    """Why a run begins, in a process that has one after the other."""
+
+    START = "start"
+    RELOAD = "reload"
+    WORKER = "worker"
+    CLUSTER = "cluster"
+    CLOCK = "clock"
+    ROOM = "room"
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A moment on the timeline: what happened, to whom, who says so."""

@@ -54,7 +54,7 @@ class Prober:
         node = f"node-{name[-1]}"
         extra = {"DNSPROBE_POD": name, "DNSPROBE_NODE": node, "DNSPROBE_GRACE_PERIOD": "40", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "probe.cli", *words(f"run {command} -o {self.file} --http {port}")],
+            [sys.executable, "-m", "probe.cli", *words(f"run {command} -o {self.file} --metrics :{port}")],
             cwd=folder, env={**os.environ, **extra, "TERM": "dumb"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

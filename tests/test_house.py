@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 
 import probe
+from probe.exporter.catalogue import METRICS
 from probe.outcome import COUNTER_HELP, MEANINGS, UNSENT_HELP, Counter, Outcome, UnsentCause
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
-MODULES = sorted(path for folder in ("probe", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+MODULES = sorted(path for folder in ("probe", "tests", "bench", "grafana") for path in (ROOT / folder).rglob("*.py"))
 
-REGISTRIES = ("TRANSPORTS", "PACERS", "STEPS", "CHECKS", "RULES", "REPORTS", "CLIENTS", "MEASURES", "DOUBTS")
+REGISTRIES = ("TRANSPORTS", "PACERS", "STEPS", "CHECKS", "RULES", "REPORTS", "CLIENTS", "MEASURES", "DOUBTS", "METRICS")
 NOT_YET_IN_MANUAL = {"CHECKS", "RULES", "CLIENTS"}
 """Registries without a table in the README yet. A table opens with `<!-- STEPS -->` and ends at the next heading."""
 
@@ -79,6 +80,14 @@ def test_the_manual_explains_every_outcome_as_the_code_does() -> None:
 
 def test_the_manual_explains_every_counter_as_the_code_does() -> None:
     assert "\n".join(f"| `{counter.label}` | {text} |" for counter, text in COUNTER_HELP.items()) in README
+
+
+def test_the_manual_explains_every_metric_as_the_code_does() -> None:
+    rows = [
+        f"| `{name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels) or '-'} | {metric.help} |"
+        for name, metric in METRICS.items()
+    ]
+    assert "\n".join(rows) in README
 
 
 def _entries(registry: str) -> list[str]:

@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 def told(path: Path, texts: Sequence[str]) -> Run:
     """A run with the texts in every place where others' words stand."""
-    texts = [text or "-" for text in texts]
+    texts = [text.encode("utf-8", "backslashreplace").decode() or "-" for text in texts]  # as SQLite can keep them
     series = [
         series_of(i, f"lane{i % 3}-{texts[-1 - i]}", texts[i], TargetKind.SERVICE, rate=10, seconds=3) for i in range(8)
     ]

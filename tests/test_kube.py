@@ -265,6 +265,7 @@ def test_a_pod_s_end_is_told_as_it_happens(api: ApiServer) -> None:
         api.delete(pod(deleted=TOLD, ready=False))
         seen = await until(kube, "pod_gone", "endpoints_changed")
         assert [str(target) for target in kube.targets("pods")] == ["coredns-b (127.244.0.3:53)"]
+        assert kube.ready_endpoints() == 1
         assert all(event.source == "kubernetes" and event.at for event in seen)
         return sorted(told(iter(seen)))
 

@@ -12,7 +12,7 @@ from lightkube.resources.discovery_v1 import EndpointSlice
 from msgspec import convert
 
 from probe.cluster import Happened
-from probe.cluster.endpoints import shown
+from probe.cluster.endpoints import ready_in, shown
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.corefile import changed_lines, read_corefile, seconds_of
@@ -77,7 +77,9 @@ FOUR, SIX = ("a", "127.244.0.2", True, False), ("a", "fd00::2", True, False)
     ],
 )
 def test_the_slices_of_a_service_are_one_list_of_endpoints(slices: list[Json], said: str) -> None:
-    assert shown(objects.endpoints_of(read_as(EndpointSlice, one) for one in slices)) == said
+    endpoints = objects.endpoints_of(read_as(EndpointSlice, one) for one in slices)
+    assert shown(endpoints) == said
+    assert ready_in(said) == [endpoint.pod for endpoint in endpoints if endpoint.ready]
 
 
 def test_conditions_that_are_left_out_mean_ready() -> None:

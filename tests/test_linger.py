@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from probe.errors import EnvironmentProblem, UsageError
+from probe.errors import UsageError
+from probe.pages import Address, Pages
 from probe.scenario.linger import LEFT_S, USUAL_GRACE_S, Lingering, grace_of
 from tests.conftest import Start
 from tests.servers import ScriptedServer
@@ -44,9 +45,9 @@ def asked(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str
 @pytest.fixture
 def serving() -> Iterator[tuple[Lingering, int]]:
     port = free_port()
-    server = Lingering(port, {"run": "synthetic", "shard": "0/2"})
-    yield server, port
-    server.close()
+    pages = Pages(Address("", port))
+    yield Lingering(pages, {"run": "synthetic", "shard": "0/2"}), port
+    pages.close()
 
 
 def test_before_the_end_there_is_an_index_and_no_file(serving: tuple[Lingering, int]) -> None:
@@ -113,16 +114,14 @@ def test_the_grace_period_is_what_the_manifest_says(text: str, seconds: float) -
     assert grace_of({"DNSPROBE_GRACE_PERIOD": text}) == seconds
 
 
-def test_a_grace_period_that_is_none_and_a_port_that_is_taken_are_refused() -> None:
+def test_a_grace_period_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match=r"DNSPROBE_GRACE_PERIOD='soon'"):
         grace_of({"DNSPROBE_GRACE_PERIOD": "soon"})
-    with socket.create_server(("", free_port())) as taken, pytest.raises(EnvironmentProblem, match="--http"):
-        Lingering(taken.getsockname()[1], {})
 
 
 def run(server: ScriptedServer, folder: Path, port: int, more: str, grace: str = "60") -> subprocess.Popen[str]:
     asks = f"run -s 127.0.0.1 -p {server.port} -n a.test -Q 50 -o run.db"
-    command = f"{asks} --fail 'loss > 50%' --linger 10m --http {port} {more}"
+    command = f"{asks} --fail 'loss > 50%' --linger 10m --metrics :{port} {more}"
     return subprocess.Popen(
         [sys.executable, "-m", "probe.cli", *words(command)],
         cwd=folder,

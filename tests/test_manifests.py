@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from probe.cli import main
+from probe.exporter.page import PATH
 from probe.scenario.file import shipped_scenarios
 from probe.scenario.kustomize import build, change, deploy_folder
-from probe.scenario.linger import grace_of
-from probe.scenario.manifests import KINDS
+from probe.scenario.linger import PORT, grace_of
+from probe.scenario.manifests import ENDLESS, KINDS
 
 OVERLAYS = sorted(path.name for path in (deploy_folder() / "overlays").iterdir())
 
@@ -167,6 +168,39 @@ def test_options_of_the_run_and_of_the_manifest(capsys: pytest.CaptureFixture[st
     assert workload(longer)["spec"]["schedule"] == "@daily"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_prometheus_finds_every_prober(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By annotations, or by the operator's PodMonitor that fits, and no policy is in its way."""
+    objects = printed(f"baseline --kind {kind} --pod-monitor", capsys)
+    template, (port,) = spec(objects)["template"], container(objects)["ports"]
+    annotations = template["metadata"]["annotations"]
+    assert (annotations["prometheus.io/scrape"], annotations["prometheus.io/path"]) == ("true", PATH)
+    assert annotations["prometheus.io/port"] == str(port["containerPort"]) == str(PORT)
+    is_job = kind in ("job", "indexed-job", "cronjob")
+    monitors = [each for each in objects if each["kind"] == "PodMonitor"]
+    mine = [each for each in monitors if each["spec"]["selector"]["matchExpressions"] == [
+        {"key": "batch.kubernetes.io/job-name", "operator": "Exists" if is_job else "DoesNotExist"}
+    ]]  # fmt: skip
+    (monitor,) = mine
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (port["name"], PATH)
+    assert endpoint["relabelings"] == [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}]
+    (policy,) = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["ingress"] == [{"ports": [{"port": PORT, "protocol": "TCP"}]}]
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_who_stays_is_asked_over_http_whether_it_is_well(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    one = container(printed(f"every-node --kind {kind} --keep 6h --per-node 3", capsys))
+    assert one["args"][:2] == ["serve", "every-node"]
+    assert one["args"][-4:] == ["--keep", "6h", "--per-node", "3"]
+    assert (one["readinessProbe"]["httpGet"], one["livenessProbe"]["httpGet"]) == (
+        {"path": "/ready", "port": "http"},
+        {"path": "/", "port": "http"},
+    )
+
+
 def test_a_scenario_of_one_s_own_travels_in_a_config_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = shipped_scenarios()["baseline"].read_text().replace("name: baseline", "name: mine")
     (tmp_path / "file.yaml").write_text(text)
@@ -221,6 +255,8 @@ def test_other_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
         ("baseline --image x --name Upper", "--name 'Upper'"),
         ("scale-down --image x", "scale-down changes the cluster (scale to 2): say which, with --cluster UID"),
         ("scale-down --image x --cluster c --kind daemonset", "one prober does, once: say --kind job"),
+        ("baseline --image x --kind daemonset --linger 5m", "No such option: --linger"),
+        ("baseline --image x --kind deployment --metrics :1", "--metrics: the manifest says where results go"),
         ("lameduck-sweep --image x", "a matrix is many runs"),
     ],
 )

@@ -103,7 +103,7 @@ def test_without_lameduck_a_third_of_new_flows_is_lost_until_the_node_knows(stor
     assert lost(report, "fresh") == pytest.approx(1.5 * 100 / 3, abs=20)
     assert window["seconds"] == pytest.approx(1.5, abs=0.25)
     assert from_second(report, window) == pytest.approx(second_of(report, "sigterm"), abs=0.2)
-    assert outcomes(report, "tcp").keys() <= {"connection_refused", "timeout", "connection_lost"}
+    assert outcomes(report, "tcp").keys() <= {"connection_refused", "timeout", "connection_lost", "unsent"}
     assert 0 < lost(report, "tcp") < 50
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -283,6 +285,20 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be created: No such file or directory"):
         RunWriter.create(tmp_path / "nowhere" / "run.db", HEAD)
     assert (tmp_path / "run.db").read_text() == "something dear"
+
+
+def test_who_reads_takes_no_lock_from_who_writes(tmp_path: Path) -> None:
+    """A run looks into its own file while it goes; another process must still find it in use."""
+    series = [series_of(rate=10, seconds=2)]
+    writer = RunWriter.create(tmp_path / "run.db", HEAD)
+    writer.add_series(series)
+    writer.flush(flush_of(columns_of(series, drawn("")), 1), 2 * NS)
+    assert open_run(tmp_path / "run.db").counts.n.sum() == 20
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode = DELETE')"
+    words = [sys.executable, "-c", code, str(tmp_path / "run.db")]
+    other = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "database is locked" in other.stderr
+    writer.finish(2 * NS)
 
 
 def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:

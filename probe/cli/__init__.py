@@ -22,6 +22,7 @@ from probe.cli import (
     report,
     run,
     scenarios,
+    serve,
     stop,
     undo,
 )
@@ -65,6 +66,7 @@ def _main(
 
 # In the order of the help. A new command: its function in a file of its own, its options in options.py, a line here.
 app.command(epilog=run.EXAMPLES)(run.run)
+app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=undo.EXAMPLES)(undo.undo)
 app.command(epilog=stop.EXAMPLES)(stop.stop)
 app.command(epilog=report.EXAMPLES)(report.report)

@@ -14,6 +14,7 @@ from probe.advice import PLATFORMS
 from probe.cluster.kube.board import HOME
 from probe.errors import UsageError
 from probe.report import REPORTS
+from probe.runfile import SERVED
 from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
@@ -80,9 +81,22 @@ JOB_HELP = "job/NAME: the Job whose runs are to end, with their reports."
 HOME_HELP = f"Its namespace (default {HOME})."
 STOP_HELP = "How long its pods have to say that they heard it (default 30s)."
 PARTIAL_HELP = "Though shards are missing, or were killed: what these have not asked is undecided."
+LAST_HELP = "That stretch before the end alone, or, of a run that goes on, before now (default all that is kept)."
 OUT_HELP = "The run file (default dnsprobe-NAME-TIME.db in this folder)."
+KEEP_HELP = "How much of the run its file keeps (default 1h); the file before is beside it, as .1 and so on."
+SERVED_HELP = f"The run file (default {SERVED} in this folder)."
+LOG_HELP = "What is logged: text, jsonl: lines of JSON (default text)."
 LINGER_HELP = "After the verdict serve the run file until `dnsprobe collect` has taken it, for at most so long."
-HTTP_HELP = f"Of --linger: the TCP port (default {PORT})."
+SCRAPES_HELP = "Of --linger: until the last metrics were scraped so often, or the run file was taken."
+METRICS_HELP = (
+    f"Serve /metrics for Prometheus while the run goes, e.g. 127.0.0.1:{PORT}, or :{PORT} for all addresses"
+    f" (default :{PORT} with --linger, else none; or DNSPROBE_METRICS)."
+)
+SERVE_METRICS_HELP = (
+    f"Where /metrics is served for Prometheus, e.g. 127.0.0.1:{PORT} (default :{PORT}, all addresses; or"
+    " DNSPROBE_METRICS)."
+)
+HTTP_HELP = f"The TCP port that its pods serve on (default {PORT})."
 FORMAT_HELP = f"What is printed: {', '.join(REPORTS)} (default text)."
 JSON_HELP = "Write the report as JSON, too; - is stdout."
 FAIL_HELP = "An objective is missed if this holds, e.g. 'loss > 0.1%'; repeatable; replaces all other objectives."
@@ -108,6 +122,7 @@ MANIFEST_CLUSTER_HELP = (
     "For a scenario that changes it: which one is meant, by the UID of its namespace kube-system, which a pod can see."
 )
 HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
+POD_MONITOR_HELP = "With PodMonitors for the Prometheus operator, which must be there."
 
 YES_HELP = "Change a real cluster as the scenario says; with --cluster."
 CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
@@ -198,8 +213,12 @@ JobName = Annotated[str, typer.Argument(metavar="job/NAME", help=JOB_HELP, show_
 Namespace = Annotated[str, option(MANY, "-n", "--namespace", "NAME", HOME_HELP)]
 StopWait = Annotated[str, option(MANY, "", "--wait", "TIME", STOP_HELP)]
 
+Last = Annotated[str, option(RESULT, "", "--last", "TIME", LAST_HELP)]
 DryRun = Annotated[bool, flag(RESULT, "", "--dry-run", DRY_RUN_HELP)]
 RunFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", OUT_HELP)]
+ServedFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", SERVED_HELP)]
+Keep = Annotated[str, option(RESULT, "", "--keep", "TIME", KEEP_HELP)]
+LogFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", LOG_HELP)]
 MergedFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "The run file that is written.")]
 Folder = Annotated[str, option(RESULT, "-o", "--out", "FOLDER", FOLDER_HELP)]
 Partial = Annotated[bool, flag(RESULT, "", "--partial", PARTIAL_HELP)]
@@ -216,6 +235,9 @@ FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
+LingerScrapes = Annotated[str, option(RESULT, "", "--linger-scrapes", "N", SCRAPES_HELP)]
+Metrics = Annotated[str, option(RESULT, "", "--metrics", "ADDRESS:PORT", METRICS_HELP)]
+ServeMetrics = Annotated[str, option(RESULT, "", "--metrics", "ADDRESS:PORT", SERVE_METRICS_HELP)]
 HttpPort = Annotated[str, option(RESULT, "", "--http", "PORT", HTTP_HELP)]
 FleetFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "What is printed: text, json (default text).")]
 Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
@@ -235,6 +257,8 @@ Shards = Annotated[
 ]
 Schedule = Annotated[str, option(IN_CLUSTER, "", "--schedule", "CRON", "Of a CronJob (default 17 * * * *).")]
 HostNetwork = Annotated[bool, flag(IN_CLUSTER, "", "--host-network", HOST_NETWORK_HELP)]
+
+PodMonitor = Annotated[bool, flag(IN_CLUSTER, "", "--pod-monitor", POD_MONITOR_HELP)]
 
 
 def examples(*lines: str) -> str:

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_files, check_format, check_json, print_report, write_files
+from probe.cli.output import check_files, check_format, check_json, complain, print_report, write_files
 from probe.cli.sweep import check_sweep_format, print_sweep
 from probe.doubts import doubts_of
 from probe.errors import UsageError
+from probe.runfile import SERVED, Run, aside_of, open_run, open_stretch
 from probe.runfile import merge as merge_shards
-from probe.runfile import open_run
+from probe.scenario.quantity import duration_ns, seconds_text
 from probe.scenario.run import check_path
 from probe.sweep.reader import is_sweep, open_sweep, run_in
 from probe.timeline.seen import seen_by
@@ -23,15 +24,17 @@ EXAMPLES = options.examples(
     "dnsprobe report run.db --format json | jq .totals",
     "dnsprobe report run.db --html run.html",
     "dnsprobe report run.db --format markdown >> $GITHUB_STEP_SUMMARY",
+    "dnsprobe report --last 15m",
     "dnsprobe report sweep.db",
     "dnsprobe report sweep.db --cell 17.2",
 )
 
+FILE_HELP = f"What a run wrote, even if it was cut short or goes on (default {SERVED}, which `dnsprobe serve` writes)."
+
 
 def report(
-    file: Annotated[
-        str, typer.Argument(help="What `dnsprobe run` wrote, even if it was cut short.", show_default=False)
-    ],
+    file: Annotated[str, typer.Argument(help=FILE_HELP, show_default=False)] = SERVED,
+    last: options.Last = "",
     cell: options.OneCell = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
@@ -44,11 +47,14 @@ def report(
 ) -> None:
     """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive.
 
-    Of a sweep the table, and 0; 3 if a run of it is inconclusive or not made yet, 4 if one could not be made.
+    Of a run that goes on, up to where all is decided. Of a sweep the table, and 0; 3 if a run of it is inconclusive or
+    not made yet, 4 if one could not be made.
     """
-    path = Path(file)
+    path, last_ns = Path(file), options.typed("--last", last, duration_ns) if last else 0
     swept = is_sweep(path)
     files = {"html": html, "png": png, "svg": svg, "markdown": markdown, "csv": csv, "junit": junit}
+    if swept and last:
+        raise UsageError(f"--last {last}: not of a sweep, which is many runs: say --cell, or name a run file")
     if swept and not cell:
         if asked := [form for form, name in files.items() if name]:
             raise UsageError(f"--{asked[0]}: of a sweep there is none; of one run of it: --cell 1")
@@ -60,10 +66,18 @@ def report(
     check_format(form)
     check_json(json_file, path)
     check_files({"json": json_file.removesuffix("-"), **files}, path)
-    run = run_in(path, cell) if swept else open_run(file)
+    run = run_in(path, cell) if swept else _stretch(path, last_ns)
     code = print_report(run, form, json_file)
     write_files(files, run)
     raise typer.Exit(code)
+
+
+def _stretch(path: Path, last_ns: int) -> Run:
+    """The run, or its end; and where what came before it is, if that was asked for and is there."""
+    run, earlier = open_stretch(path, last_ns), aside_of(path)
+    if run.end_ns < last_ns and earlier.exists():
+        complain(f"note: {path} has the last {seconds_text(run.end_ns)} alone: what was before is in {earlier}")
+    return run
 
 
 MERGE_EXAMPLES = options.examples("dnsprobe merge -o all.db shard0.db shard1.db", "dnsprobe merge -o all.db shard*.db")

@@ -19,8 +19,8 @@ from rich.text import Text
 from probe.book import by_type
 from probe.cli import options
 from probe.cli.acting import Found, look, permitted, refuse, said_steps
-from probe.cli.linger import lingering
 from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
+from probe.cli.served import METRICS_AT, served
 from probe.cli.sweep import Asked, sweep
 from probe.cluster import Cluster
 from probe.cluster.kube import Kube, named_service
@@ -39,7 +39,7 @@ from probe.errors import (
     UsageError,
 )
 from probe.host import most_tracked
-from probe.live import Telling, fitting_view
+from probe.live import Telling, Together, fitting_view
 from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.abort import read_rule
@@ -47,7 +47,6 @@ from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
 from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
-from probe.scenario.linger import PORT
 from probe.scenario.load import ceiling_of, load_text
 from probe.scenario.matrix import jobs_of, repeats_of
 from probe.scenario.plan import (
@@ -125,8 +124,9 @@ def run(
     out: options.RunFile = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
+    metrics: options.Metrics = "",
     linger: options.Linger = "",
-    http: options.HttpPort = str(PORT),
+    linger_scrapes: options.LingerScrapes = "",
     fail: options.Fail = None,
     abort_on: options.AbortOn = None,
     max_qps: options.MaxQps = str(CEILING),
@@ -156,7 +156,7 @@ def run(
     if scenario and not asked and (matrix := read_matrix(scenario, setting or [])):
         _only_one_run(
             shard=shard, start_at=start_at, ready_file=ready_file, abort_on=abort_on, linger=linger,
-            context=context, service=service, per_node=per_node,
+            metrics=metrics, linger_scrapes=linger_scrapes, context=context, service=service, per_node=per_node,
         )  # fmt: skip
         if yes or cluster_name or allow_outage:
             raise UsageError("--yes, --cluster and --allow-outage: not with a matrix, which is made in the lab")
@@ -177,7 +177,7 @@ def run(
     together, at_unix_ns = start_at == TOGETHER, _start(start_at, plan)
     check_load(plan, processes)
     told = options.given(context=context, service=service, per_node=per_node)
-    cluster = _cluster(plan, lab, told, permission)
+    cluster = cluster_of(plan, lab, told, permission)
     for note in plan.notes if lab else []:
         complain(f"note: {note}")
     if dry_run or (isinstance(cluster, Kube) and changes_of(plan.steps) and not permission):
@@ -190,10 +190,12 @@ def run(
     ready = ReadyFile(Path(ready_file)) if ready_file else None
     job = Membership.of(os.environ, lambda: connect(context or ""))
     command = options.command_line()
-    telling = Telling(fitting_view(), path, say) if form == "jsonl" else None
-    with lingering(linger, http, plan) as stay:
+    telling = Telling(path, say) if form == "jsonl" else None
+    with served(metrics or os.environ.get(METRICS_AT, ""), linger, linger_scrapes, plan) as (exporter, stay):
+        watching = exporter and exporter.watching(plan.name, path, cluster)
+        view = Together(fitting_view(), *(view for view in (telling, watching) if view))
         started = run_plan(
-            *(plan, path, telling or fitting_view(), engine, cluster, command),
+            *(plan, path, view, engine, cluster, command),
             at_unix_ns=at_unix_ns,
             limits=None if lab else limits,
             job=job,
@@ -233,7 +235,7 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     return plan_of(Options(**given))
 
 
-def _cluster(plan: Plan, lab: bool, told: dict[str, str], permission: Permission | None) -> Cluster | None:
+def cluster_of(plan: Plan, lab: bool, told: dict[str, str], permission: Permission | None) -> Cluster | None:
     """The lab, or the cluster that the plan needs; `told`: what was typed of how it is found and looked at."""
     if told and (lab or not plan.cluster_needs):
         why = "with --lab" if lab else f"{plan.name} asks no cluster"

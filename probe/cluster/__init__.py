@@ -170,6 +170,9 @@ class Cluster(Protocol):
     def rollouts(self) -> list[Rollout]:
         """Of each workload that can be seen, how far its rollout has come since start()."""
 
+    def ready_endpoints(self) -> int | None:
+        """How many endpoints of the Service are ready; None while the cluster, or a part of it, is not seen."""
+
     def extent(self) -> Extent:
         """How large it is, as far as a load has to go by that."""
 

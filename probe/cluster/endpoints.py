@@ -38,6 +38,12 @@ def shown(endpoints: tuple[Endpoint, ...]) -> str:
     return "; ".join(f"{what}: {', '.join(pods) or 'none'}" for what, pods in groups.items() if pods or what == "ready")
 
 
+def ready_in(text: str) -> list[str]:
+    """Whom shown() called ready."""
+    ready = text.partition(";")[0].removeprefix("ready: ")
+    return [] if ready == "none" else ready.split(", ")
+
+
 class Cleanup(Enum):
     """When a sync deletes the UDP flows of an endpoint."""
 

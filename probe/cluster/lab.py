@@ -18,6 +18,7 @@ from typing import IO
 
 from probe.cluster import Extent, Happened, Meter, Planned, Rollout, Shutdown, Undone, control
 from probe.cluster.control import Act, Answer, Build, Built, Done, Refused, Request
+from probe.cluster.endpoints import ready_in
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.rollout import Rollouts, Standing
 from probe.cluster.sessions import sessions_of
@@ -124,6 +125,7 @@ class Lab:
         self._network: Mapping[str, str] = {}
         self._pods: dict[str, Target] = {}
         self._rollouts = Rollouts("lab")
+        self._ready = 0
         self._happened: asyncio.Queue[Happened | None] = asyncio.Queue()
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
         self._asking = asyncio.Lock()
@@ -217,6 +219,10 @@ class Lab:
         """CoreDNS's."""
         return self._rollouts.now
 
+    def ready_endpoints(self) -> int | None:
+        """As the lab's control plane has it; a proxy learns of it later."""
+        return self._ready
+
     def extent(self) -> Extent:
         """Its nodes, and the zone that its pods serve."""
         return Extent(self._settings.nodes, (DOMAIN,))
@@ -303,6 +309,8 @@ class Lab:
             self._pods[event.up.name] = event.up
         if event.down:
             self._pods.pop(event.down.name, None)
+        if event.kind == "endpoints_changed":
+            self._ready = len(ready_in(event.text))
         self._happened.put_nowait(event)
 
     def _died(self) -> None:

@@ -186,6 +186,16 @@ class Engine:
         return rows
 
     @property
+    def series(self) -> Sequence[Series]:
+        """All there ever were, as they are now."""
+        return self._series
+
+    @property
+    def room(self) -> int:
+        """How many there can be in all."""
+        return self._options.max_series
+
+    @property
     def overrun(self) -> int:
         """Seconds whose counts were lost because flush() was not called for too long."""
         return self._reader.overrun if self._reader else 0

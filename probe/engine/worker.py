@@ -34,8 +34,8 @@ from probe.transport.rows import EMPTY, NEVER, Due, Finished, Harvest, Transport
 
 CHUNK_NS, CHUNK_LEAST, CHUNK_MOST = 15_000_000, 64, 1536
 """Rows are prepared ahead for this long, within these bounds: a larger chunk would itself be a stall."""
-HORIZON_NS = 100_000_000
-"""How far ahead rows are prepared at the most."""
+HORIZON_NS, SLOW_HORIZON_NS = 100_000_000, 160_000_000
+"""How far ahead rows are prepared at the most; more than twice as far as it is from one look to the next."""
 JUDGE_NS = 20_000_000
 JUDGE_LEAST = 512
 """Replies are judged when as many wait as come in CHUNK_NS, but this many at the least."""
@@ -54,8 +54,9 @@ CREDIT_ROWS = 32
 ORDERS_NS = 20_000_000
 EXACT_BELOW = 2_000
 """Below this rate each row has its own wake-up; above, rows wait for the next tick."""
-SLOW_BELOW, SLOW_NS = 20, 40_000_000
-"""Below this rate nothing but sending is done more often: a prober on every node must cost them nothing."""
+SLOW_BELOW, SLOW_NS = 20, 70_000_000
+"""Below this rate nothing is done more often but sending, reading what has come, and obeying: a prober on every node
+must cost them nothing."""
 GATHER_NS = 1_000_000
 """A burst waits so long for its last row at the most."""
 RETIRE_NS = 1_000_000_000
@@ -92,6 +93,8 @@ class _Path:
     """How many rows are done, as far as a closed loop asks."""
     opened: bool = False
     """Whether any channel uses it."""
+    quiet: bool = False
+    """The last harvest had nothing, so its rows' sockets are free again."""
     pauses: Pauses | None = None
     """Of closed loops with a pause, which have a path of their own: their rows are known one by one, not ahead."""
 
@@ -102,6 +105,12 @@ class _Path:
         At first few, then one more for each reply, so that no server's receive buffer is overrun by the start.
         """
         return min(self.window, SLOW_START + self.answered) - (self.transport.in_flight - self.transport.pending)
+
+    @property
+    def rests(self) -> bool:
+        """Whether there is nothing to harvest, and nothing to do after the last one."""
+        transport = self.transport
+        return self.quiet and not (self.pauses or transport.in_flight or transport.pending)
 
     @property
     def has_news(self) -> bool:
@@ -125,7 +134,7 @@ class Worker:
             for name, transport in TRANSPORTS.items()
         }
         self._exact, self._chunk, self._judge_rows, self._least_credit = True, CHUNK_LEAST, JUDGE_LEAST, 1
-        self._judge_ns = JUDGE_NS
+        self._judge_ns, self._horizon_ns = JUDGE_NS, HORIZON_NS
         # what series s asks in turn: count questions from first on, by _asked, or, of a book, one after the other
         self._asked, self._first_asked, self._count_asked = EMPTY, EMPTY, EMPTY
         self._is_book = np.zeros(0, np.bool_)
@@ -139,6 +148,8 @@ class Worker:
         self._until = 0
         """The end of the last series there ever was: until then more may be added (ns since t0)."""
         self._look_at = 0
+        self._is_told = True
+        """Somebody may still give orders."""
 
     def add(self, series: tuple[Series, ...]) -> None:
         """Open the channels of new series and put them on the agenda. DnsprobeError if that cannot be done."""
@@ -189,7 +200,7 @@ class Worker:
         self._catch_up_ns = int(CATCH_UP_ROWS / CATCH_UP_SPEED / rate * 1e9)
         self._judge_ns = min([JUDGE_NS, *(path.pauses.beat_ns for path in self._used if path.pauses)])
         is_slow = rate < SLOW_BELOW and not window and not any(path.pauses for path in self._used)
-        self._least_ns = SLOW_NS if is_slow else 0
+        self._least_ns, self._horizon_ns = (SLOW_NS, SLOW_HORIZON_NS) if is_slow else (0, HORIZON_NS)
         for path in self._paths.values():
             path.transport.stall_ns = int(min(max(STALL_ROWS / rate * 1e9, STALL_LEAST_NS), STALL_MOST_NS))
 
@@ -243,7 +254,8 @@ class Worker:
             due = self._next_due(paths)
             now = time.monotonic_ns()
             if now < min(due, read_at, judge_at, orders_at):
-                self._wait(paths, min(due, read_at, judge_at, orders_at) - now)
+                if self._wait(paths, orders, min(due, read_at, judge_at, orders_at) - now):
+                    orders_at = now
                 continue
             if now >= read_at:
                 self._read(paths, now)
@@ -329,38 +341,44 @@ class Worker:
     def _judge(self, paths: list[_Path]) -> Iterator[None]:
         """Harvest and record, in steps between which rows can be sent."""
         for path in paths:
+            if path.rests:
+                continue
             path.transport.settle()
             yield
             harvest = path.transport.harvest()
             yield
             self._record(harvest, path.transport)
             path.answered += len(harvest.finished.due)
+            path.quiet = not len(harvest.started.due) and not len(harvest.finished.due)
             if path.pauses:
                 path.pauses.done(harvest.finished, self._t0, time.monotonic_ns())
             yield
 
-    def _wait(self, paths: list[_Path], nanoseconds: int) -> None:
+    def _wait(self, paths: list[_Path], orders: Connection, nanoseconds: int) -> bool:
+        """Until then, or a reply, or an order: whether there is one."""
         if nanoseconds <= 0:
-            return
-        watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None] if self._exact else []
-        if not watched:
+            return False
+        if not self._exact:
             time.sleep(nanoseconds / 1e9)
-            return
+            return False
+        watched = [fd for fd in (p.transport.readable() for p in paths) if fd is not None]
+        watched += [orders.fileno()] * self._is_told
         ready, _, _ = select.select(watched, [], [], nanoseconds / 1e9)
         if ready:
             now = time.monotonic_ns()
             for path in paths:
                 if path.transport.readable() in ready:
                     path.transport.read(now)
+        return self._is_told and orders.fileno() in ready
 
     def _load(self, path: _Path) -> None:
         now = time.monotonic_ns() - self._t0
         if path.closed:
             self._load_closed(path, now)
             return
-        if path.agenda.reached >= now + HORIZON_NS // 2:
+        if path.agenda.reached >= now + self._horizon_ns // 2:
             return
-        batch = path.agenda.take(now + HORIZON_NS, self._chunk)
+        batch = path.agenda.take(now + self._horizon_ns, self._chunk)
         if len(batch.due):
             due = batch.due + self._t0
             tick = 1 if self._exact else self._options.tick_ns
@@ -482,6 +500,7 @@ class Worker:
                 if order.stop:
                     self._stop()
         except EOFError:
+            self._is_told = False
             self._stop()
 
     def _stop(self) -> None:

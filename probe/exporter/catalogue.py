@@ -1,4 +1,4 @@
-"""The metrics: name, type, labels, what each says. The collector, the README and every check of a query read this."""
+"""The metrics: name, type, labels, what each says, for the collector, the manual and every check of a query."""
 
 from __future__ import annotations
 
@@ -33,11 +33,15 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_queries_good_total": Metric(
         COUNTER, CHANNEL, "Queries whose outcome was the expected one: a service level is this by queries_total"
     ),
+    "dnsprobe_queries_lost_total": Metric(
+        COUNTER, CHANNEL,
+        "Queries with any other outcome; the difference of two rates would not be exactly 0 where nothing is lost",
+    ),
     "dnsprobe_query_duration_seconds": Metric(
         HISTOGRAM, PATH, "From the instant a query was due to its reply, of good ones: what a client would have waited"
     ),
     "dnsprobe_query_rtt_seconds": Metric(
-        HISTOGRAM, PATH, "From sending a query to its reply, of good ones: what network and server took"
+        HISTOGRAM, PATH, "From sending a query to its reply, whatever it said: what network and server took"
     ),
     "dnsprobe_connect_duration_seconds": Metric(HISTOGRAM, TARGET, "From SYN to open TCP connection"),
     "dnsprobe_responses_late_total": Metric(
@@ -53,9 +57,10 @@ METRICS: dict[str, Metric] = {
         GAUGE, PATH, "0 once nothing was good for max(1 s, 5 queries), until something is good again"
     ),
     "dnsprobe_target_terminating": Metric(
-        GAUGE, TARGET, "1 from a pod's deletion until it is gone: what it loses then is no outage"
+        GAUGE, TARGET,
+        "1 once a pod was told to go, as long as its counters stay: what it loses then is no outage",
     ),
-    "dnsprobe_target_info": Metric(GAUGE, (*TARGET, "address", "target_node"), "1: where a target is"),
+    "dnsprobe_target_info": Metric(GAUGE, (*TARGET, "address"), "1: where a target is that is asked"),
     "dnsprobe_outages_total": Metric(
         COUNTER, CHANNEL, "Windows of disruption: from the first query that was not good until max(1 s, 5 queries) are"
     ),
@@ -69,13 +74,13 @@ METRICS: dict[str, Metric] = {
         GAUGE, PATH, "When the last query was due that was good; 0: none yet"
     ),
     "dnsprobe_ready_endpoints": Metric(
-        GAUGE, (), "Ready endpoints of the Service; absent while the cluster is not watched"
+        GAUGE, (), "Ready endpoints of the Service; absent while the cluster is not seen"
     ),
     "dnsprobe_rollout_in_progress": Metric(
         GAUGE, ("workload",), "1 while pods of a workload are being replaced: CoreDNS, kube-proxy, NodeLocal DNSCache"
     ),
     "dnsprobe_rollout_info": Metric(
-        GAUGE, ("workload", "phase"), "1: waiting, progressing, completed, stalled, rolled back"
+        GAUGE, ("workload", "phase"), "1 for the phase it is in: waiting, progressing, completed, stalled, rolled back"
     ),
     "dnsprobe_cluster_watched": Metric(
         GAUGE, (), "1 while the cluster is seen, 0 while its watch is blind; absent if nothing is watched"
@@ -92,11 +97,17 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_cpu_throttled_seconds_total": Metric(COUNTER, (), "CPU withheld from the prober by its cgroup's quota"),
     "dnsprobe_prober_healthy": Metric(
         GAUGE, (),
-        "0 while the last minute's queries were unsent, late (p99 above 5 ms) or throttled, or replies were dropped",
+        "0 if of the last minute's queries over 1 % were unsent, or left 50 ms late, or over 1 % of its CPU time was"
+        " withheld, or replies were dropped",
     ),
     "dnsprobe_configured_queries_per_second": Metric(GAUGE, (), "What the schedule asks for now"),
     "dnsprobe_run_state": Metric(GAUGE, ("state",), "1 for the state it is in: starting, running, draining, linger"),
     "dnsprobe_run_info": Metric(GAUGE, ("scenario", "mode"), "1: what runs, and whether as run or as serve"),
+    "dnsprobe_runs_started_total": Metric(
+        COUNTER, ("reason",),
+        "Runs of this process: its start; serve begins anew when its file is read again, a worker died, the cluster"
+        " could not be watched any more, the clock was set, or there is no room for more series",
+    ),
     "dnsprobe_config_last_reload_successful": Metric(
         GAUGE, (), "0: the file that serve was told to read again is wrong, and the last good one goes on"
     ),

@@ -4,10 +4,12 @@ from rich.console import Console
 
 from probe.live.brief import Brief
 from probe.live.lines import Lines
+from probe.live.log import Log
 from probe.live.table import LiveTable
 from probe.live.telling import Telling
+from probe.live.together import Together
 
-__all__ = ["Brief", "Lines", "LiveTable", "Telling", "fitting_view"]
+__all__ = ["Brief", "Lines", "LiveTable", "Log", "Telling", "Together", "fitting_view"]
 
 
 def fitting_view() -> LiveTable | Lines:

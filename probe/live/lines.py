@@ -43,6 +43,8 @@ class Lines:
     def ended(self, pod: str) -> None:
         self._tally.end(pod)
 
+    def gone(self, pod: str) -> None: ...
+
     def marked(self, mark: Mark) -> None:
         if mark.kind == "step":
             self._say(said(mark))

@@ -64,6 +64,8 @@ class LiveTable:
     def ended(self, pod: str) -> None:
         self._tally.end(pod)
 
+    def gone(self, pod: str) -> None: ...
+
     def marked(self, mark: Mark) -> None:
         self._events.add(mark)
         self._draw()

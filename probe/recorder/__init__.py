@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probe.recorder.reader import Reader
 from probe.recorder.room import BUCKETS, MOST_SERVERS, Answered, Columns, Duration, Flush, Room, Scalar, places_for
+from probe.recorder.sums import Sum
 from probe.recorder.writer import Recorder, Rows
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Room",
     "Rows",
     "Scalar",
+    "Sum",
     "places_for",
 ]

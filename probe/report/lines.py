@@ -35,7 +35,8 @@ from probe.report.json import Json, objective_json, outcome_counts
 from probe.report.text import headline
 from probe.report.units import moment, rfc3339
 from probe.runfile import NODE_FACT, POD_FACT, Run, series_row
-from probe.timeline import Channel, Timeline, Window, common, is_closed
+from probe.timeline import Channel, Timeline, Window, common
+from probe.timeline.growing import Growing
 from probe.verdict import spared, verdict_of
 
 LINES_VERSION = 1
@@ -66,23 +67,18 @@ class Teller:
         self._begun = False
         self._series = 0
         self._marks: set[Mark] = set()
-        self._told_ns: dict[tuple[str, str], int] = {}
-        """Of each channel, the end of the last window that was told."""
-        self._open: dict[tuple[str, str], int] = {}
-        self.open_ns: int | None = None
+        self._windows = Growing()
+
+    @property
+    def open_ns(self) -> int | None:
         """When the first window began that is not over, as far as the last look saw; None if all are."""
+        return self._windows.open_ns
 
     def so_far(self, run: Run) -> Iterator[str]:
-        """What is certain now, and has not been told. Of `run`, rows before open_ns may be missing."""
+        """What is certain now, and has not been told. Of `run`, rows may be missing as Losses leaves them out."""
         yield from self._beginning(run)
         timeline = Timeline.of(run)
-        decided_ns = _decided_ns(run, timeline.horizon_ns)
-        channels = {channel.name: channel for channel in timeline.channels}
-        new = [w for w in timeline.windows if w.from_ns >= self._told_ns.get((w.lane, w.target), 0)]
-        over = [w for w in new if is_closed(channels[w.lane, w.target], w, decided_ns)]
-        self._open = {(w.lane, w.target): w.from_ns for w in new if w not in over}
-        self.open_ns = min(self._open.values(), default=None)
-        yield from self._happened(run, channels, over)
+        yield from self._happened(timeline, self._windows.look(timeline))
 
     def totals(self, run: Run, rows: Ints, in_flight: Ints) -> Iterator[str]:
         """The state in the middle. rows: int64[S, outcomes, 2], good being 1; in_flight: int64[S]; S may be fewer than
@@ -91,20 +87,24 @@ class Teller:
         series = run.series[: len(rows)]
         for channel in dict.fromkeys(s.channel for s in series):
             mine = [s for s in series if s.channel == channel]
-            open_ns = self._open.get(channel)
-            since = None if open_ns is None else rfc3339(run.head.started_unix_ns + open_ns)
+            window = self._windows.open.get(channel)
+            since = None if window is None else rfc3339(run.head.started_unix_ns + window.from_ns)
             yield _text(
                 run, "totals", run.end_ns, {**_totals(mine, rows, in_flight), "open_since": since, "final": False}
             )
+
+    def left(self, run: Run) -> Iterator[str]:
+        """Marks and windows that have not been told. The run is over."""
+        yield from self._beginning(run)
+        timeline = Timeline.of(run)
+        yield from self._happened(timeline, self._windows.rest(timeline))
 
     def rest(self, run: Run) -> Iterator[str]:
         """Everything that has not been told, totals and the verdict. The run is whole."""
         yield from self._beginning(run)
         verdict = verdict_of(run)
         timeline = verdict.timeline
-        channels = {channel.name: channel for channel in timeline.channels}
-        new = [w for w in timeline.windows if w.from_ns >= self._told_ns.get((w.lane, w.target), 0)]
-        yield from self._happened(run, channels, new)
+        yield from self._happened(timeline, self._windows.rest(timeline))
         rows, in_flight = outcome_counts(run)
         lost = 0
         for channel in timeline.channels:
@@ -144,14 +144,13 @@ class Teller:
             yield _text(run, "series", s.start_ns, _series(s))
         self._series = len(run.series)
 
-    def _happened(self, run: Run, channels: dict[tuple[str, str], Channel], windows: list[Window]) -> Iterator[str]:
+    def _happened(self, timeline: Timeline, windows: list[Window]) -> Iterator[str]:
         """Marks and windows that are new, in the order in which they became known."""
+        run, channels = timeline.run, {channel.name: channel for channel in timeline.channels}
         new = [mark for mark in run.marks if mark not in self._marks]
-        self._marks |= set(new)
+        self._marks = set(run.marks)
         told = [(mark.at_ns, _text(run, "mark", mark.at_ns, _mark(mark))) for mark in new]
-        for w in windows:
-            told.append((w.to_ns, _text(run, "window", w.to_ns, _window(run, w, channels[w.lane, w.target]))))
-            self._told_ns[w.lane, w.target] = w.to_ns
+        told += [(w.to_ns, _text(run, "window", w.to_ns, _window(run, w, channels[w.lane, w.target]))) for w in windows]
         yield from (text for _, text in sorted(told, key=lambda pair: pair[0]))
 
 
@@ -168,13 +167,6 @@ def _text(run: Run, kind: str, at_ns: int, more: Line) -> str:
         "seconds": at_ns / NS,
     }
     return json.dumps({**line, **more}, allow_nan=False)
-
-
-def _decided_ns(run: Run, horizon_ns: int) -> int:
-    """What was due earlier has its outcome, or will have none: a worker that died leaves rows undecided for good."""
-    waiting_ns = int(run.in_flight.second.min(initial=1 << 32)) * NS
-    patience_ns = max((s.timeout_ns for s in run.series), default=0) + NS
-    return min(horizon_ns, max(waiting_ns, run.end_ns - patience_ns))
 
 
 def _series(s: Series) -> Line:

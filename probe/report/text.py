@@ -17,7 +17,7 @@ from probe.report.load import load_text
 from probe.report.nodes import nodes_text
 from probe.report.others import others_text
 from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
-from probe.runfile import Run
+from probe.runfile import STRETCH, Run
 from probe.timeline import Channel, Elsewhere, Timeline, Window, common, ranked_ns
 from probe.verdict import MEASURES, Judged, Ruling, Verdict, spared, verdict_of
 
@@ -92,6 +92,8 @@ def _reason(verdict: Verdict) -> str:
 def _about(run: Run) -> list[str]:
     head = run.head
     lines = [f"{plain(head.name)}: {run.end_ns / NS:,.1f} s from {date(head.started_unix_ns)}"]
+    if STRETCH in head.facts:
+        lines += _wrapped(plain(head.facts[STRETCH]))
     if run.cut:
         lines += _wrapped(f"CUT SHORT: {plain(run.cut)} (planned: {head.planned_ns / NS:,.1f} s)")
     if run.ended:

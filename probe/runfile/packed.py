@@ -78,12 +78,25 @@ def _unpacked(blob: bytes, dtype: str) -> tuple[Ints, Ints]:
     """The keys and values that _packed() took."""
     octets = np.frombuffer(zlib.decompress(blob), np.uint8)
     size = np.dtype(dtype).itemsize
-    k = len(octets) // (4 + size)
+    if not (k := len(octets) // (4 + size)):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     steps, values = (
         np.ascontiguousarray(part.reshape(-1, k).T).view(kind).reshape(k).astype(np.int64)
         for part, kind in ((octets[: 4 * k], "<u4"), (octets[4 * k :], dtype))
     )
     return np.cumsum(steps), values
+
+
+def pack_sums(table: Ints) -> bytes:
+    """A table's cells that are not zero, by their place in it."""
+    flat = table.reshape(-1)
+    keys = np.flatnonzero(flat)
+    return _packed(keys, flat[keys], "<u8")
+
+
+def unpack_sums(blob: bytes) -> tuple[Ints, Ints]:
+    """Places and cells, int64[k] each."""
+    return _unpacked(blob, "<u8")
 
 
 def unpack_counts(blob: bytes) -> Ints:

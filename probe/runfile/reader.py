@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -82,6 +84,19 @@ class Histograms:
         self._counts = counts[:, np.lexsort((counts[0], counts[3], counts[2]))]
         self._maxima = maxima[:, np.lexsort((maxima[0], maxima[3], maxima[2]))]
 
+    def within(self, from_second: int, to_second: int, home: Ints) -> Histograms:
+        """Of the slices that touch [from_second, to_second), those of series s as home[s], int64[S], or left out: -1.
+
+        Seconds count from from_second on.
+        """
+
+        def cut(table: Ints) -> Ints:
+            mine = (table[0] < to_second) & (table[0] + table[1] > from_second) & (home[table[2]] >= 0)
+            second, width, series, *rest = table[:, mine]
+            return np.array([second - from_second, width, home[series], *rest])
+
+        return Histograms(cut(self._counts), cut(self._maxima))
+
     def total(self, series: Iterable[int], duration: Duration, spans: Spans | None = None) -> tuple[Ints, int]:
         """Counts of some series together, int64[BINS], and the longest in ns (0 if none).
 
@@ -121,6 +136,7 @@ class Run:
     """One run as it was written. Times in ns since t0 (head.started_unix_ns); S series.
 
     end_ns: its end, or when it was last written if it never finished; cut: why it ended early, '' if it did not.
+    going: it goes on.
     unsent: int64[S, len(UnsentCause)]; counters: int64[S, len(Counter)]; lag: int64[BINS], send minus due.
     servers: by the NSID of the server that answered. metrics: what others counted.
     doubts: of a merged run, those of its shards, of one made from a log, those told there; vantages: its probers.
@@ -149,6 +165,17 @@ class Run:
     servers: Mapping[str, Answered] = field(default_factory=dict)
     vantages: tuple[Vantage, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    going: bool = False
+
+    @property
+    def decided_ns(self) -> int:
+        """What was due earlier has its outcome, or will have none: a worker that died leaves rows undecided for good.
+
+        Later than end_ns where nothing was undecided then.
+        """
+        waiting_ns = int(self.in_flight.second.min(initial=1 << 32)) * NS
+        patience_ns = max((s.timeout_ns for s in self.series), default=0) + NS
+        return max(waiting_ns, self.end_ns - patience_ns)
 
     @property
     def ended(self) -> str:
@@ -175,7 +202,7 @@ def opened(
     earlier are left out, so that who looks each second at a run that goes on need not read all of it each time.
     """
     path = Path(path)
-    _check_header(path)
+    check_header(path)
     with ExitStack() as stack:
         try:
             db = _connect(path)
@@ -188,24 +215,40 @@ def opened(
         yield run, db
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
+    """UsageError for what is no run file of this dnsprobe."""
     try:
-        with path.open("rb") as file:
-            header = file.read(100)
+        octets = path.stat().st_size
+        if path.is_dir() or not os.access(path, os.R_OK):
+            reason = errno.EISDIR if path.is_dir() else errno.EACCES
+            raise OSError(reason, os.strerror(reason))
     except OSError as e:
         raise UsageError(
             f"{path}: cannot be read: {e.strerror}; name a run file that `dnsprobe run -o` wrote"
         ) from None
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        what = "empty" if not header else "not a run file"
+    # Not by a descriptor of our own: to close it takes away the locks of whoever in this process writes the file.
+    application, version = _pragmas(path) if octets else (0, 0)
+    if not octets or application is None:
+        what = "not a run file" if octets else "empty"
         raise UsageError(f"{path}: is {what}; name a file that `dnsprobe run -o` wrote")
-    if int.from_bytes(header[68:72]) != APPLICATION_ID:
+    if application != APPLICATION_ID:
         raise UsageError(f"{path}: is an SQLite file of another application, not a run of dnsprobe")
-    if (version := int.from_bytes(header[60:64])) != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         newer = "newer" if version > SCHEMA_VERSION else "older"
         raise UsageError(
             f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION}: use the {newer} dnsprobe"
         )
+
+
+def _pragmas(path: Path) -> tuple[int | None, int]:
+    """Whose database it is, and its schema; None for what is none. One that is damaged is found out when it is read."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as db:
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            return application, version
+    except sqlite3.Error as e:
+        return (None, 0) if e.sqlite_errorcode == sqlite3.SQLITE_NOTADB else (APPLICATION_ID, SCHEMA_VERSION)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

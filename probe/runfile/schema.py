@@ -5,7 +5,7 @@ The comments inside the statements stay in the file: `sqlite3 run.db .schema` sh
 
 from __future__ import annotations
 
-from probe.runfile import samples, vantage
+from probe.runfile import checkpoints, samples, vantage
 
 APPLICATION_ID = 0x444E5350
 """`DNSP`, in SQLite's header, so that `file` and the reader know whose database it is."""
@@ -110,6 +110,8 @@ CREATE TABLE intervals (    -- [from_ns, to_ns): a pod's counted life, a watch g
 TABLES += vantage.TABLES
 
 TABLES += samples.TABLES
+
+TABLES += checkpoints.TABLES
 
 VIEWS = """
 CREATE VIEW counts AS       -- every finished row, by the second in which it was due

@@ -12,9 +12,10 @@ import numpy as np
 
 from probe import __version__
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import Doubt, Failure, Interval, Mark, Sample, Series
+from probe.model import NS, Doubt, Failure, Interval, Mark, Sample, Series
 from probe.outcome import MEANINGS, Counter, Outcome, UnsentCause
 from probe.recorder import BUCKETS, Flush
+from probe.runfile import checkpoints
 from probe.runfile.head import Head
 from probe.runfile.packed import Ints, PackedSecond, Sparse
 from probe.runfile.samples import rows_of
@@ -22,6 +23,8 @@ from probe.runfile.schema import APPLICATION_ID, QUESTIONS_KEPT, SCHEMA_VERSION,
 
 FAILURES_KEPT = 50_000
 """Rows in the table failures; what comes after is counted in run.failures_left_out, and in every total as always."""
+PRUNE_SECONDS = 60
+"""How often what is older than is kept is taken out."""
 
 Statement = tuple[str, list[tuple[object, ...]]]
 
@@ -42,19 +45,23 @@ class RunFileProblem(EnvironmentProblem):
 class RunWriter:
     """Writes one run. flush() each second and finish() at the end touch the disk; all else waits for the next flush."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, keep_ns: int = 0) -> None:
         self.path = path
-        self._db = db
+        self._db, self._keep_ns = db, keep_ns
         self._waiting: list[Statement] = []
         self._latest: dict[str, list[tuple[object, ...]]] = {}
         self._kept: dict[int, PackedSecond] = {}
         self._dirty: set[int] = set()
         self._paused = np.empty(0, np.int64)
-        self._failures = 0
+        self._failures, self._left_out = 0, 0
+        self._flushes, self._checkpoint, self._pruned = 0, 0, 0
 
     @classmethod
-    def create(cls, path: Path | str, head: Head) -> RunWriter:
-        """A new run file. UsageError if there is something at `path` already, or it cannot be created."""
+    def create(cls, path: Path | str, head: Head, keep_ns: int = 0) -> RunWriter:
+        """A new run file. UsageError if there is something at `path` already, or it cannot be created.
+
+        keep_ns: what is older is taken out of the file while the run goes on; 0: nothing is.
+        """
         path = Path(path)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
@@ -65,7 +72,7 @@ class RunWriter:
         except OSError as e:
             raise UsageError(f"{path}: cannot be created: {e.strerror}; name a file in a folder that exists") from None
         db = sqlite3.connect(path, timeout=0.25, isolation_level=None)
-        writer = cls(path, db)
+        writer = cls(path, db, keep_ns)
         try:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -86,6 +93,7 @@ class RunWriter:
         outcomes = [(int(o), o.label, MEANINGS[o].blame.value, MEANINGS[o].help) for o in Outcome]
         writer._later("INSERT INTO outcomes VALUES (?, ?, ?, ?)", outcomes)
         writer.add_facts(head.facts)
+        writer._later(checkpoints.INSERT, checkpoints.first_rows())
         writer._write()
         return writer
 
@@ -136,11 +144,11 @@ class RunWriter:
         for columns in flush.columns:
             self._kept[columns.second] = PackedSecond.of(columns, self._paused)
             self._dirty.add(columns.second)
-        room = max(0, FAILURES_KEPT - self._failures)
-        self._failures += len(flush.failures)
-        self._later("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_failure_row, flush.failures[:room]))
+        kept = flush.failures[: max(0, FAILURES_KEPT - self._failures)]
+        self._failures += len(kept)
+        self._left_out += len(flush.failures) - len(kept)
+        self._later("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_failure_row, kept))
         bins = np.flatnonzero(flush.lag)
-        left_out = max(0, self._failures - FAILURES_KEPT)
         self._latest = {
             "INSERT OR REPLACE INTO unsent VALUES (?, ?, ?)": _cells(flush.unsent, UnsentCause),
             "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)": _cells(flush.counters, Counter),
@@ -151,10 +159,31 @@ class RunWriter:
             ],
             "INSERT OR REPLACE INTO lag VALUES (?, ?)": list(zip(bins.tolist(), flush.lag[bins].tolist(), strict=True)),
             "UPDATE run SET flushed_ns = ?, lag_max_ns = ?, failures_left_out = ?": [
-                (in_run_ns, flush.lag_max_ns, left_out)
+                (in_run_ns, flush.lag_max_ns, self._left_out)
             ],
         }
+        pruned = self._note_sums(flush, in_run_ns)
         self._write()
+        if pruned:
+            (self._failures,) = self._db.execute("SELECT count(*) FROM failures").fetchone()
+
+    def _note_sums(self, flush: Flush, in_run_ns: int) -> bool:
+        """A checkpoint with each slice; now and then what is older than is kept goes: whether it is to go now.
+
+        A first flush may be of all that there ever was: where runs are put together.
+        """
+        second = in_run_ns // (SLICE_SECONDS * NS) * SLICE_SECONDS
+        self._flushes += 1
+        if self._flushes == 1 or second <= self._checkpoint:
+            return False
+        self._checkpoint = second
+        self._later(checkpoints.INSERT, checkpoints.rows_of(second, flush, self._left_out))
+        if not self._keep_ns or second < self._pruned + PRUNE_SECONDS:
+            return False
+        self._pruned = second
+        for sql in checkpoints.PRUNE:
+            self._later(sql, [(second - self._keep_ns // NS,)])
+        return True
 
     def finish(self, end_ns: int, cut: str = "") -> None:
         """The run is over; `cut` says why if it ended early. Closes the file, leaves nothing beside it."""

@@ -147,6 +147,9 @@ class Careful:
     def rollouts(self) -> list[Rollout]:
         return self.inner.rollouts()
 
+    def ready_endpoints(self) -> int | None:
+        return self.inner.ready_endpoints()
+
     def extent(self) -> Extent:
         return self.inner.extent()
 

@@ -17,11 +17,14 @@ from probe.scenario.cells import read_matrix
 from probe.scenario.file import MOST_OCTETS, find_scenario, read_scenario, shipped_scenarios
 from probe.scenario.kustomize import Manifest, build, deploy_folder
 from probe.scenario.plan import Plan
+from probe.scenario.serve import without_end
 from probe.scenario.steps import changes_of
 from probe.scenario.textfile import read_text
 
 KINDS = ("job", "indexed-job", "cronjob", "deployment", "daemonset")
 """The folders of deploy/overlays that take any scenario."""
+ENDLESS = ("deployment", "daemonset")
+"""Those whose pods run `dnsprobe serve`, which ends when it is told to."""
 HOME, SYSTEM = "dnsprobe", "kube-system"
 """The namespaces that deploy/ is written for: the prober's, and that of cluster DNS."""
 MOST_SHARDS = 1000
@@ -50,6 +53,7 @@ class Wanted:
     shards: int = 0
     schedule: str = ""
     host_network: bool = False
+    pod_monitor: bool = False
 
 
 def manifests(wanted: Wanted) -> str:
@@ -64,6 +68,8 @@ def manifests(wanted: Wanted) -> str:
         objects = build(deploy_folder() / "components" / "acting", objects)
     if wanted.host_network:
         objects = build(deploy_folder() / "components" / "host-network", objects)
+    if wanted.pod_monitor:
+        objects = build(deploy_folder() / "components" / "podmonitor", objects)
     workload = next(each for each in objects if "template" in str(each.get("spec", "")))
     _fill(workload, wanted, plan, name)
     if scenario := _own_scenario(wanted, name):
@@ -98,6 +104,8 @@ def _check(wanted: Wanted, plan: Plan) -> None:
         raise UsageError(
             f"--cluster {wanted.cluster}: goes with a scenario that changes it; {plan.name} changes nothing"
         )
+    if wanted.kind in ENDLESS:
+        without_end(plan)
     if wanted.shards and wanted.kind != "indexed-job":
         raise UsageError("--shards: goes with --kind indexed-job")
     if wanted.schedule and wanted.kind != "cronjob":
@@ -116,7 +124,7 @@ def _fill(workload: Manifest, wanted: Wanted, plan: Plan, name: str) -> None:
     shipped = wanted.scenario in shipped_scenarios() and not Path(wanted.scenario).is_file()
     scenario = wanted.scenario if shipped else f"{_SCENARIOS}/{name}.yaml"
     acting = ["--yes", f"--cluster={wanted.cluster}"] if wanted.cluster else []
-    container["args"] = ["run", scenario, *container["args"][2:], *acting, *wanted.options]
+    container["args"] = [container["args"][0], scenario, *container["args"][2:], *acting, *wanted.options]
     if "activeDeadlineSeconds" in spec:
         spec["activeDeadlineSeconds"] = max(spec["activeDeadlineSeconds"], plan.duration_ns // NS + _BEYOND_S)
     if wanted.schedule:

@@ -24,6 +24,8 @@ CLUSTER_TARGETS = ("service", "pods", "nodelocal", "upstream")
 ALL_SERVERS = "servers"
 Whom = Callable[[str], list[Target]]
 """What stands behind a selector."""
+ENDLESS_NS = 10 * 365 * 86_400 * NS
+"""How long a run is planned to last that goes on until it is told to end."""
 DEFAULT_TOTAL = Fraction(50)
 """Queries a second of all lanes that say no rate, shared evenly by their targets."""
 

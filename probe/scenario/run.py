@@ -56,6 +56,9 @@ class View(Protocol):
     def ended(self, pod: str) -> None:
         """A pod was told to go: what it does from now on does not count."""
 
+    def gone(self, pod: str) -> None:
+        """Nothing answers there any more: it is asked no more."""
+
     def marked(self, mark: Mark) -> None:
         """Something happened."""
 
@@ -70,7 +73,9 @@ class View(Protocol):
 
 
 class Siblings(Protocol):
-    """The pods of the Job that this one is of, and whoever tells all of them to stop."""
+    """The pods of the Job that this one is of, and whoever tells all of them to stop. source: who that is."""
+
+    source: str
 
     def facts(self) -> dict[str, str]:
         """What is known of the start that was agreed on."""
@@ -118,13 +123,16 @@ async def run(
     job: Siblings | None = None,
     together: bool = False,
     ready: ReadyFile | None = None,
+    keep_ns: int = 0,
+    signals: Signals | None = None,
 ) -> Ending:
     """Run a plan to its end, to Ctrl-C, SIGTERM or SIGHUP, or to the worker's death.
 
     idle: this process gets idle priority meanwhile, which it may not be permitted to leave again: not where it is to
     start another run. at_unix_ns: when t0 is to be (default at once). limits: of the load on what the cluster says is
     there, None for none. job: whose pod this is; it ends the run in order when it is told to stop.
-    together: t0 is what the job's pods agree on. ready: written once the baseline was clean.
+    together: t0 is what the job's pods agree on. ready: written once the baseline was clean. keep_ns: what is older is
+    taken out of the file meanwhile; 0: nothing is. signals: of who starts one run after the other.
 
     DnsprobeError and CancelledError (Ctrl-C) only before the first query; from then on the run file is finished and
     kept whatever happens.
@@ -135,8 +143,11 @@ async def run(
         assert cluster  # noqa: S101
         cluster.check(word, value)
     async with AsyncExitStack() as stack:
-        signals = Signals(cancelling())
-        stack.callback(signals.close)
+        if signals:
+            signals.meaning = cancelling()
+        else:
+            signals = Signals(cancelling())
+            stack.callback(signals.close)
         clock = PodClock()
         if job:
             stack.push_async_callback(job.close)
@@ -181,7 +192,7 @@ async def run(
             objectives=plan.objectives,
             facts={**plan.facts, **_versions(), **engine.facts(), **facts, **(job.facts() if job else {})},
         )
-        writer = RunWriter.create(path, head)
+        writer = RunWriter.create(path, head, keep_ns)
         for lane, text in looked.found.items():
             writer.mark(Mark(0, "intercepted", text, "preflight", lane))  # a log has marks, and no intervals
             writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
@@ -478,7 +489,7 @@ class _Going:
 
     async def _hear(self, job: Siblings) -> None:
         """Whoever says that the run is to stop has seen what they wanted: its verdict is about what was seen."""
-        self._end(await job.told_to_stop(self.view.noted), "dnsprobe stop")
+        self._end(await job.told_to_stop(self.view.noted), job.source)
         await job.stops(self.view.noted)
 
     async def _tell_time(self) -> None:
@@ -524,6 +535,7 @@ class _Going:
             gone = [s.index for s in self.series if s.target.name == happened.gone.name]
             for ended in self.engine.end(gone, self.engine.now_ns()):
                 self.writer.end_series(ended.index, ended.stop_ns)
+            self.view.gone(happened.gone.name)
 
     def _ask_too(self, pod: Target) -> None:
         if self.stopped_ns is not None or self.end_ns < self.plan.duration_ns:

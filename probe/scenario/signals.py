@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 
 class Signals:
-    """Ctrl-C, SIGTERM and SIGHUP: what they mean just now, by `meaning`, and whether one came."""
+    """Ctrl-C, SIGTERM and SIGHUP: what they mean just now, by `meaning`, and whether one came.
 
-    def __init__(self, meaning: Callable[[str], object]) -> None:
+    hangup: what SIGHUP means instead, at any time, of which there may be many.
+    """
+
+    def __init__(self, meaning: Callable[[str], object], hangup: Callable[[], object] | None = None) -> None:
         self.meaning = meaning
         self.came = False
         # Under nohup a run outlives its terminal.
@@ -18,6 +21,9 @@ class Signals:
         self._numbers = [signal.SIGINT, signal.SIGTERM, *hup]
         for number in self._numbers:
             asyncio.get_running_loop().add_signal_handler(number, self._hear, number.name)
+        if hangup:
+            self._numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
 
     def _hear(self, name: str) -> None:
         self.came = True

@@ -81,5 +81,5 @@ def _pieces(rate: Fraction, legs: Sequence[Leg], start_ns: int) -> list[Piece]:
             share = leg.from_share + (leg.to_share - leg.from_share) * done
             found.append((begin, end, rate * share, rate * last))
         at = end
-    begin = max(at, start_ns)
+    begin = max(at, start_ns) if legs else start_ns
     return [*found, (begin, begin, rate * last, rate * last)]

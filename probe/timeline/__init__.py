@@ -104,8 +104,8 @@ def _steps(run: Run, horizon_ns: int) -> Iterator[tuple[int, int]]:
 
 
 def _horizon(run: Run) -> int:
-    """A run that ended as planned is recorded to its end, any other to its last recorded second."""
-    if run.finished and not run.cut:
+    """A run that ended as planned, or goes on, is recorded to its end, any other to its last recorded second."""
+    if (run.finished or run.going) and not run.cut:
         return run.end_ns
     seconds = (run.counts.bucket.max(initial=-1) // 10, run.in_flight.second.max(initial=-1))
     return min(run.end_ns, (int(max(seconds)) + 1) * NS)

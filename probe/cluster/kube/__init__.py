@@ -198,6 +198,11 @@ class Kube:
         """Of what makes the pods, of kube-proxy and of NodeLocal DNSCache, as far as they can be seen."""
         return self._now[1].rollouts.now
 
+    def ready_endpoints(self) -> int | None:
+        """As its EndpointSlices say."""
+        found, _ = self._now
+        return None if self._gaps else sum(e.ready for e in objects.endpoints_of(found.now(found.slices)))
+
     async def happened(self) -> AsyncIterator[Happened]:
         """Everything from start() to stop(). One reader."""
         while (event := await self._happened.get()) is not None:

@@ -37,6 +37,8 @@ Say = Callable[[str], None]
 class Membership:
     """A pod of a Job. What it says for people goes to `say`."""
 
+    source = "dnsprobe stop"
+
     def __init__(self, api: Api, namespace: str, job: str, pod: str) -> None:
         self._api, self._namespace, self._job, self._pod = api, namespace, job, pod
         self._board: Board | None = None
