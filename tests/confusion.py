@@ -99,6 +99,10 @@ async def _blocked(ground: Ground) -> None:
     ground.filter("udp dport 53 drop")
 
 
+async def _port_blocked(ground: Ground) -> None:
+    ground.filter("meta l4proto { tcp, udp } th dport 53 drop")
+
+
 async def _broken(ground: Ground) -> None:
     ground.filter("drop")
 
@@ -171,6 +175,7 @@ CASES: dict[str, Case] = {
     ),
     "headless too big": Case(("too_big",), NETNS, lane="headless"),
     "UDP 53 blocked": Case(("udp_blocked",), NETNS, fault=_blocked),
+    "port 53 blocked": Case(("port_blocked",), NETNS, duration="16s", fault=_port_blocked),
     "network broken": Case(("network",), NETNS, fault=_broken),
     "lossy node": Case(("client_node",), NETNS, fault=_lossy),
     "conntrack full": Case(("conntrack_full",), NETNS, fault=_full),
@@ -261,7 +266,8 @@ CASES: dict[str, Case] = {
 HEADLESS = """
   - {name: headless-udp, target: service, ports: fresh, rate: 10, timeout: 1s, types: [A],
      questions: &large [headless100.default.svc.cluster.local]}
-  - {name: headless-tcp, target: service, transport: tcp, ports: fresh, rate: 5, timeout: 1s, types: [A], questions: *large}
+  - {name: headless-tcp, target: service, transport: tcp, ports: fresh, rate: 5, timeout: 1s, types: [A],
+     questions: *large}
 """
 
 
@@ -305,7 +311,8 @@ def judged(path: Path) -> tuple[str, Sure | None, list[Diagnosis]]:
     found = diagnose(Timeline.of(hidden(open_run(path))))
     if not found:
         return "nothing", None, []
-    most = max(found, key=lambda d: (sum(w.lost for w in d.windows), not d.windows))
+    sures = list(Sure)
+    most = max(found, key=lambda d: (sum(w.lost for w in d.windows), -sures.index(d.finding.sure or Sure.UNDETERMINED)))
     return most.finding.id, most.finding.sure, found
 
 

@@ -14,6 +14,7 @@ from probe.cli import (
     capacity,
     check,
     collect,
+    explain,
     fleet,
     lab,
     manifests,
@@ -70,6 +71,7 @@ app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=undo.EXAMPLES)(undo.undo)
 app.command(epilog=stop.EXAMPLES)(stop.stop)
 app.command(epilog=report.EXAMPLES)(report.report)
+app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)

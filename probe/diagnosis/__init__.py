@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from probe.diagnosis.moment import Moment
-from probe.diagnosis.pods import pods_of
 from probe.diagnosis.rule import Fit, Rule
 from probe.diagnosis.rules import RULES
 from probe.model import NS, Finding, Sure
@@ -41,12 +40,12 @@ class Diagnosis:
 
 def diagnose(timeline: Timeline, platform: str = "kubeadm") -> list[Diagnosis]:
     """Every window is in one Diagnosis, by time. platform: who keeps CoreDNS, one of probe.advice.PLATFORMS."""
-    pods = pods_of(timeline.run)
-    found = list(_of_run(Moment(timeline, pods, ()), platform))
+    moment = Moment.of_run(timeline)
+    found = list(_of_run(moment, platform))
     taken = {id(w) for d in found for w in d.windows}
     left = [w for w in timeline.windows if id(w) not in taken]
     for windows in _groups(left):
-        found += _of_group(Moment(timeline, pods, tuple(windows)), platform)
+        found += _of_group(moment.at(windows), platform)
     return sorted(found, key=lambda d: (d.from_ns, d.to_ns))
 
 

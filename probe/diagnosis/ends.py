@@ -101,7 +101,10 @@ def _in_order(pod: PodLife) -> bool:
 
 
 def _at_once(pod: PodLife) -> bool:
-    return pod.lameduck_s is not None and pod.lameduck_s < NO_LAMEDUCK
+    """Where its SIGTERM was not seen, it came with the deletion, if there is no preStop hook."""
+    if pod.lameduck_s is None:
+        return pod.closed_ns - pod.deleted_ns < NO_LAMEDUCK * NS
+    return pod.lameduck_s < NO_LAMEDUCK
 
 
 def _cut_off(pod: PodLife) -> bool:
@@ -124,7 +127,7 @@ def _of_ends(moment: Moment, kind: Callable[[PodLife], bool]) -> Fit | None:
         return None
     hit = [w for w in fresh if any(_begins(w, p) for p in mine)]
     meant = [w for w in windows if any(_meet(w, f) for f in hit)]
-    first = min(hit, key=lambda w: w.from_ns)
+    first = max(hit, key=lambda w: w.lost)
     there = [p for p in moment.pods.values() if p.ready_ns < mine[0].deleted_ns <= p.deleted_ns]
     sight = moment.sight(first)
     if sight.share > len(mine) / max(1, len(there)) + CHANCE + 1 / max(1, sight.loss.asked):

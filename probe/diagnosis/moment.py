@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from probe.cluster.zone import DOMAIN
-from probe.diagnosis.pods import NEVER, PodLife
-from probe.model import NS, Mark, TargetKind
+from probe.diagnosis.pods import NEVER, PodLife, pods_of
+from probe.model import NS, Mark, Question, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
-from probe.timeline import Channel, Loss, Spans, Timeline, Window, inside, ranked_ns
+from probe.timeline import Channel, Loss, Spans, Timeline, Window, common, ranked_ns
 
 SERVICES = (TargetKind.SERVICE, TargetKind.SERVER)
 """Whom applications ask: the cluster's Service, or the address that somebody named."""
@@ -68,7 +68,21 @@ class Moment:
 
     timeline: Timeline
     pods: Mapping[str, PodLife]
-    windows: tuple[Window, ...]
+    channels: Mapping[tuple[str, str], Channel]
+    outside: frozenset[tuple[str, str]]
+    windows: tuple[Window, ...] = ()
+    _seen: dict[tuple[tuple[str, str], tuple[int, int], bool], Sight] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, timeline: Timeline) -> Moment:
+        """All of a run; `outside`: channels that ask for names outside the cluster's zone alone."""
+        zone = timeline.run.head.facts.get("zone") or DOMAIN
+        outside = (c.name for c in timeline.channels if not any(_in_zone(q.name, zone) for q in _questions(c)))
+        return cls(timeline, pods_of(timeline.run), {c.name: c for c in timeline.channels}, frozenset(outside))
+
+    def at(self, windows: Sequence[Window]) -> Moment:
+        """Of these windows alone."""
+        return replace(self, windows=tuple(windows), _seen={})
 
     @cached_property
     def span(self) -> tuple[int, int]:
@@ -77,24 +91,13 @@ class Moment:
             return 0, self.timeline.horizon_ns
         return min(w.from_ns for w in self.windows), max(w.to_ns for w in self.windows)
 
-    @cached_property
-    def channels(self) -> dict[tuple[str, str], Channel]:
-        """By name."""
-        return {c.name: c for c in self.timeline.channels}
-
     def channel(self, window: Window) -> Channel:
         """Whose window it is."""
         return self.channels[window.lane, window.target]
 
     def is_outside(self, channel: Channel) -> bool:
         """It asks for names outside the cluster's zone alone."""
-        zone = self.timeline.run.head.facts.get("zone") or DOMAIN
-        names = [q.name.rstrip(".").lower() for s in channel.series for q in s.questions]
-        return not any(name == zone or name.endswith("." + zone) for name in names)
-
-    def is_unique(self, channel: Channel) -> bool:
-        """No cache can know its names."""
-        return any("{" in q.name for s in channel.series for q in s.questions)
+        return channel.name in self.outside
 
     def of(
         self, *kinds: TargetKind, transport: str = "", ports: Sequence[str] = (), outside: bool | None = None
@@ -134,10 +137,11 @@ class Moment:
         return self._sight(self.channel(window), (window.from_ns, window.to_ns), False)
 
     def _sight(self, channel: Channel, span: tuple[int, int], ended: bool) -> Sight:
-        rows = inside(channel.first_ns, (span,) if ended or not channel.mortal else _within(channel.counted, span))
-        by_outcome = channel.lost[rows].sum(axis=0)
-        loss = _raw(channel, span) if ended else channel.loss((span,))
-        return Sight(channel, loss, Outcome(int(by_outcome.argmax())) if by_outcome.any() else None)
+        key = (channel.name, span, ended)
+        if key not in self._seen:
+            spans = (span,) if ended or not channel.mortal else common(channel.counted, (span,))
+            self._seen[key] = _sight(channel, spans)
+        return self._seen[key]
 
     def live(self, span: tuple[int, int]) -> list[PodLife]:
         """Pods that were Ready and had not been told to go at its beginning."""
@@ -192,14 +196,23 @@ def looked(span: tuple[int, int]) -> tuple[int, int]:
     return max(0, span[0] - short // 2), span[1] + (short + 1) // 2
 
 
-def _within(spans: Spans, span: tuple[int, int]) -> Spans:
-    return tuple((max(a, span[0]), min(b, span[1])) for a, b in spans if a < span[1] and b > span[0])
+def _sight(channel: Channel, spans: Spans) -> Sight:
+    """What became of the rows that are due in the stretches, whether they count or not."""
+    lost, unsent, waiting = np.zeros(len(Outcome), np.int64), 0, 0
+    for span in spans:
+        lost += channel.lost[slice(*np.searchsorted(channel.first_ns, span))].sum(axis=0)
+        unsent += int(channel.unsent[slice(*np.searchsorted(channel.unsent_ns, span))].sum())
+        waiting += int(channel.waiting[slice(*np.searchsorted(channel.waiting_ns, span))].sum())
+    n = int(lost.sum())
+    others = n + unsent + waiting
+    good = min(max(0, channel.pace.planned(spans) - others), channel.whole.good)
+    return Sight(channel, Loss(good + others, good, n, unsent, waiting), Outcome(int(lost.argmax())) if n else None)
 
 
-def _raw(channel: Channel, span: tuple[int, int]) -> Loss:
-    """What became of all rows of a stretch, also those that do not count."""
-    lost = int(channel.lost[inside(channel.first_ns, (span,))].sum())
-    unsent = int(channel.unsent[inside(channel.unsent_ns, (span,))].sum())
-    waiting = int(channel.waiting[inside(channel.waiting_ns, (span,))].sum())
-    planned = max(channel.pace.planned((span,)), lost + unsent + waiting)
-    return Loss(planned, planned - lost - unsent - waiting, lost, unsent, waiting)
+def _questions(channel: Channel) -> Iterator[Question]:
+    for s in channel.series:
+        yield from s.questions
+
+
+def _in_zone(name: str, zone: str) -> bool:
+    return f".{name.rstrip('.').lower()}".endswith(f".{zone}")

@@ -14,6 +14,9 @@ _POD, _LOCAL, _UPSTREAM = TargetKind.POD, TargetKind.NODELOCAL, TargetKind.UPSTR
 _ASKED = (*SERVICES, _POD, _LOCAL)
 _FAILS = SILENT | {Outcome.SERVFAIL}
 NEW_NS = 30 * NS
+"""A pod is new for so long."""
+AS_WELL = 0.3
+"""If the cluster's own names lose so much of what names outside do, it is not the names."""
 
 
 def upstream_denies(moment: Moment) -> Fit | None:
@@ -189,7 +192,7 @@ def _outside(
     longest = max(windows, key=lambda w: (w.lost, w.to_ns - w.from_ns))
     span = (longest.from_ns, longest.to_ns)
     inside = moment.sights(span, *SERVICES, outside=False)
-    if inside and any(s.share > 0.5 for s in inside):
+    if any(s.hurt and s.share > AS_WELL * moment.sight(longest).share for s in inside):
         return None
     return windows, span, [s for s in inside if s.fine]
 

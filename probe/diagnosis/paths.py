@@ -15,8 +15,12 @@ from probe.timeline import Window
 _POD, _LOCAL, _UPSTREAM = TargetKind.POD, TargetKind.NODELOCAL, TargetKind.UPSTREAM
 ALIKE = 0.35
 """Shares of lanes that lose by the same cause on the way: the smallest against the largest."""
-NEW_NS = 30 * NS
-"""A pod is new for so long."""
+READ_NS = 6 * NS
+"""In so long a stretch pods' metrics are read, every 5 s."""
+FEW_ROWS = 10
+"""Of fewer queries all may be lost by chance where only some of them are."""
+ALONE, ALONE_ROWS = 0.97, 50
+"""A pod that gave so many of the answers, and no fewer, gave them alone: chance would have shared them out."""
 
 
 def prober(moment: Moment) -> Fit | None:
@@ -70,7 +74,16 @@ def conntrack_full(moment: Moment) -> Fit | None:
 
 
 def network(moment: Moment) -> Fit | None:
-    """7: nobody can be heard, by no transport."""
+    """7: nobody can be heard, by no transport and on no port."""
+    return _nobody(moment, other_ports=False)
+
+
+def port_blocked(moment: Moment) -> Fit | None:
+    """6, both transports: nobody can be heard on port 53, and pods' metrics can still be read."""
+    return _nobody(moment, other_ports=True)
+
+
+def _nobody(moment: Moment, *, other_ports: bool) -> Fit | None:
     span = moment.span
     sights = moment.sights(span, *SERVICES, _POD, outside=False)
     pods = [s for s in sights if s.channel.target.kind is _POD]
@@ -78,8 +91,15 @@ def network(moment: Moment) -> Fit | None:
         return None
     if {s.channel.transport for s in sights} != {"udp", "tcp"}:
         return None
+    unread = [moment.unread(name, span) for name in dict.fromkeys(s.channel.target.name for s in pods)]
+    read = span[1] - span[0] >= READ_NS and any(each is False for each in unread)
+    if read != other_ports:
+        return None
+    gaps = [i for i in moment.timeline.run.intervals if i.kind == "watch_gap" and i.from_ns < span[1] < i.to_ns + NS]
+    seen = _said(sights) + ("; pods' metrics (9153) were read meanwhile" if read else "")
+    seen += "; the API server could not be reached either" if gaps else ""
     lanes = tuple(dict.fromkeys(s.channel.lane for s in sights))
-    return Fit(Sure.LIKELY, _said(sights), lanes, _silent(moment))
+    return Fit(Sure.LIKELY, seen, (*lanes, *(["pods' metrics"] if any(unread) or read else [])), _silent(moment))
 
 
 def udp_blocked(moment: Moment) -> Fit | None:
@@ -191,7 +211,9 @@ def one_server(moment: Moment) -> str:
     ]
     named = {nsid: int(by.n[mine].sum()) for nsid, by in run.servers.items() if mine and by.n[mine].sum()}
     ready = [p for p in moment.pods.values() if p.ready_ns < moment.timeline.horizon_ns // 4 and not p.deleted]
-    return next(iter(named)) if len(named) == 1 and sum(named.values()) >= 50 and len(ready) > 1 else ""
+    most = max(named, key=lambda nsid: named[nsid], default="")
+    alone = bool(most) and named[most] >= ALONE * sum(named.values()) and named[most] >= ALONE_ROWS
+    return most if alone and len(ready) > 1 else ""
 
 
 def crashed(moment: Moment) -> Fit | None:
@@ -247,9 +269,8 @@ def _one_pod(moment: Moment) -> tuple[PodLife, list[Window], list[Sight], tuple[
     others = [s for s in moment.sights(span, _POD) if s.channel.target.name not in names]
     if not others or not all(s.fine for s in others) or any(p.deleted_ns <= span[0] + NS for p in [pod]):
         return None
-    service = [
-        w for w in lost_in_service(moment) if not moment.sight(w).dead or moment.channel(w).ports.policy != "fresh"
-    ]
+    total = [w for w in lost_in_service(moment) if moment.sight(w).dead and w.planned >= FEW_ROWS]
+    service = [w for w in lost_in_service(moment) if w not in total or moment.channel(w).ports.policy != "fresh"]
     sight = sorted((w for w in mine if w.target == pod.name), key=lambda w: -w.lost)
     return pod, sight, others, (*mine, *service)
 
@@ -290,7 +311,9 @@ def _everywhere(moment: Moment, sights: Sequence[Sight], sure: Sure) -> Fit | No
 
 
 def _silent(moment: Moment) -> tuple[Window, ...]:
-    return tuple(w for w in moment.windows if w.outcome in GONE)
+    """What got no reply, and what CoreDNS got none to."""
+    failed = [w for w in moment.of(outside=True) if w.outcome is Outcome.SERVFAIL]
+    return tuple(w for w in moment.windows if w.outcome in GONE or w in failed)
 
 
 def _common(windows: Sequence[Window]) -> tuple[int, int]:

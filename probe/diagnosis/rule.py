@@ -52,7 +52,7 @@ class Rule:
 
 def seconds(ns: float) -> str:
     """`1.94 s`."""
-    return f"{ns / NS:.3g} s"
+    return f"{ns / NS:.3g} s" if ns >= NS // 100 else "0 s"
 
 
 def at(ns: float) -> str:

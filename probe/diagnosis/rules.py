@@ -60,6 +60,16 @@ RULES: dict[str, Rule] = {
         paths.network,
         "`pods` by UDP and TCP",
     ),
+    "port_blocked": Rule(
+        "6",
+        "port 53 is blocked by UDP and TCP: a NetworkPolicy, a security group or a network ACL",
+        "the pods' other ports can be reached, as their metrics show",
+        f"{_POLICIES}   # must allow 53 by UDP and TCP, both ways\n"
+        "# cloud: open 53/UDP and 53/TCP between all nodes in security groups and network ACLs",
+        "reference, row 6; seed 002, security groups",
+        paths.port_blocked,
+        "`pods` by UDP and TCP",
+    ),
     "udp_blocked": Rule(
         "6",
         "port 53 is blocked for one transport: a NetworkPolicy, a security group or a network ACL",

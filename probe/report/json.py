@@ -31,7 +31,9 @@
     lagging_zones[] zones all of whose nodes lag, where others' do not
     metrics[]       what others counted: source, subject, name, samples (how many readings), grown: from first to last
     marks[]         what happened: at, seconds (since the start), kind, text, source, subject
-    findings[]      causes and remedies: id, severity, text, evidence, remedy, source
+    findings[]      causes of windows: id, severity; sure: certain, likely, possible or undetermined; text, evidence;
+                    apart: what would tell it from its neighbours; remedy, source; windows[] that it is about (lane,
+                    target, from_seconds); first: the cause of these windows, else one that fits as well, but less
     doubts[]        what the prober did wrong itself: id, text, lanes[] (empty: all), hides_loss
     cut             why the run ended early, null if it did not
     environment{}   run (its name), command, file, started, ended, planned_seconds, schedule_lag_p99_seconds,
@@ -45,14 +47,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.diagnosis import diagnose
 from probe.model import NS, Mark, Series
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
+from probe.report.findings import Json, findings_json
 from probe.report.nodes import Node, lagging_zones, nodes_of
 from probe.report.units import rfc3339
 from probe.runfile import Run
@@ -65,7 +69,6 @@ SEEN_COUNTS = ("planned", "good", "lost", "unsent", "in_flight")
 _EVER = ((0, 1 << 62),)
 
 Ints = NDArray[np.int64]
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 
 def json_report(run: Run) -> str:
@@ -93,7 +96,7 @@ def json_report(run: Run) -> str:
         ],
         **({"nodes": [_node(run, n) for n in nodes], "lagging_zones": lagging_zones(nodes)} if nodes else {}),
         "marks": [_mark(run, mark) for mark in run.marks],
-        "findings": [],
+        "findings": findings_json(diagnose(verdict.timeline)),
         "doubts": [
             {"id": d.id, "text": d.text, "lanes": list(d.lanes), "hides_loss": d.hides_loss} for d in verdict.doubts
         ],

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from probe.model import NS, WHOLE, Mark, Series
 from probe.outcome import Outcome
-from probe.report.json import Json, objective_json, outcome_counts
+from probe.report.findings import Json
+from probe.report.json import objective_json, outcome_counts
 from probe.report.text import headline
 from probe.report.units import moment, rfc3339
 from probe.runfile import NODE_FACT, POD_FACT, Run, series_row

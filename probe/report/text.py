@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from probe.diagnosis import diagnose
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
 from probe.report.columns import NO_BREAK, Row
 from probe.report.columns import table as _table
 from probe.report.columns import wrapped as _wrapped
+from probe.report.findings import beside
 from probe.report.load import load_text
 from probe.report.nodes import nodes_text
 from probe.report.others import others_text
@@ -185,6 +187,7 @@ def _totals(timeline: Timeline, planned: int) -> str:
 
 
 def _windows(timeline: Timeline) -> list[str]:
+    """A line each, with what else is known of it; what explains several is said beside the first of them."""
     windows = timeline.windows
     if not windows:
         return ["  none"]
@@ -202,8 +205,9 @@ def _windows(timeline: Timeline) -> list[str]:
         rows.append((*times, length, lost, w.outcome.label, _channel(w)))
     head, *lines = _table(rows, ">>>>><<")
     found = [head]
+    causes = beside(diagnose(timeline))
     for w, line in zip(kept, lines, strict=True):
-        found += [line, *_wrapped(_beside(w), 13)]
+        found += [line, *_wrapped(_beside(w), 13), *_wrapped(plain(causes.get(id(w), "")), 13)]
     if len(windows) > len(shown):
         found.append(f"  ... and {count(len(windows) - len(shown))} shorter ones: the JSON report has them all")
     return found

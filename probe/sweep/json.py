@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import math
 
-from probe.report.json import Json
+from probe.report.findings import Json
 from probe.report.units import rfc3339
 from probe.sweep.reader import CellRun
 from probe.sweep.table import Block, Choice, Lane, Row, Spread, Table

@@ -1,0 +1,163 @@
+"""What a client or CoreDNS wrote, and how long it took -> what became of the query, and where to look next.
+
+Facts: reference, 4.8 (row M) and 3.2; seed 002, common error messages. That a message can mean two things is told so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from probe.outcome import MEANINGS, Outcome
+
+_X, _T, _R, _S, _F = (
+    Outcome.NXDOMAIN,
+    Outcome.TIMEOUT,
+    Outcome.CONNECTION_REFUSED,
+    Outcome.SERVFAIL,
+    Outcome.REFUSED,
+)
+PATIENT = 4.5
+"""Seconds from which on a lookup has waited for an answer that did not come: glibc, Go and musl wait 5 s, dig 5 s."""
+QUICK = 1.0
+"""Seconds up to which nothing has been waited for."""
+_NAME = re.compile(
+    r"lookup ([\w.-]+)|resolve(?: host)?:? '?([\w.-]+\.[\w-]+)|(?:ENOTFOUND|EAI_AGAIN|ETIMEOUT) ([\w.-]+)"
+)
+_SERVER = re.compile(r" on (\S+:\d+):|->(\S+:\d+)|#53\((\S+?)\)")
+
+NEXT = {
+    _X: "check the name: `svc.namespace.svc.cluster.local`, the search list and ndots; external: ask the upstream",
+    _T: "the server was not heard: dnsprobe check, or dnsprobe run causes beside it: stale flow, pod, node or network",
+    _R: "nobody listens, or a rule rejects: no Ready pod, a pod that has just closed: dnsprobe check",
+    _S: "CoreDNS failed: its upstream is dead (names outside) or it has lost the API server (names of the cluster)",
+    _F: "refused by policy of the upstream, or by forward's max_concurrent under load: ask it directly",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a message means. outcomes: what may have become of the query, the likelier first; row: of the table."""
+
+    client: str
+    outcomes: tuple[Outcome, ...]
+    text: str
+    row: str = "M"
+    name: str = ""
+    server: str = ""
+
+    @property
+    def help(self) -> tuple[str, ...]:
+        """A line for each outcome."""
+        return tuple(f"{o.label}: {MEANINGS[o].help}" for o in self.outcomes)
+
+    @property
+    def next(self) -> tuple[str, ...]:
+        """What to do next, likewise."""
+        return tuple(NEXT[o] for o in self.outcomes if o in NEXT)
+
+
+def meaning_of(message: str, took: float | None = None) -> Meaning | None:
+    """None for a message that nobody is known to write. took: seconds."""
+    for pattern, client, outcomes, text, row in MESSAGES:
+        if re.search(pattern, message, re.IGNORECASE):
+            name, server = _found(_NAME, message), _found(_SERVER, message)
+            return Meaning(client, _by_time(outcomes, took), text, row, name, server)
+    return None
+
+
+def _by_time(outcomes: tuple[Outcome, ...], took: float | None) -> tuple[Outcome, ...]:
+    """Of several what fits the time: silence takes a timeout, anything else next to none."""
+    if took is None or len(outcomes) < 2 or _T not in outcomes:
+        return outcomes
+    if took >= PATIENT:
+        return (_T,)
+    return tuple(o for o in outcomes if o is not _T) if took <= QUICK else outcomes
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return next(filter(None, match.groups()), "") if match else ""
+
+
+_CANNOT_TELL = (
+    "the libc says the same of a name that is not there and, after 5 s of silence or more, of a server that is not"
+)
+MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str, str], ...] = (
+    (
+        r"plugin/errors: .*(i/o timeout|no route|unreachable)",
+        "CoreDNS",
+        (_T,),
+        "CoreDNS's upstream was silent: its clients got SERVFAIL",
+        "1b",
+    ),
+    (r"plugin/errors: .*connection refused", "CoreDNS", (_R,), "CoreDNS's upstream refused the connection", "1b"),
+    (r"Unknown directive", "CoreDNS", (), "the Corefile has a plugin that this version does not know: it ends", "10a"),
+    (r"Failed to watch", "CoreDNS", (), "CoreDNS lost the API server; harmless while lookups do not fail", "10b"),
+    (
+        r"conntrack: table full|conntrack full",
+        "kernel",
+        (_T,),
+        "conntrack's table is full: new flows are dropped",
+        "12",
+    ),
+    (r"no such host", "Go", (_X,), "the name does not exist, as the server says", "M"),
+    (r"i/o timeout", "Go", (_T,), "no answer within 5 s; Go asks twice, each time from a new port", "M"),
+    (r"server misbehaving", "Go", (_S, _F), "the server answered with SERVFAIL or REFUSED", "M"),
+    (
+        r"status: NXDOMAIN|can't find .*: NXDOMAIN|not found: 3\(NXDOMAIN\)",
+        "dig, nslookup, host",
+        (_X,),
+        "the name does not exist",
+        "M",
+    ),
+    (
+        r"status: SERVFAIL|can't find .*: SERVFAIL|2\(SERVFAIL\)|ESERVFAIL",
+        "dig, c-ares",
+        (_S,),
+        "the server failed",
+        "M",
+    ),
+    (
+        r"status: REFUSED|can't find .*: REFUSED|5\(REFUSED\)|EREFUSED",
+        "dig, c-ares",
+        (_F,),
+        "the server refused by policy or load",
+        "M",
+    ),
+    (r"no servers could be reached|connection timed out", "dig", (_T,), "no answer within 5 s, three times", "M"),
+    (
+        r"ETIMEOUT|DNS server returned.*timeout|Timeout while contacting DNS",
+        "c-ares",
+        (_T,),
+        "no answer, three times; c-ares keeps its source port",
+        "M",
+    ),
+    (r"ECONNREFUSED|connection refused", "Go, dig, c-ares", (_R,), "ICMP port unreachable or a TCP reset", "M"),
+    (
+        r"EAI_AGAIN|Temporary failure in name resolution|Try again|gaierror.*-3",
+        "libc",
+        (_T, _R, _S),
+        "the libc got no usable answer: at once where it was refused or failed, after 5 to 10 s of silence",
+        "M",
+    ),
+    (
+        r"UnknownHostException",
+        "Java",
+        (_X, _T),
+        f"{_CANNOT_TELL}; Java keeps saying so for 10 s (networkaddress.cache.negative.ttl)",
+        "M",
+    ),
+    (r"bad address", "busybox, musl", (_X, _T), f"{_CANNOT_TELL}; musl waits 5 s, and ignores REFUSED and ICMP", "M"),
+    (
+        (
+            r"ENOTFOUND|EAI_NONAME|gaierror.*-2|Name or service not known|Could not resolve host|getaddrinfo failed"
+            r"|nodename nor servname|Unknown host"
+        ),
+        "ping, curl, PHP, Node.js (getaddrinfo)",
+        (_X, _T),
+        _CANNOT_TELL,
+        "M",
+    ),
+)
+"""Pattern, who writes it, what it can mean, in words, the row of the table; the first that is found counts."""

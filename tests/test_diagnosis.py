@@ -1,0 +1,331 @@
+"""Drawn lanes and marks -> the cause that the rules name and how sure; messages, query logs, what convinces others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from probe.advice import PLATFORMS
+from probe.cli import main
+from probe.cluster.images import find_coredns
+from probe.diagnosis import RULES, Diagnosis, diagnose
+from probe.diagnosis.evidence import capture_filter, failures_in, nodes_of, ticket
+from probe.diagnosis.messages import MESSAGES, meaning_of
+from probe.diagnosis.pods import pods_of
+from probe.diagnosis.querylog import matched, read_log
+from probe.model import NS, Failure, Interval, Mark, Question, Series, TargetKind
+from probe.outcome import Outcome
+from probe.report.explain import explain_json, explain_text
+from probe.runfile import Run
+from probe.timeline import Timeline
+from tests.confusion import CASES, judged
+from tests.confusion import _one as made
+from tests.stories import STORIES
+from tests.synthetic import LEGEND, series_of, written
+from tests.test_netns import needs_namespaces
+
+NAME = "kubernetes.default.svc.cluster.local"
+RATE = 20
+LETTERS = {**LEGEND, "f": Outcome.REFUSED, "T": Outcome.TRUNCATED, "w": Outcome.WRONG_ANSWER}
+KINDS = {"vip": TargetKind.SERVICE, "up": TargetKind.UPSTREAM, "nl": TargetKind.NODELOCAL}
+SECONDS = 10
+
+
+def lane(index: int, text: str) -> tuple[Series, str]:
+    """`vip udp fixed 3s+2x`: target, transport, ports, then sign by sign for how long; the rest is good.
+
+    `pod-a` is a pod; `out` after the ports: for names outside the cluster.
+    """
+    target, transport, ports, *outside, drawing = text.split()
+    kind = KINDS.get(target, TargetKind.POD)
+    one = series_of(
+        index, f"{target}-{transport}-{ports}" + "-out" * bool(outside), target, kind, RATE, SECONDS, transport, ports,
+        offset_ns=index * 1_000_000, address=f"10.0.0.{len(target)}{index % 7}",
+    )  # fmt: skip
+    question = Question.of("{random}.example.com" if outside else NAME, "A")
+    signs = "".join(part[-1] * round(RATE * float(part[:-1])) for part in drawing.split("+") if part[:-1])
+    return replace(one, questions=(question,)), signs
+
+
+def run_of(path: Path, lanes: Sequence[str], marks: str = "", facts: dict[str, str] | None = None) -> Run:
+    """marks: `4:pod-a:pod_deleted:grace period 30 s, ...`."""
+    drawings = [lane(i, text) for i, text in enumerate(lanes)]
+    pods = {s.target.name for s, _ in drawings if s.target.kind is TargetKind.POD}
+    told = [part.strip().split(":") for part in marks.split(",") if part.strip()]
+    ends = {who: float(at) for at, who, kind, *_ in told if kind == "pod_deleted"}
+    begins = {who: float(at) for at, who, kind, *_ in told if kind == "pod_ready"}
+    lives = [
+        Interval(int(begins.get(p, 0) * NS), int(ends.get(p, SECONDS) * NS), "life", "counts", "lab", p) for p in pods
+    ]
+
+    def fate(s: Series, due_ns: int) -> Outcome | None:
+        sign = drawings[s.index][1]
+        i = round((due_ns - s.offset_ns) * RATE / NS)
+        mark = sign[i] if i < len(sign) else "."
+        third = {"3": "x", "4": "s"}.get(mark)
+        return LETTERS[third if i % 3 == 0 else "."] if third else LETTERS[mark]
+
+    happened = [Mark(int(float(at) * NS), kind, text, "test", who) for at, who, kind, text in told]
+    return written(path, [s for s, _ in drawings], fate, marks=happened, intervals=lives, facts=facts or {})
+
+
+PODS = ["pod-a udp fresh .", "pod-b udp fresh .", "pod-c udp fresh ."]
+THIRD = ["vip udp fresh 4.+2" + "3", *PODS]
+GOES = "3:pod-a:pod_deleted:grace period 30 s"
+IPTABLES, IPVS = {"kube-proxy": "iptables"}, {"kube-proxy": "ipvs, v1.30"}
+STALE = ["vip udp fixed 4.+4x", "vip udp fresh .", "vip tcp fresh .", *PODS]
+CLOSED = f"{GOES}, 3:pod-a:clock_sigterm:, 4:pod-a:clock_closed:"
+OUT = "vip udp fresh out 3.+5"
+
+
+@pytest.mark.parametrize(
+    ("lanes", "marks", "facts", "said"),
+    [
+        (["vip udp fresh .", *PODS], "", {}, ""),
+        (THIRD, CLOSED, {}, "short_lameduck certain"),
+        (THIRD, f"{CLOSED}, 4.1:pod-a:pod_exited:exit code 0", {}, "short_lameduck certain"),
+        (THIRD, f"{GOES}, 4:pod-a:clock_sigterm:, 4:pod-a:clock_closed:", {}, "no_lameduck certain"),
+        (THIRD, f"{CLOSED}, 4.1:pod-a:pod_exited:exit code 137", {}, "short_grace certain"),
+        (THIRD, "4:pod-a:pod_deleted:by force, 4:pod-a:clock_closed:", {}, "killed certain"),
+        (THIRD, "4:pod-a:pod_exited:exit code 137", {}, "crashed certain"),
+        (THIRD[:1], CLOSED, {}, "short_lameduck likely"),  # nobody says whether the other pods were well
+        (["vip udp fresh 4.+4x", "vip tcp fresh 4.+4x", *PODS], "", {}, "kube_proxy likely"),
+        (["vip udp fresh 4.+4x"], "", {}, "undetermined undetermined"),
+        (STALE, CLOSED, IPTABLES, "stale_flow certain"),
+        (STALE, CLOSED, IPVS, "ipvs_session certain"),
+        (STALE, CLOSED, {}, "undetermined undetermined"),
+        (STALE[:1], CLOSED, IPTABLES, "undetermined undetermined"),  # nobody says whether new ports were well
+        (
+            ["vip udp fresh 2.+8x", "vip tcp fresh .", "pod-a udp fresh 2.+8x", "pod-a tcp fresh ."],
+            "",
+            {},
+            "udp_blocked certain",
+        ),
+        (
+            ["vip udp fresh 2.+8x", "vip tcp fresh 2.+8x", "pod-a udp fresh 2.+8x", "pod-a tcp fresh 2.+8x"],
+            "",
+            {},
+            "network likely",
+        ),
+        (
+            ["vip udp fresh 2.+83", "vip udp fixed 2.+83", "pod-a udp fresh 2.+83", "pod-b udp fresh 2.+83"],
+            "",
+            {},
+            "client_node likely",
+        ),
+        (
+            ["vip udp fresh 2.+83", "vip udp fixed .", "pod-a udp fresh 2.+83", "pod-b udp fresh 2.+83"],
+            "",
+            {},
+            "conntrack_full likely",
+        ),
+        ([f"{OUT}s", "vip udp fresh .", "up udp fresh 3.+5x"], "", {}, "upstream_silent certain"),
+        ([f"{OUT}s", "vip udp fresh .", "up udp fresh 3.+5s"], "", {}, "upstream_fails certain"),
+        ([f"{OUT}s", "vip udp fresh .", "up udp fresh ."], "", {}, "way_upstream likely"),
+        ([f"{OUT}s", "vip udp fresh ."], "", {}, "undetermined undetermined"),
+        ([f"{OUT}f", "vip udp fresh .", "up udp fresh 3.+5f"], "", {}, "upstream_refuses certain"),
+        ([f"{OUT}f", "vip udp fresh .", "up udp fresh ."], "", {}, "max_concurrent likely"),
+        ([f"{OUT}f", "vip udp fresh ."], "", {}, "undetermined undetermined"),
+        ([f"{OUT}n", "vip udp fresh .", "up udp fresh 3.+5n"], "", {}, "upstream_denies certain"),
+        (
+            ["vip tcp fresh out 3.+5s", "vip udp fresh out .", "up udp fresh .", "up tcp fresh 3.+5x"],
+            "",
+            {},
+            "upstream_without_tcp certain",
+        ),
+        (["vip udp fresh 10T", "vip tcp fresh ."], "", {}, "too_big certain"),
+        (
+            ["vip udp fresh 5.+2" + "4", "pod-a udp fresh .", "pod-b udp fresh 5.+2s"],
+            "5:pod-b:pod_created:, 5:pod-b:pod_ready:",
+            {},
+            "unsynced certain",
+        ),
+        (["vip udp fresh 10" + "4", "pod-a udp fresh .", "pod-b udp fresh 10n"], "", {}, "other_answers likely"),
+        (["vip udp fresh 10s", "pod-a udp fresh 10s", "pod-b udp fresh 10s"], "", {}, "no_api likely"),
+        (["vip udp fresh 10n", "pod-a udp fresh 10n"], "", {}, "no_record likely"),
+        (["nl udp fresh 3.+2x", "vip udp fresh ."], "", {}, "nodelocal likely"),
+        (["vip udp fresh 4u", "pod-a udp fresh 4u"], "", {}, "stall certain"),
+    ],
+)  # fmt: skip
+def test_the_rules_name_the_cause(
+    tmp_path: Path, lanes: list[str], marks: str, facts: dict[str, str], said: str
+) -> None:
+    run = run_of(tmp_path / "run.db", lanes, marks, facts)
+    found = diagnose(Timeline.of(run))
+    assert [f"{d.finding.id} {d.finding.sure}" for d in found] == ([said] if said else [])
+    windows = [w for d in found for w in d.windows]
+    assert len(windows) == len(Timeline.of(run).windows), "each window is explained once"
+
+
+def test_what_cannot_be_told_apart_says_what_to_run(tmp_path: Path) -> None:
+    (one,) = diagnose(Timeline.of(run_of(tmp_path / "run.db", [f"{OUT}f", "vip udp fresh ."])))
+    assert one.finding.text == "undetermined between max_concurrent, upstream_refuses"
+    assert one.finding.apart == "run it with `upstream`"
+    assert [f.sure for f in one.findings[1:]] == ["possible", "possible"]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_remedy_is_the_one_that_the_platform_keeps(tmp_path: Path, platform: str) -> None:
+    run = run_of(tmp_path / "run.db", THIRD, CLOSED, {"readiness": "ready, 1 s x 1"})
+    (one,) = diagnose(Timeline.of(run), platform)
+    assert one.finding.remedy
+    if PLATFORMS[platform].settable:
+        assert "lameduck 4.4s" in one.finding.remedy, (
+            "the last loss came 2.9 s after the deletion, a probe fails in 1 s"
+        )
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_each_window_of_any_run_is_in_one_diagnosis(tmp_path: Path, story: str) -> None:
+    timeline = Timeline.of(STORIES[story](tmp_path / "run.db"))
+    told = [id(w) for d in diagnose(timeline) for w in d.windows]
+    assert sorted(told) == sorted(map(id, timeline.windows))
+
+
+def test_every_rule_says_all_of_it() -> None:
+    for id_, rule in RULES.items():
+        assert all((rule.cause, rule.apart, rule.source, rule.remedy)), id_
+        assert rule.row[0] in "UF1234567890", id_
+
+
+def test_the_life_of_a_pod_is_read_from_marks(tmp_path: Path) -> None:
+    marks = f"{CLOSED}, 4.2:pod-a:pod_exited:exit code 137, 5:pod-b:pod_exited:exit code 2"
+    pods = pods_of(run_of(tmp_path / "run.db", PODS, marks))
+    assert (pods["pod-a"].lameduck_s, pods["pod-a"].exit_code, pods["pod-a"].grace) == (1.0, 137, 30.0)
+    assert pods["pod-b"].crashes == [(5 * NS, 2)]
+    assert not pods["pod-b"].deleted
+
+
+# --- for others ---
+
+
+def with_failures(run: Run) -> tuple[Run, list[Diagnosis]]:
+    lost = [
+        Failure(
+            0,
+            "kubernetes.default.svc.cluster.local A",
+            4 * NS + (i + 2) * NS // 20,
+            0,
+            Outcome.TIMEOUT,
+            0,
+            "",
+            40000 + i,
+            i,
+        )
+        for i in (0, 3, 6)
+    ]
+    run = replace(run, failures=tuple(lost))
+    return run, diagnose(Timeline.of(run))
+
+
+def test_lost_queries_are_found_in_a_capture_a_log_and_a_ticket(tmp_path: Path) -> None:
+    run, (one,) = with_failures(run_of(tmp_path / "run.db", THIRD, f"{CLOSED}, 9:pod-b:pod_ready:10.0.0.9 on node-7"))
+    failures = failures_in(run, one.windows)
+    assert capture_filter(run, failures) == (
+        f"(udp port 53 and host {run.series[0].target.address} and (port 40000 or port 40003 or port 40006))"
+    )
+    if tcpdump := subprocess.run(["which", "tcpdump"], capture_output=True, text=True, check=False).stdout.strip():
+        subprocess.run([tcpdump, "-d", capture_filter(run, failures)], capture_output=True, check=True)
+    assert [(t.domain, t.qtype, t.code, t.second) for t in ticket(run, failures)] == [
+        (NAME, "A", "timeout", "2026-09-21 14:13:24")
+    ]
+    assert nodes_of(run) == ["node-7"]
+    log = read_log(
+        [
+            "[INFO] plugin/reload: Running configuration SHA512 = 1",
+            f'[pod/coredns-a/coredns] [INFO] 10.1.0.5:40003 - 3 "A IN {NAME}. udp 54 false 512" NOERROR qr 106 0.1s',
+            f'[INFO] 10.1.0.5:40006 - 7 "A IN {NAME}. udp 54 false 512" NOERROR qr 106 0.1s',
+            '[INFO] [fd00::5]:40000 - 0 "A IN other.example. udp 54 false 512" - - 0 2.0s',
+        ]
+    )
+    assert [(one.port, one.id, one.rcode) for one in log] == [
+        (40003, 3, "NOERROR"),
+        (40006, 7, "NOERROR"),
+        (40000, 0, "-"),
+    ]
+    told = matched(failures, log)
+    assert ([f.source_port for f, _ in told.seen], told.unseen) == ([40003], 2), (
+        "an id or a name of another is no match"
+    )
+    text = explain_text(run, [one], log)
+    for said in ("[short_lameduck]", "tcpdump -nr", "log        1 of 3 lost", "2026-09-21 14:13:24", "lameduck 33.4s"):
+        assert said in text
+    told_json = json.loads(explain_json(run, [one], log))["diagnoses"][0]
+    assert told_json["findings"][0]["sure"] == "certain"
+    assert told_json["logged"] == {"seen": 1, "unseen": 2}
+
+
+@pytest.mark.parametrize(
+    ("message", "took", "outcomes"),
+    [
+        ("dial tcp: lookup x.y on 10.96.0.10:53: no such host", None, "nxdomain"),
+        ("dial tcp: lookup x on 10.96.0.10:53: read udp 1.2.3.4:5->10.96.0.10:53: i/o timeout", 5, "timeout"),
+        ("lookup x on 10.96.0.10:53: server misbehaving", None, "servfail refused"),
+        ("read udp 1.2.3.4:5->10.96.0.10:53: read: connection refused", None, "connection_refused"),
+        ("ping: a.b.c: Name or service not known", None, "nxdomain timeout"),
+        ("curl: (6) Could not resolve host: a.b.c", 0.01, "nxdomain"),
+        ("php_network_getaddresses: getaddrinfo failed: Name or service not known", 10, "timeout"),
+        ("Temporary failure in name resolution", 0.01, "connection_refused servfail"),
+        ("Error: getaddrinfo EAI_AGAIN api.example.com", 10, "timeout"),
+        ("Error: getaddrinfo ENOTFOUND api.example.com", 0.1, "nxdomain"),
+        ("java.net.UnknownHostException: api.example.com", None, "nxdomain timeout"),
+        (";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN, id: 4242", None, "nxdomain"),
+        (";; connection timed out; no servers could be reached", None, "timeout"),
+        ("[ERROR] plugin/errors: 2 a.com. A: read udp 10.0.0.53:58814->10.0.0.2:53: i/o timeout", None, "timeout"),
+        ("/etc/coredns/Corefile:4 - Error during parsing: Unknown directive 'ready'", None, ""),
+        ("wget: bad address 'a.b.c'", 5, "timeout"),
+    ],
+)
+def test_a_message_says_what_became_of_the_query(message: str, took: float | None, outcomes: str) -> None:
+    meaning = meaning_of(message, took)
+    assert meaning is not None
+    assert " ".join(o.label for o in meaning.outcomes) == outcomes
+    assert len({text for *_, text, _ in MESSAGES}) > 10
+
+
+def test_a_message_names_its_name_and_server() -> None:
+    meaning = meaning_of("dial tcp: lookup api.example.com on 10.96.0.10:53: no such host")
+    assert meaning is not None
+    assert (meaning.name, meaning.server) == ("api.example.com", "10.96.0.10:53")
+    assert meaning_of("Segmentation fault") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["{run}"], 0, "certain: nodes learn of a pod's end later"),
+        (["{run}", "--json", "-", "--platform", "eks"], 0, "aws eks update-addon"),
+        (["--error", "lookup x on 10.96.0.10:53: i/o timeout", "--took", "5s"], 0, "timeout: silence"),
+        (["--error", "Segmentation fault"], 3, "no message of a resolver"),
+        (["{run}", "--error", "x"], 2, "one of them"),
+        (["{run}", "--took", "5s"], 2, "--took goes with --error"),
+        (["{run}", "--log", "{run}"], 2, "no line of CoreDNS's query log"),
+        (["{run}", "--platform", "mine"], 2, "kubeadm"),
+    ],
+)
+def test_the_command_explains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    run = run_of(tmp_path / "run.db", THIRD, CLOSED)
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", *(word.format(run=run.path) for word in words)])
+    out, err = capsys.readouterr()
+    assert (ended.value.code or 0) == code
+    assert said in out + err
+
+
+SHORT = ("short lameduck", "upstream silent", "UDP 53 blocked", "stale conntrack")
+
+
+@pytest.mark.skipif(find_coredns() is None, reason="needs the real CoreDNS: run `make coredns`")
+@needs_namespaces
+@pytest.mark.parametrize("cause", SHORT)
+def test_a_lab_with_a_hidden_cause(tmp_path: Path, cause: str) -> None:
+    """All of them: python -m tests.confusion."""
+    _, said, _ = made(cause, tmp_path / "run.db")
+    assert said in CASES[cause].names, judged(tmp_path / "run.db")
