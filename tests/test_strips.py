@@ -38,13 +38,14 @@ def test_neighbours_that_fared_alike_are_one_stretch(
     tmp_path: Path, drawing: str, found: list[tuple[str, float, float, int]]
 ) -> None:
     run = written(tmp_path / "run.db", [series_of(rate=10, seconds=2)], drawn(drawing, 10))
-    assert stretches(run) == [(what, pytest.approx(a), pytest.approx(b), n) for what, a, b, n in found]
+    rounded = [(what, round(a, 6), round(b, 6), n) for what, a, b, n in stretches(run)]
+    assert rounded == found
 
 
 def test_a_lost_query_begins_when_it_was_due(tmp_path: Path) -> None:
     run = written(tmp_path / "run.db", [series_of(rate=1000, seconds=1)], drawn("." * 345 + "xxx", 1000))
     [(_, from_s, to_s, lost)] = stretches(run)
-    assert (from_s, to_s, lost) == (pytest.approx(0.345), pytest.approx(0.348), 3)
+    assert (round(from_s, 6), round(to_s, 6), lost) == (0.345, 0.348, 3)
 
 
 @pytest.mark.parametrize("most", [100_000, 1000, 50, 1])

@@ -107,7 +107,7 @@ def write_files(files: Mapping[str, str], run: Run) -> None:
     for form, name in files.items():
         if name:
             content = PICTURES[form](run) if form in PICTURES else REPORTS[form](run).encode()
-            _write(f"--{form}", name, content, f"the run file is whole: {run.path}")
+            write_page(f"--{form}", name, content, f"the run file is whole: {run.path}")
 
 
 def print_report(run: Run, form: str, json_file: str, rest: Callable[[Run], None] | None = None) -> int:
@@ -140,10 +140,11 @@ def write_json(json_file: str, text: str, kept: str) -> None:
     if json_file == "-":
         say(text)
     elif json_file:
-        _write("--json", json_file, text.encode(), kept)
+        write_page("--json", json_file, text.encode(), kept)
 
 
-def _write(word: str, name: str, content: bytes, kept: str) -> None:
+def write_page(word: str, name: str, content: bytes, kept: str) -> None:
+    """Write a file; what cannot be written any more is said, with what there is."""
     try:
         Path(name).write_bytes(content)
     except OSError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from probe.errors import EnvironmentProblem
@@ -37,11 +38,11 @@ def script() -> str:
     return vl_convert.javascript_bundle(_SETS)
 
 
-def specification(scene: Scene) -> Spec:
-    """What Vega-Embed draws, without CONFIGS."""
-    from probe.report.drawing import spec_of  # noqa: PLC0415 - Altair takes half a second to import
+def specification(scene: Scene, drawn: Sequence[str] = ()) -> Spec:
+    """What Vega-Embed draws, without CONFIGS: the pictures that are named, in PARTS of probe.report.drawing, or all."""
+    from probe.report.drawing import PARTS, spec_of  # noqa: PLC0415 - Altair takes half a second to import
 
-    return spec_of(scene)
+    return spec_of(scene, drawn or PARTS)
 
 
 def check_extra() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -12,6 +13,8 @@ from probe.report.scene import COLOURS, PHASES, Scene
 Spec = dict[str, Any]
 """Vega-Lite's own JSON."""
 
+PARTS = ("overview", "lanes", "cluster", "rates", "latency", "prober")
+"""From the top."""
 WIDTH, NAMES = 900, 290
 """Pixels of the time axis, and of the names on its left."""
 STRIP, POD, OVERVIEW = 20, 15, 22
@@ -20,13 +23,10 @@ _TIME = "utcFormat(datum.value, utcmilliseconds(datum.value) ? '%H:%M:%S.%L' : '
 _GRID = "#8884"
 
 
-def spec_of(scene: Scene) -> Spec:
-    """One picture above the other; dragging over the first one zooms all others."""
-    draw = _Drawing(scene)
-    parts = [draw.overview(), draw.lanes()]
-    if scene.cluster:
-        parts.append(draw.cluster())
-    parts += [draw.rates(), draw.latency(), draw.prober()]
+def spec_of(scene: Scene, drawn: Sequence[str] = PARTS) -> Spec:
+    """One picture above the other, those of PARTS that are named; dragging over the first one zooms all others."""
+    pictures = _Drawing(scene)
+    parts = [getattr(pictures, name)() for name in drawn if name != "cluster" or scene.cluster]
     chart = alt.vconcat(*parts, spacing=14).resolve_scale(color="independent").resolve_legend(color="independent")
     # Altair validates what it is given here, not the rows: these are put in afterwards.
     spec: Spec = chart.to_dict()
@@ -94,8 +94,7 @@ class _Drawing:
         bars = self._layer("spoilt").mark_bar(height=OVERVIEW - 8, strokeWidth=1.5, clip=True)
         spoilt = bars.transform_filter("datum.seen == 1")
         spoilt = spoilt.encode(x=whole, x2="b:T", color=colour, stroke=self._stroke())
-        title = "The whole run (UTC): drag over it to zoom in, or click a disruption below; double-click to see all"
-        return self._picture([asked.add_params(self._brush), spoilt], title, OVERVIEW)
+        return self._picture([asked.add_params(self._brush), spoilt], self._scene.title, OVERVIEW)
 
     def _stroke(self) -> Any:
         """Bars have an edge of their own colour, so that none is too narrow to be seen."""

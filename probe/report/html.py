@@ -31,11 +31,11 @@ LONG = 60
 def html_report(run: Run) -> bytes:
     """HTML 5 in UTF-8, about 1 MB of it scripts. No address in it is loaded, and no text of others is markup."""
     verdict = verdict_of(run)
-    body = [*_top(verdict), *_answers(verdict), _PICTURE, *(part for t in tables_of(verdict) for part in table_html(t))]
+    body = [*_top(verdict), *_answers(verdict), PICTURE, *(part for t in tables_of(verdict) for part in table_html(t))]
     return page(f"{verdict.ruling}: {run.head.name}", body, specification(scene_of(verdict)))
 
 
-_PICTURE = (
+PICTURE = (
     '<section><div id="picture" class="wide"><p>The picture is drawn by a script of this file;'
     " the tables below need none.</p></div></section>"
 )

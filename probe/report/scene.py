@@ -55,10 +55,9 @@ Row = dict[str, str | float | int | None]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Rows by data set, every instant in ms of unix time, and the names of the rows of each picture, from the top."""
+    """Rows by data set, every instant in ms of unix time; the names of each picture's rows, from the top; a title."""
 
-    from_ms: float
-    to_ms: float
+    title: str
     lanes: tuple[str, ...]
     cluster: tuple[str, ...]
     prober: tuple[str, ...]
@@ -70,8 +69,9 @@ class Scene:
 class _Axis:
     """Nanoseconds of a run -> ms of unix time, to 10 us, never outside of the picture."""
 
-    def __init__(self, timeline: Timeline) -> None:
-        self._start, self._end_ns = timeline.run.head.started_unix_ns, max(timeline.horizon_ns, BUCKET_NS)
+    def __init__(self, timeline: Timeline, starts_ns: int | None) -> None:
+        self._start = timeline.run.head.started_unix_ns if starts_ns is None else starts_ns
+        self._end_ns = max(timeline.horizon_ns, BUCKET_NS)
 
     def __call__(self, ns: int) -> float:
         return round((self._start + min(max(ns, 0), self._end_ns)) / 1e6, 2)
@@ -81,18 +81,17 @@ class _Axis:
         return self._end_ns
 
 
-def scene_of(verdict: Verdict) -> Scene:
-    """Everything that is drawn. Texts of others are plain and short."""
+def scene_of(verdict: Verdict, starts_ns: int | None = None) -> Scene:
+    """Everything that is drawn. Texts of others are plain and short. starts_ns: instead of the run's own t0."""
     timeline = verdict.timeline
-    axis = _Axis(timeline)
+    axis = _Axis(timeline, starts_ns)
     lanes, strips = _lanes(timeline, axis)
     cluster, phases = _cluster(timeline, axis)
     prober, held_up = _prober(timeline, axis)
     rates = _rates(timeline, axis)
     there = {str(row["what"]) for row in (*strips["spoilt"], *rates)}
     return Scene(
-        from_ms=axis(0),
-        to_ms=axis(axis.length_ns),
+        title="The whole run (UTC): drag over it to zoom in, or click a disruption below; double-click to see all",
         lanes=lanes,
         cluster=cluster,
         prober=prober,
