@@ -47,3 +47,11 @@ def quantile_ns(counts: NDArray[np.integer], q: float, lost: int = 0, maximum: f
         return math.inf
     index = int(np.searchsorted(cumulative, rank))
     return min((lower_edge_ns(index) + lower_edge_ns(index + 1)) / 2, maximum)
+
+
+def quantiles_ns(counts: NDArray[np.float64], q: float) -> NDArray[np.float64]:
+    """The q-quantile of each of many histograms, float64[n, BINS] -> ns, float64[n]; no row may be empty."""
+    cumulative = np.cumsum(counts, axis=1)
+    index = (cumulative < q * cumulative[:, -1:] - 1e-9).sum(axis=1)
+    edges = np.array([lower_edge_ns(k) for k in range(BINS + 1)])
+    return np.asarray((edges[index] + edges[index + 1]) / 2)

@@ -108,7 +108,7 @@ def test_reports_are_safe_to_print(tmp_path: Path, kind: str) -> None:
 def test_run_that_was_killed_before_its_first_query(tmp_path: Path, kind: str) -> None:
     writer = RunWriter.create(tmp_path / "run.db", Head("x", STARTED, NS, command="dnsprobe \udcff"))
     run = open_run(tmp_path / "run.db")
-    assert "INCONCLUSIVE" in REPORTS[kind](run)
+    assert ("lane,target,class" if kind == "csv" else "INCONCLUSIVE") in REPORTS[kind](run)
     assert run.head.command == "dnsprobe \\udcff"
     writer.finish(0)
 

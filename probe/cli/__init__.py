@@ -14,6 +14,7 @@ from probe.cli import (
     capacity,
     check,
     collect,
+    compare,
     explain,
     fleet,
     lab,
@@ -72,6 +73,7 @@ app.command(epilog=undo.EXAMPLES)(undo.undo)
 app.command(epilog=stop.EXAMPLES)(stop.stop)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=explain.EXAMPLES)(explain.explain)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from probe.errors import EXIT_ENVIRONMENT, EnvironmentProblem, UsageError
-from probe.report import REPORTS
+from probe.report import PICTURES, REPORTS
+from probe.report.chart import check_extra
 from probe.report.text import headline
 from probe.report.units import plain
 from probe.runfile import Run
@@ -65,13 +66,19 @@ def check_json(json_file: str, run_file: Path, form: str = "") -> None:
     """UsageError where --json cannot be written, before anything is asked."""
     if json_file == "-" and form == "jsonl":
         raise UsageError("--json -: stdout has the lines of --format jsonl: name a file")
-    if json_file in ("", "-"):
+    if json_file != "-":
+        check_file("--json", json_file, run_file)
+
+
+def check_file(word: str, name: str, run_file: Path) -> None:
+    """UsageError where the file of an option, '' for none, cannot be written."""
+    if not name:
         return
-    file = Path(json_file)
+    file = Path(name)
     if not file.parent.is_dir():
-        raise UsageError(f"--json {json_file}: its folder does not exist")
+        raise UsageError(f"{word} {name}: its folder does not exist")
     if file.resolve() == run_file.resolve() or file.is_dir():
-        raise UsageError(f"--json {json_file}: is the run file, or a folder; name another file")
+        raise UsageError(f"{word} {name}: is the run file, or a folder; name another file")
     try:
         there = file.exists()
         if file.is_file() or not there:
@@ -79,7 +86,28 @@ def check_json(json_file: str, run_file: Path, form: str = "") -> None:
         if not there:
             file.unlink()
     except OSError as problem:
-        raise UsageError(f"--json {json_file}: cannot be written: {problem.strerror}; name another file") from None
+        raise UsageError(f"{word} {name}: cannot be written: {problem.strerror}; name another file") from None
+
+
+def check_files(files: Mapping[str, str], run_file: Path) -> None:
+    """The same for files by their formats. EnvironmentProblem if there is nothing to draw a picture with."""
+    for form, name in files.items():
+        if name == "-":
+            printed = f"; --format {form} prints it" if form in REPORTS else ""
+            raise UsageError(f"--{form} -: name a file{printed}")
+        check_file(f"--{form}", name, run_file)
+        if any(name and name == files[other] for other in files if other != form):
+            raise UsageError(f"--{form} {name}: is named twice; name another file")
+    if any(files.get(form) for form in PICTURES):
+        check_extra()
+
+
+def write_files(files: Mapping[str, str], run: Run) -> None:
+    """Write those that were asked for, each in its format."""
+    for form, name in files.items():
+        if name:
+            content = PICTURES[form](run) if form in PICTURES else REPORTS[form](run).encode()
+            write_page(f"--{form}", name, content, f"the run file is whole: {run.path}")
 
 
 def print_report(run: Run, form: str, json_file: str, rest: Callable[[Run], None] | None = None) -> int:
@@ -112,7 +140,12 @@ def write_json(json_file: str, text: str, kept: str) -> None:
     if json_file == "-":
         say(text)
     elif json_file:
-        try:
-            Path(json_file).write_text(text, encoding="utf-8")
-        except OSError as problem:
-            complain(f"--json {json_file}: cannot be written: {problem.strerror}; {kept}")
+        write_page("--json", json_file, text.encode(), kept)
+
+
+def write_page(word: str, name: str, content: bytes, kept: str) -> None:
+    """Write a file; what cannot be written any more is said, with what there is."""
+    try:
+        Path(name).write_bytes(content)
+    except OSError as problem:
+        complain(f"{word} {name}: cannot be written: {problem.strerror}; {kept}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_format, check_json, complain, print_report
+from probe.cli.output import check_files, check_format, check_json, complain, print_report, write_files
 from probe.cli.sweep import check_sweep_format, print_sweep
 from probe.doubts import doubts_of
 from probe.errors import UsageError
@@ -22,7 +22,8 @@ from probe.timeline.seen import seen_by
 EXAMPLES = options.examples(
     "dnsprobe report run.db",
     "dnsprobe report run.db --format json | jq .totals",
-    "dnsprobe report run.db --format dnsperf",
+    "dnsprobe report run.db --html run.html",
+    "dnsprobe report run.db --format markdown >> $GITHUB_STEP_SUMMARY",
     "dnsprobe report --last 15m",
     "dnsprobe report sweep.db",
     "dnsprobe report sweep.db --cell 17.2",
@@ -37,6 +38,12 @@ def report(
     cell: options.OneCell = "",
     form: options.Format = "text",
     json_file: options.JsonFile = "",
+    html: options.HtmlFile = "",
+    png: options.PngFile = "",
+    svg: options.SvgFile = "",
+    markdown: options.MarkdownFile = "",
+    csv: options.CsvFile = "",
+    junit: options.JunitFile = "",
 ) -> None:
     """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive.
 
@@ -45,9 +52,12 @@ def report(
     """
     path, last_ns = Path(file), options.typed("--last", last, duration_ns) if last else 0
     swept = is_sweep(path)
+    files = {"html": html, "png": png, "svg": svg, "markdown": markdown, "csv": csv, "junit": junit}
     if swept and last:
         raise UsageError(f"--last {last}: not of a sweep, which is many runs: say --cell, or name a run file")
     if swept and not cell:
+        if asked := [form for form, name in files.items() if name]:
+            raise UsageError(f"--{asked[0]}: of a sweep there is none; of one run of it: --cell 1")
         check_sweep_format(form)
         check_json(json_file, path)
         raise typer.Exit(print_sweep(open_sweep(path), form, json_file))
@@ -55,7 +65,11 @@ def report(
         raise UsageError(f"--cell {cell}: {file} is no sweep: leave it out")
     check_format(form)
     check_json(json_file, path)
-    raise typer.Exit(print_report(run_in(path, cell) if swept else _stretch(path, last_ns), form, json_file))
+    check_files({"json": json_file.removesuffix("-"), **files}, path)
+    run = run_in(path, cell) if swept else _stretch(path, last_ns)
+    code = print_report(run, form, json_file)
+    write_files(files, run)
+    raise typer.Exit(code)
 
 
 def _stretch(path: Path, last_ns: int) -> Run:

@@ -112,6 +112,13 @@ class Histograms:
             longest = max(longest, int(maxima[4].max(initial=0)))
         return bins, longest
 
+    def of(self, series: Iterable[int], duration: Duration) -> tuple[Ints, Ints]:
+        """Of some series: second, width, bin, count, int64[4, k]; and the longest: second, width, ns, int64[3, m]."""
+        mine = list(series)
+        counts = self._counts[:, np.isin(self._counts[2], mine) & (self._counts[3] == duration)]
+        maxima = self._maxima[:, np.isin(self._maxima[2], mine) & (self._maxima[3] == duration)]
+        return counts[[0, 1, 4, 5]], maxima[[0, 1, 4]]
+
 
 def _stretch(table: Ints, series: int, duration: Duration, spans: Spans | None) -> Ints:
     low, high = np.searchsorted(table[2], [series, series + 1])
