@@ -59,7 +59,7 @@ INFLIGHT_HELP = (
 )
 PAIR_HELP = "Ask A and AAAA of a name from one socket, back to back, as glibc does."
 GSO_HELP = "Let 2 to 64 queries leave as one burst (UDP_SEGMENT): less work for us, one packet to NAT."
-LOG_HELP = "Lines of CoreDNS's query log (plugin log): lost queries are looked for in it, by source port and id."
+QUERY_LOG_HELP = "Lines of CoreDNS's query log (plugin log): lost queries are looked for in it, by source port and id."
 LENGTH_HELP = "Seconds, or 5m (default 10; with --ramp as long as it takes)."
 LAB_HELP = "Run it in the lab: CoreDNS pods and a Service on this machine (lab.backend)."
 CONTEXT_HELP = "Of the kubeconfig: which cluster (default the current one, or the one whose pod this is)."
@@ -227,7 +227,7 @@ Format = Annotated[str, option(RESULT, "", "--format", "FORMAT", FORMAT_HELP)]
 ExplainedFile = Annotated[str, typer.Argument(help="What `dnsprobe run` wrote.", show_default=False)]
 ErrorText = Annotated[str, option(RESULT, "", "--error", "TEXT", "Instead of a run: what a client's message means.")]
 Took = Annotated[str, option(RESULT, "", "--took", "TIME", "How long that client's lookup took: 5s.")]
-QueryLog = Annotated[str, option(RESULT, "", "--log", "FILE", LOG_HELP)]
+QueryLog = Annotated[str, option(RESULT, "", "--log", "FILE", QUERY_LOG_HELP)]
 JsonFile = Annotated[str, option(RESULT, "", "--json", "FILE", JSON_HELP)]
 HtmlFile = Annotated[str, option(PAGES, "", "--html", "FILE", "The timeline to zoom in, and its tables: one page.")]
 PngFile = Annotated[str, option(PAGES, "", "--png", "FILE", "The timeline as a picture.")]

@@ -120,7 +120,7 @@ def _undetermined(moment: Moment, windows: Sequence[Window], findings: Sequence[
         text,
         seen,
         "dnsprobe run causes   # lanes that tell causes apart",
-        "reference, 4.10",
+        "",
         Sure.UNDETERMINED,
         apart,
     )

@@ -17,7 +17,7 @@ RULES: dict[str, Rule] = {
         "this prober, or its lab, lost the replies itself: no fault of DNS",
         "replies that our own receive buffer dropped are counted by the kernel (SO_MEMINFO)",
         "# ask less, or give the prober more CPU and a larger receive buffer:\nsysctl -w net.core.rmem_max=8388608",
-        "reference, row 11; seed 002, client overloaded",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: client overloaded",
         paths.prober,
     ),
     "stall": Rule(
@@ -26,7 +26,7 @@ RULES: dict[str, Rule] = {
         "all lanes miss the same instants, and the lag of the schedule shows it",
         "# raise the prober's CPU limit, or take it off the busy node:\nkubectl top nodes\n"
         "kubectl top pods -A --sort-by=cpu",
-        "reference, row 11; seed 002, client overloaded",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: client overloaded",
         whole.stall,
         whole=True,
     ),
@@ -35,7 +35,7 @@ RULES: dict[str, Rule] = {
         "this node loses packets, whoever is asked: its links, its CPU or its queues are full",
         "all targets lose alike, from any source port; with conntrack's table full, ports that are in use are spared",
         "kubectl top nodes\n# on this node:\ngrep Udp: /proc/net/snmp; ip -s link; nstat -az | grep -i drop",
-        "reference, row 11; seed 002, client overloaded",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: client overloaded",
         paths.client_node,
         "a lane with `ports: fixed`",
     ),
@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
         "# on this node:\n"
         "dmesg | grep -i conntrack; sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n"
         "sysctl -w net.netfilter.nf_conntrack_max=1048576\n# and NodeLocal DNSCache, whose queries are not tracked",
-        "reference, row 12; seed 002, conntrack table",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: conntrack table",
         paths.conntrack_full,
         "a lane with `ports: fixed`",
     ),
@@ -56,7 +56,7 @@ RULES: dict[str, Rule] = {
         "TCP is as dead as UDP; with port 53 alone blocked, /ready on 8181 would still answer",
         f"{KUBECTL} get pods -o wide\nkubectl get nodes\n# then from a pod on another node: dnsprobe check\n"
         f"{_POLICIES}",
-        "reference, row 7; seed 002, container network",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: container network",
         paths.network,
         "`pods` by UDP and TCP",
     ),
@@ -66,7 +66,7 @@ RULES: dict[str, Rule] = {
         "the pods' other ports can be reached, as their metrics show",
         f"{_POLICIES}   # must allow 53 by UDP and TCP, both ways\n"
         "# cloud: open 53/UDP and 53/TCP between all nodes in security groups and network ACLs",
-        "reference, row 6; seed 002, security groups",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: security groups",
         paths.port_blocked,
         "`pods` by UDP and TCP",
     ),
@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
         "past the Service it is the same, and the other transport is fine",
         f"{_POLICIES}   # must allow 53 by UDP and TCP, both ways\n"
         "# cloud: open 53/UDP and 53/TCP between all nodes in security groups and network ACLs",
-        "reference, row 6; seed 002, UDP port 53",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: UDP port 53",
         paths.udp_blocked,
         "`pods` by UDP and TCP",
     ),
@@ -85,7 +85,7 @@ RULES: dict[str, Rule] = {
         "all pods are terminating, and kube-proxy before 1.26 leads to none of them though they answer",
         "pods answer past the Service until their lameduck is over; from 1.26 on they are asked until then",
         f"{KUBECTL} scale deployment coredns --replicas=2\n# never let the Ready pods be none: maxUnavailable 0, a PDB",
-        "reference, row U15; kubernetes pkg/proxy/topology.go (CategorizeEndpoints)",
+        "kubernetes/kubernetes pkg/proxy/topology.go (CategorizeEndpoints)",
         ends.no_fallback,
         "`pods`",
     ),
@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
         "no CoreDNS pod is Ready: the Service has nobody to lead to",
         "every pod was told to go and none has come; a Service that is behind would have Ready pods",
         f"{KUBECTL} scale deployment coredns --replicas=2\n{KUBECTL} get pods {_LABEL} -o wide",
-        "reference, 0 item 4 and 6.1; seed 003",
+        "coredns plugin/health (lameduck); four lameduck experiments on EKS",
         ends.no_pods,
     ),
     "all_evicted": Rule(
@@ -103,7 +103,7 @@ RULES: dict[str, Rule] = {
         "as with a fast rollout, but none was under way",
         f"{KUBECTL} create poddisruptionbudget coredns --selector=k8s-app=kube-dns --max-unavailable=1\n"
         "# and topologySpreadConstraints over kubernetes.io/hostname",
-        "reference, row U16",
+        "Kubernetes, Specifying a Disruption Budget for your Application",
         ends.all_evicted,
         "`pods`",
     ),
@@ -112,7 +112,7 @@ RULES: dict[str, Rule] = {
         "all pods were replaced before nodes had learnt of the new ones: new pods were Ready, nobody led to them",
         "the loss is total, not 1/N, and new pods answer past the Service",
         remedies.pace,
-        "reference, row U4; coredns#5409, k/k#129617",
+        "coredns/coredns#5409, kubernetes/kubernetes#129617",
         ends.all_replaced,
         "`pods`",
     ),
@@ -121,7 +121,7 @@ RULES: dict[str, Rule] = {
         "the grace period is shorter than preStop and lameduck: the pod was killed while it still served",
         "exit code 137, and /health was open until the end",
         remedies.grace,
-        "reference, row U3; kubelet killContainer; seed 003",
+        "kubelet killContainer; four lameduck experiments on EKS",
         ends.short_grace,
     ),
     "no_lameduck": Rule(
@@ -129,7 +129,7 @@ RULES: dict[str, Rule] = {
         "pods close the moment they are told to: CoreDNS has no lameduck",
         "/ready, /health and port 53 close together, at SIGTERM",
         remedies.lameduck,
-        "reference, row U2; seeds 000, 001 and 003",
+        "Alibaba Cloud ACK, precautions for upgrading CoreDNS; four lameduck experiments on EKS",
         ends.no_lameduck,
     ),
     "short_lameduck": Rule(
@@ -137,7 +137,7 @@ RULES: dict[str, Rule] = {
         "nodes learn of a pod's end later than its lameduck lasts: they go on sending to a pod that has closed",
         "the loss begins as a pod closes, in order, and its share is that of the pods that went",
         remedies.lameduck,
-        "reference, row U1; seed 003; helm#204",
+        "four lameduck experiments on EKS; coredns/helm#204",
         ends.short_lameduck,
     ),
     "killed": Rule(
@@ -145,7 +145,7 @@ RULES: dict[str, Rule] = {
         "a pod was deleted by force: it had no lameduck, and nodes led to it until they had learnt of it",
         "it was deleted with a grace period of nothing; SIGTERM and closing are one instant",
         f"# delete pods in order:\n{KUBECTL} delete pod POD   # without --force and --grace-period=0",
-        "reference, row U1",
+        "coredns plugin/health (lameduck)",
         ends.killed,
     ),
     "crashed": Rule(
@@ -154,7 +154,7 @@ RULES: dict[str, Rule] = {
         "nobody had told it to go; exit code 137 with OOMKilled is memory, often two configurations at a reload",
         f"{KUBECTL} logs {_LABEL} --previous --tail=50\n{KUBECTL} describe pods {_LABEL} | grep -A5 'Last State'\n"
         f"{KUBECTL} set resources deployment coredns --limits=memory=2Gi   # if it was OOMKilled",
-        "reference, row U8; seed 000 (2 GiB)",
+        "Alibaba Cloud ACK, precautions for upgrading CoreDNS (2 GiB)",
         paths.crashed,
     ),
     "reload_lameduck": Rule(
@@ -163,7 +163,7 @@ RULES: dict[str, Rule] = {
         "pods answer past the Service, nobody deleted them, and the Corefile was changed",
         f"{KUBECTL} get deployment coredns -o jsonpath='{{..image}}'   # upgrade to 1.9.4 or later first\n"
         f"{_COREFILE}\n    health {{\n        lameduck 5s\n    }}",
-        "reference, row U9; coredns#5472",
+        "coredns/coredns#5472",
         whole.reload_lameduck,
         whole=True,
     ),
@@ -172,7 +172,7 @@ RULES: dict[str, Rule] = {
         "sessionAffinity holds this client on one pod, and that pod is slow or gone",
         "NSID shows one pod for all queries though others are Ready, and these are fine",
         f'{KUBECTL} patch service kube-dns -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
-        "reference, row 9; seed 002, uneven load; seed 000",
+        "Alibaba Cloud ACK, precautions for upgrading CoreDNS (uneven load)",
         paths.affinity,
         "`nsid: true`",
     ),
@@ -182,7 +182,7 @@ RULES: dict[str, Rule] = {
         "TCP is not even connected; of a pod that hangs connects are accepted and not answered",
         f"kubectl get nodes\n{KUBECTL} get pods {_LABEL} -o wide\n"
         "# its pod counts until node-monitor-grace-period (40 s) is over",
-        "reference, row 7",
+        "Kubernetes, Nodes: node heartbeats, node-monitor-grace-period",
         paths.node_lost,
         "`pods` by TCP",
     ),
@@ -192,7 +192,7 @@ RULES: dict[str, Rule] = {
         "connects are accepted, answers are late; other pods are fine",
         f"kubectl -n kube-system top pods {_LABEL}\n{KUBECTL} get deployment coredns -o jsonpath='{{..resources}}'\n"
         f"# no CPU limit of 100m, pods spread over nodes; then: {KUBECTL} delete pod POD   # it is replaced",
-        "reference, rows 8 and 9; seed 002, overloaded",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: overloaded",
         paths.pod_stuck,
         "`pods` by TCP",
     ),
@@ -203,7 +203,7 @@ RULES: dict[str, Rule] = {
         "# on the node, which mends it at once:\nconntrack -D -p udp --orig-dst SERVICE-IP --reply-src POD-IP\n"
         "# for good: a lameduck longer than readiness takes to fail and nodes to learn of it (dnsprobe recommend),\n"
         "# and clients that change their port: c-ares udp_max_queries=100, Envoy max_udp_channel_duration",
-        "reference, row U10; k/k#127318, k/k#139628",
+        "kubernetes/kubernetes#127318, kubernetes/kubernetes#139628",
         flows.stale_flow,
         "a lane with `ports: fresh` beside the fixed one",
     ),
@@ -214,7 +214,7 @@ RULES: dict[str, Rule] = {
         "# on each node, which mends it at once:\nsysctl -w net.ipv4.vs.expire_nodest_conn=1\n"
         "# for good: kube-proxy's config, ipvs.udpTimeout: 10s (then wait 5 minutes), and a kernel from 5.9 on\n"
         "kubectl -n kube-system edit configmap kube-proxy",
-        "reference, row 15 and 2.3; seed 002, IPVS errors",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: IPVS errors",
         flows.ipvs_session,
         "a lane with `ports: fresh` beside the fixed one",
     ),
@@ -224,7 +224,7 @@ RULES: dict[str, Rule] = {
         "as with conntrack, but the node's conntrack is clean, and unconnected sockets are fine",
         "# Cilium: socketLB.hostNamespaceOnly=true, or upgrade it; restart the applications that are stuck\n"
         "cilium status --verbose | grep -i socket",
-        "reference, row U11; cilium#27300, cilium#35773",
+        "cilium/cilium#27300, cilium/cilium#35773",
         flows.socket_lb,
         "a lane with `ports: fresh` beside the fixed one",
     ),
@@ -233,7 +233,7 @@ RULES: dict[str, Rule] = {
         "a TCP connection in use ended with its pod: the client has to connect again",
         "one FIN or RST for each connection as the pod closes, then all is well",
         "# nothing to mend in the cluster: clients must connect again at once",
-        "reference, row U13",
+        "RFC 7766, 6.2.4",
         flows.reused_tcp,
     ),
     "nodelocal": Rule(
@@ -243,7 +243,7 @@ RULES: dict[str, Rule] = {
         "kubectl -n kube-system get pods -l k8s-app=node-local-dns -o wide\n"
         'kubectl -n kube-system patch daemonset node-local-dns -p \'{"spec":{"updateStrategy":{"type":"OnDelete"}}}\'\n'
         "# or two DaemonSets (-skipteardown), or a second nameserver",
-        "reference, row U12; kubernetes/dns#324",
+        "kubernetes/dns#324",
         paths.nodelocal,
         "`service` beside `nodelocal`",
     ),
@@ -252,7 +252,7 @@ RULES: dict[str, Rule] = {
         "every pod answers and the Service does not: this node's kube-proxy is not running or behind",
         "no pod has ended; where an old pod is still led to, it is a share that is lost",
         f"{_PROXIES}\n{KUBECTL} get endpointslices\nkubectl -n kube-system rollout restart daemonset kube-proxy",
-        "reference, row F3; seed 002",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         paths.kube_proxy,
         "`pods`",
     ),
@@ -261,7 +261,7 @@ RULES: dict[str, Rule] = {
         "a new pod was Ready before it knew the cluster's records: it answers SERVFAIL",
         "only new pods do so, right after their Ready; old ones are fine",
         f"{_COREFILE}\n    ready\n# and readinessProbe: httpGet /ready, port 8181, in the Deployment",
-        "reference, row U5; plugin/kubernetes startup_timeout",
+        "coredns plugin/kubernetes (startup_timeout)",
         names.unsynced,
         "`pods`",
     ),
@@ -271,7 +271,7 @@ RULES: dict[str, Rule] = {
         "the TC bit is set; by TCP the same name is answered in full",
         "# in the application's pod: dnsConfig.options: [{name: use-vc}], or edns0; Go: Dial by tcp\n"
         f"{_COREFILE}\n    bufsize 1232",
-        "reference, row 3; seed 002, headless",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: headless",
         names.too_big,
     ),
     "max_concurrent": Rule(
@@ -280,7 +280,7 @@ RULES: dict[str, Rule] = {
         "coredns_forward_max_concurrent_rejects_total grows; the upstream itself does not refuse",
         f"{_COREFILE}\n    forward . /etc/resolv.conf {{\n        max_concurrent 2000\n    }}\n"
         "# 2 kB for each query; and mend the slow upstream",
-        "reference, row 1d; coredns#4326",
+        "coredns/coredns#4326",
         names.max_concurrent,
         "`upstream`",
     ),
@@ -289,7 +289,7 @@ RULES: dict[str, Rule] = {
         "the upstream refuses: it does not serve CoreDNS's nodes, or this name",
         "asked directly, it says REFUSED too, at once and whatever the load",
         f"{_COREFILE}\n    forward . ANOTHER-UPSTREAM\n# and the nodes' /etc/resolv.conf",
-        "reference, row 1c; seed 002, REFUSED",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: REFUSED",
         names.upstream_refuses,
         "`upstream`",
     ),
@@ -298,7 +298,7 @@ RULES: dict[str, Rule] = {
         "the upstream says that the name does not exist",
         "asked directly, it says so too; with a search suffix that is as it should be",
         "# mend the record, the zone or the search domain; and write external names with a dot at the end",
-        "reference, row 1a; seed 002, NXDOMAIN",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: NXDOMAIN",
         names.upstream_denies,
         "`upstream`",
     ),
@@ -307,7 +307,7 @@ RULES: dict[str, Rule] = {
         "the upstream does not answer by TCP, and CoreDNS asks it as it was asked: NodeLocal DNSCache asks by TCP",
         "only what comes by TCP fails; asked directly, the upstream is fine by UDP and not by TCP",
         f"{_COREFILE}\n    forward . /etc/resolv.conf {{\n        prefer_udp\n    }}",
-        "reference, row 17; seed 002, PrivateZone",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: PrivateZone",
         names.upstream_without_tcp,
         "`upstream` by TCP",
     ),
@@ -317,7 +317,7 @@ RULES: dict[str, Rule] = {
         "the upstream is fine, asked directly in the same seconds",
         f"{_LOGS} | grep errors\n{KUBECTL} get configmap coredns -o yaml   # forward . ...\n"
         f"{KUBECTL} get pods {_LABEL} -o wide",
-        "reference, row F2; seed 002",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         names.way_upstream,
         "`upstream`",
     ),
@@ -327,7 +327,7 @@ RULES: dict[str, Rule] = {
         "asked directly, it says SERVFAIL too, at once",
         f"{_COREFILE}\n    forward . UPSTREAM ANOTHER-UPSTREAM {{\n        failover SERVFAIL\n    }}\n"
         f"    cache 30 {{\n        serve_stale\n    }}",
-        "reference, row 1b; seed 002, SERVFAIL",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: SERVFAIL",
         names.upstream_fails,
         "`upstream`",
     ),
@@ -337,7 +337,7 @@ RULES: dict[str, Rule] = {
         "asked directly, it is silent too; cached names and the cluster's own are fine",
         f"{_LOGS} | grep errors\n{_COREFILE}\n    forward . UPSTREAM ANOTHER-UPSTREAM\n    cache 30 {{\n"
         "        serve_stale\n    }}",
-        "reference, row 1b; seed 002, SERVFAIL",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: SERVFAIL",
         names.upstream_silent,
         "`upstream`",
     ),
@@ -346,7 +346,7 @@ RULES: dict[str, Rule] = {
         "one pod answers otherwise than the others: it has lost the API server, or has another Corefile",
         "the others answer as expected, asked directly",
         f"{_LOGS}\n{KUBECTL} rollout restart deployment coredns\n# CoreDNS before 1.7.0: upgrade it",
-        "reference, rows 2 and 10b; seed 002, headless",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: headless",
         names.other_answers,
         "`pods`",
     ),
@@ -356,7 +356,7 @@ RULES: dict[str, Rule] = {
         "names of the cluster are SERVFAIL on every pod",
         f"{_LOGS} | grep -i 'failed to'\n"
         "kubectl auth can-i list endpointslices --as=system:serviceaccount:kube-system:coredns -A",
-        "reference, rows 10b and F1; seed 002",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         names.no_api,
         "`pods`",
     ),
@@ -367,7 +367,7 @@ RULES: dict[str, Rule] = {
         "kubectl get service,endpointslices -n NAMESPACE\n"
         "kubectl get statefulset -n NAMESPACE -o jsonpath='{..serviceName}'\n"
         "# pods that are not Ready are left out unless spec.publishNotReadyAddresses is true",
-        "reference, rows 4, 5 and F6; seed 002",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         names.no_record,
         "`pods`",
     ),
@@ -377,7 +377,7 @@ RULES: dict[str, Rule] = {
         "they never open port 53, and their exits repeat; old pods go on",
         f"{_LOGS} | grep -i 'error during parsing'\n{_COREFILE}   # take out the unknown directive\n"
         f"{KUBECTL} rollout undo deployment coredns",
-        "reference, row 10a; seed 002, Unknown directive",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: Unknown directive",
         whole.stuck_rollout,
         whole=True,
     ),
@@ -386,7 +386,7 @@ RULES: dict[str, Rule] = {
         "new pods run and never become Ready: the probe asks /ready, and the Corefile has no `ready`",
         "they do not end, as with an unknown directive; the rollout stands still, old pods go on",
         f"{_COREFILE}\n    ready",
-        "reference, row U6; seed 001",
+        "Alibaba Cloud ACK, checks before upgrading CoreDNS",
         whole.never_ready,
         whole=True,
     ),
@@ -396,7 +396,7 @@ RULES: dict[str, Rule] = {
         "with all of them slow it would be the load; with this prober slow its own lag would show it",
         f"kubectl -n kube-system top pods {_LABEL}\nkubectl top nodes\n"
         f"{KUBECTL} get service kube-dns -o jsonpath='{{.spec.sessionAffinity}}'",
-        "reference, row 9; seed 002, uneven load",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: uneven load",
         whole.one_slow,
         whole=True,
     ),
@@ -406,7 +406,7 @@ RULES: dict[str, Rule] = {
         "asked directly, pods are as slow as the Service, and this prober's own lag is small",
         f"kubectl -n kube-system top pods {_LABEL}\n{KUBECTL} scale deployment coredns --replicas=4\n"
         f"{KUBECTL} get deployment coredns -o jsonpath='{{..limits}}'   # a CPU limit of 100m throttles it",
-        "reference, row 8; seed 002, overloaded",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: overloaded",
         whole.all_slow,
         whole=True,
     ),
@@ -415,7 +415,7 @@ RULES: dict[str, Rule] = {
         "one pod answers this client alone: sessionAffinity",
         "NSID names one pod for all queries from new source ports, though others are Ready",
         f'{KUBECTL} patch service kube-dns -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
-        "reference, row 9; seed 000",
+        "Alibaba Cloud ACK, precautions for upgrading CoreDNS",
         whole.one_for_all,
         whole=True,
     ),

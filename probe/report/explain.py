@@ -41,7 +41,8 @@ def _part(run: Run, d: Diagnosis, log: Sequence[Logged] | None) -> list[str]:
     fits = [f"{f.id} ({f.sure}): {f.text}" for f in d.findings[1 : 1 + FITS_TOO]]
     lines += [line for fit in fits for line in wrapped(f"fits too   {fit}", 2, 13)]
     lines += ["  remedy", *(f"    {line}" for line in d.finding.remedy.splitlines())]
-    lines += wrapped(f"source     {d.finding.source}", 2, 13)
+    if d.finding.source:
+        lines += wrapped(f"source     {d.finding.source}", 2, 13)
     return [*lines, *_for_others(run, d, log)]
 
 
@@ -88,4 +89,4 @@ def meaning_text(meaning: Meaning | None, took: float | None) -> str:
         lines.append(f"it can be one of {len(meaning.outcomes)}: {how}")
     lines += [f"  - {text}" for text in meaning.help]
     lines += [f"  next: {text}" for text in meaning.next]
-    return "\n".join([*lines, f"  source: reference, row {meaning.row}"]) + "\n"
+    return "\n".join(lines) + "\n"
