@@ -83,7 +83,7 @@ def kinds(run: Run) -> list[str]:
 def test_a_rollout_that_someone_else_starts_ends_the_run(cluster: Kubernetes, tmp_path: Path) -> None:
     run, err = watched(cluster, tmp_path, lambda: cluster.kubectl("rollout", "restart", *DEPLOYMENT))
     assert run.ended.startswith("rollout of coredns completed "), err
-    assert run.ended.endswith(f" s after it began; quiet for 0:0{QUIET}")
+    assert run.ended.endswith(f" s after it began; quiet for 0:{QUIET}")
     assert kinds(run) == ["rollout_started", "rollout_done", "waited", "ended"]
     assert (run.cut, run.finished) == ("", True)
     assert "waiting for a rollout of " in err
