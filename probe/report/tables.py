@@ -218,7 +218,7 @@ def phases(timeline: Timeline) -> Table:
     note = (
         f"During: from {clock(start + change[0])} ({since_start(change[0])}) to {clock(start + change[1])}"
         f" ({since_start(change[1])}), from the first step until it, pods' ends and disruptions were over."
-        " Latencies are recorded by 10 s, or the second where rows were lost, and belong to each phase such a slice touches."
+        " Latencies are recorded by 10 s, or 1 s where rows were lost, and belong to each phase such a slice touches."
     )
     return Table(title, heads, rows, "<" + ">" * 12, note)
 
