@@ -175,7 +175,7 @@ class _Drawing:
             layers.append(rule.encode(x=x, x2="b:T", y=y, tooltip=self._tip("text")))
         never = self._layer("latency").transform_filter("datum.never").mark_rect(height=7, color=BAD, clip=True)
         layers.append(never.encode(x=self._x(), x2="b:T", y=alt.value(3.5), tooltip=self._tip("text")))
-        title = "Latency from due, ms: p50 (thin), p99 (bold), max (dashed); a red bar on top: 1 % or more never came"
+        title = "Latency from due, ms: p50 (thin), p99 (bold), max (dashed); a bar on top: 1 % or more never came"
         return self._picture(layers, title, 110)
 
     def prober(self) -> alt.LayerChart:
