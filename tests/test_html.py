@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.hostile import hostile
 from tests.longrun import scattered, written_long
 from tests.stories import STORIES
 from tests.synthetic import MS, drawn, series_of, written
+from tests.test_cli import told as told_by
 
 VOID = {"meta"}
 
@@ -224,14 +226,14 @@ def test_a_page_answers_first_what_was_lost_when_why_and_what_to_change(tmp_path
     order = [texts.index(text) for text in ("FAIL", "What was lost", "When", "Why", "What to change", "Disruptions")]
     assert order == sorted(order)
     assert "vip-udp → kube-dns: 100 of 1,500 (6.67 %)" in texts
-    assert "2.980 s: 14:13:25.020 to 14:13:28.000 UTC (+5.020 s), on vip-udp → kube-dns" in texts
+    assert "2.980 s: 14:13:25.010 to 14:13:27.990 UTC (+5.010 s), on vip-udp → kube-dns" in texts
     assert "coredns-7d9f-ccccc closed its port 2.991 s before the Service had forgotten it" in texts
 
 
 def test_a_day_is_small_and_has_every_lost_query(tmp_path: Path) -> None:
     day = 24 * 3600
     outage = dict.fromkeys(range(40_000, 40_003), (10, Outcome.TIMEOUT))
-    lossy = [outage, scattered(day, 0.4), {}]
+    lossy = [outage, scattered(day, 0.02), {}]
     page = PICTURES["html"](written_long(tmp_path / "run.db", day, lossy))
     assert len(page) < 5_000_000
     spoilt = Page(page).data["spec"]["datasets"]["spoilt"]
@@ -239,6 +241,45 @@ def test_a_day_is_small_and_has_every_lost_query(tmp_path: Path) -> None:
     assert sum(told) == sum(n for bad in lossy for n, _ in bad.values())
     strip = [row for row in spoilt if row["row"].startswith("vip-0")]
     assert min(row["a"] for row in strip) == pytest.approx((1_790_000_000 + 40_000) * 1000)
+
+
+def test_files_beside_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = STORIES["a_third"](tmp_path / "run.db")
+    files = {form: tmp_path / f"run.{form}" for form in (*PICTURES, "markdown", "csv", "junit")}
+    options = " ".join(f"--{form} {file}" for form, file in files.items())
+    code, out, err = told_by(f"report {run.path} {options}", capsys)
+    assert (code, err) == (1, "")
+    assert out.startswith("FAIL: it hurt")
+    begins = (b"<!doctype html>", b"<svg ", b"\x89PNG", b"## FAIL", b"lane,", b"<?xml")
+    assert [file.read_bytes().startswith(text) for file, text in zip(files.values(), begins, strict=True)] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ("--html -", 2, "--html -: name a file"),
+        ("--csv -", 2, "--csv -: name a file; --format csv prints it"),
+        ("--html none/x.html", 2, "--html none/x.html: its folder does not exist"),
+        ("--csv {run}", 2, "is the run file, or a folder; name another file"),
+        ("--csv {run}.x --junit {run}.x", 2, "is named twice; name another file"),
+        ("--json {run}.x --html {run}.x", 2, "is named twice; name another file"),
+        ("--png {run}.png", 4, "pip install 'dnsprobe[report]'"),
+    ],
+)
+def test_files_that_cannot_be_written(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    code: int,
+    said: str,
+) -> None:
+    run = STORIES["clean"](tmp_path / "run.db")
+    monkeypatch.setitem(sys.modules, "altair", None)
+    exited, out, err = told_by(f"report {run.path} {options.format(run=run.path)}", capsys)
+    assert (exited, out) == (code, "")
+    assert said in err
+    assert list(tmp_path.glob("run.db.*")) == []
 
 
 @pytest.mark.parametrize(

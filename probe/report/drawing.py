@@ -47,7 +47,9 @@ class _Drawing:
 
     def _x(self, field: str = "a", axis: bool = False, zoomed: bool = True) -> alt.X:
         scale = alt.Scale(type="utc", domain={"param": "zoom"} if zoomed else alt.Undefined, nice=False)
-        ticks = alt.Axis(labelExpr=_TIME, title=None, grid=False, labelOverlap=True, tickCount=10) if axis else None
+        ticks = (
+            alt.Axis(labelExpr=_TIME, title=None, grid=False, labelOverlap=True, labelSeparation=12) if axis else None
+        )
         return alt.X(f"{field}:T", scale=scale, axis=ticks)
 
     def _rows(self, names: tuple[str, ...]) -> alt.Y:
@@ -71,11 +73,11 @@ class _Drawing:
         legend = alt.Legend(orient="top", title=title, symbolType="square", titleOrient="left") if title else None
         return alt.Color("what:N", scale=scale, legend=legend)
 
-    def _frame(self) -> list[alt.Chart]:
+    def _frame(self, axis: bool = False) -> list[alt.Chart]:
         """What every picture has: steps as lines from top to bottom, and the whole run's ends, unseen."""
-        ends = self._layer("ends").mark_point(opacity=0).encode(x=self._x())
-        steps = self._layer("steps").mark_rule(strokeDash=[3, 3], opacity=0.6, clip=True).encode(x=self._x())
-        return [ends, steps]
+        ends = self._layer("ends").mark_point(opacity=0).encode(x=self._x(axis=axis))
+        steps = self._layer("steps").mark_rule(strokeDash=[3, 3], opacity=0.6, clip=True)
+        return [ends, steps.encode(x=self._x(axis=axis))]
 
     def _picture(self, layers: list[alt.Chart], title: str, height: float) -> alt.LayerChart:
         heading = alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="bold", offset=4, frame="group")
@@ -117,7 +119,7 @@ class _Drawing:
             opacity=alt.Opacity("seen:Q", scale=None, legend=None),
             tooltip=self._tip("row", "what", "text"),
         )
-        layers = [*self._frame(), thin.encode(x=self._x(axis=True), x2="b:T", y=rows), spoilt]
+        layers = [*self._frame(axis=True), thin.encode(x=self._x(axis=True), x2="b:T", y=rows), spoilt]
         title = "Lanes and targets: thin while every query is good, a bar where not (its height: the share)"
         return self._picture(layers, title, STRIP * len(self._scene.lanes))
 
@@ -161,7 +163,7 @@ class _Drawing:
 
     def latency(self) -> alt.LayerChart:
         """p50, p99 and max, each over the stretch it was recorded for; a bar on top where 1 % or more never came."""
-        scale, x = alt.Scale(type="log", nice=True), self._x(axis=True)
+        scale, x = alt.Scale(type="log", nice=True), self._x()
         layers = self._frame()
         for field, width, dash, opacity in (
             ("max", 1, [2, 2], 0.8),
@@ -173,7 +175,7 @@ class _Drawing:
             layers.append(rule.encode(x=x, x2="b:T", y=y, tooltip=self._tip("text")))
         never = self._layer("latency").transform_filter("datum.never").mark_rect(height=7, color=BAD, clip=True)
         layers.append(never.encode(x=self._x(), x2="b:T", y=alt.value(3.5), tooltip=self._tip("text")))
-        title = "Latency from due, ms: p50 (thin), p99 (bold), max (dashed); a red bar on top: 1 % or more never came"
+        title = "Latency from due, ms: p50 (thin), p99 (bold), max (dashed); a bar on top: 1 % or more never came"
         return self._picture(layers, title, 110)
 
     def prober(self) -> alt.LayerChart:
@@ -185,5 +187,5 @@ class _Drawing:
         bars = bars.mark_bar(height=POD - 4, strokeWidth=1, color=QUIET, stroke=QUIET, clip=True)
         bars = bars.encode(x=self._x(axis=True), x2="b:T", y=rows, tooltip=self._tip("row", "text"))
         title = "This prober: a bar where it was held up, and what is above may be its own fault"
-        layers = [*self._frame(), thin.encode(x=self._x(axis=True), x2="b:T", y=rows), bars]
+        layers = [*self._frame(axis=True), thin.encode(x=self._x(axis=True), x2="b:T", y=rows), bars]
         return self._picture(layers, title, POD * max(2, len(self._scene.prober)))

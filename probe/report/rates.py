@@ -19,7 +19,7 @@ from probe.timeline.spans import Ints
 
 WIDTHS = (1, 2, 5, 10, 20, 50, 100, 200, 600, 1200, 3000, 6000, 18_000, 36_000)
 """Of buckets, in 100 ms."""
-COARSE, FINE, MOST = 400, 60, 3_000
+COARSE, FINE, MOST = 300, 60, 2_000
 """Buckets of the whole run, of the surroundings of a disruption, of all these together."""
 SLICES = 600
 """Latencies over time, at the most."""

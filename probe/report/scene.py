@@ -168,7 +168,7 @@ def _spoilt(stretch: Stretch, row: str, axis: _Axis) -> Row:
         "a": axis(stretch.from_ns),
         "b": axis(stretch.to_ns),
         "what": stretch.what,
-        "tall": round(0.35 + 0.65 * fraction, 2),
+        "tall": round(0.35 + 0.65 * fraction, 2) if stretch.counts else 0.3,
         "seen": 1 if stretch.counts else 0.35,
         "text": text if stretch.counts else f"{text}; the pod had been told to go: does not count",
     }

@@ -13,7 +13,7 @@ from probe.outcome import Outcome
 from probe.timeline import Channel, Spans, Timeline, inside
 from probe.timeline.spans import Ints
 
-STRETCHES = 12_000
+STRETCHES = 6_000
 """Of all strips; with more, neighbours within ever longer cells become one."""
 CELLS = (1, 2, 5, 10, 20, 50, 100, 300, 600, 3000, 6000, 36_000)
 """Widths of cells, in buckets of 100 ms."""

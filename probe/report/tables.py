@@ -20,6 +20,7 @@ from probe.verdict import MEASURES, Judged, Verdict, spared
 
 SHOWN = 200
 """Rows of a table that could be endless; CSV and JSON have all of them."""
+CAUSES_SHOWN = 40
 MARKS_BEFORE = 3
 NEAR_NS = 60 * NS
 """A mark is near a disruption if it came so shortly before."""
@@ -103,9 +104,10 @@ def _around(timeline: Timeline, w: Window) -> tuple[float, float]:
 
 def causes(run: Run) -> Table:
     """What each disruption comes from, and what else it may come from."""
-    start = run.head.started_unix_ns
+    start, found = run.head.started_unix_ns, diagnoses_of(run)
+    worst = sorted(found, key=lambda d: -sum(w.lost for w in d.windows))[:CAUSES_SHOWN]
     rows = []
-    for d in diagnoses_of(run):
+    for d in sorted(worst, key=lambda d: d.from_ns):
         f = d.finding
         others = "; or ".join(f"{short(other.text)} ({other.sure})" for other in d.findings[1:])
         seen = short(f.evidence, 1000) + (f" Or: {others}" if others else "")
@@ -113,7 +115,9 @@ def causes(run: Run) -> Table:
         told = (sure_text(d), seen, short(f.apart, 500), f.remedy, short(f.source))
         rows.append((when, *told))
     heads = ("from (UTC)", "cause", "what was seen", "what tells it from others", "what to change", "who says so")
-    return Table("Causes", heads, rows, ">" + "<" * 5)
+    more = len(found) - len(rows)
+    note = f"{count(more)} that lost less are not shown: dnsprobe explain has them." if more else ""
+    return Table("Causes", heads, rows, ">" + "<" * 5, note)
 
 
 def lost_of(timeline: Timeline, w: Window) -> str:
@@ -183,12 +187,16 @@ def margin_text(end: End) -> str:
 
 
 def change_of(timeline: Timeline) -> tuple[int, int] | None:
-    """From the first step or rollout to the end of the last one and of every disruption; else of all disruptions."""
+    """From the first step or rollout, else disruption, until these are over, and pods that were told to go are gone."""
     windows = [(w.from_ns, w.to_ns) for w in timeline.windows]
-    spans = [*timeline.steps, *windows]
+    lives = [end.life for end in ends_of(timeline.run)]
+    gone = [
+        (life.deleted_ns, ns) for life in lives for ns in (life.closed_ns, life.gone_ns) if ns < timeline.horizon_ns
+    ]
+    spans = [*timeline.steps, *windows, *gone]
     if not spans:
         return None
-    from_ns = min(a for a, _ in (timeline.steps or windows))
+    from_ns = min(a for a, _ in (timeline.steps or windows or gone))
     return from_ns, max(from_ns, *(b for _, b in spans))
 
 
@@ -209,8 +217,8 @@ def phases(timeline: Timeline) -> Table:
     start = timeline.run.head.started_unix_ns
     note = (
         f"During: from {clock(start + change[0])} ({since_start(change[0])}) to {clock(start + change[1])}"
-        f" ({since_start(change[1])}), from the first step, rollout or disruption to the end of the last. Latencies"
-        " are recorded by 10 s (by the second where rows were lost), and belong to each phase such a slice touches."
+        f" ({since_start(change[1])}), from the first step until it, pods' ends and disruptions were over."
+        " Latencies are recorded by 10 s, or 1 s where rows were lost, and belong to each phase such a slice touches."
     )
     return Table(title, heads, rows, "<" + ">" * 12, note)
 
