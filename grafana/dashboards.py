@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grafana import load_test, overview, prober_health, rollout
-from grafana.palette import SEQUENCE
 from grafana.panels import DATASOURCE, Json, Row, placed
 from grafana.queries import of
+from probe.report.palette import SEQUENCE
 
 SCHEMA = 41
 """Grafana 10 and 11 read it as it is, newer ones migrate it as they load it."""

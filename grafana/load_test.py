@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grafana.palette import BAD, GOOD, QUIET, WARNING
 from grafana.panels import (
     DASHED,
     Panel,
@@ -18,6 +17,7 @@ from grafana.panels import (
 from grafana.prober_health import lag, unsent
 from grafana.queries import good_share, of, quantile, rate
 from grafana.views import ENOUGH, FAST, LATE_S, lanes, lost
+from probe.report.palette import BAD, GOOD, QUIET, WARNING
 
 COREDNS: dict[str, tuple[str, ...]] = {
     "coredns_dns_requests_total": ("server", "zone", "view", "proto", "family", "type"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from grafana.palette import BAD, GOOD, WARNING
 from grafana.panels import Column, Json, Panel, Query, Row, named, stat, table, thresholds
 from grafana.queries import FELT, HEALTHY, OBJECTIVE, believed, good_share, of, quantile
 from grafana.views import ENOUGH, FAST, LATE_S, disruption, felt, lanes, latency, losing, lost, share_lost
+from probe.report.palette import BAD, GOOD, WARNING
 
 NOW = {3: ("UP", GOOD), 2: ("LOSING", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
 IN_DOUBT = 4

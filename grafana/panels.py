@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from grafana.palette import BAD, GOOD, KINDS, OUTCOMES, QUIET, SEQUENCE
+from probe.report.palette import BAD, GOOD, KINDS, OUTCOMES, QUIET, SEQUENCE
 
 Json = dict[str, object]
 

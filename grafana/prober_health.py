@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from grafana.palette import BAD, GOOD, QUIET, WARNING
 from grafana.panels import Column, Panel, Query, Row, lines, named, stat, table, thresholds, timeline
 from grafana.queries import HEALTHY, WHO, of, quantile, rate
 from probe.exporter.health import LAG_NS
 from probe.model import NS
+from probe.report.palette import BAD, GOOD, QUIET, WARNING
 
 LAG_S = LAG_NS / NS
 """As dnsprobe_prober_healthy has it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grafana.palette import BAD, GOOD, QUIET, SEQUENCE, WARNING
 from grafana.panels import (
     BY_OUTCOME,
     Column,
@@ -20,6 +19,7 @@ from grafana.panels import (
 )
 from grafana.queries import FELT, lasting_rate, lost_rate, lost_total, of, quantile, rate
 from grafana.views import FAST, disruption, lanes, latency, lost, share_lost, targets
+from probe.report.palette import BAD, GOOD, QUIET, SEQUENCE, WARNING
 
 PHASES = ("waiting", "progressing", "completed", "stalled", "rolled back")
 COLOURS = (QUIET, SEQUENCE[0], GOOD, WARNING, BAD)

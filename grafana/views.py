@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grafana.palette import BAD, GOOD, OUTCOMES, QUIET, WARNING
 from grafana.panels import (
     ALONE,
     BARE,
@@ -34,6 +33,7 @@ from grafana.queries import (
     quantile,
 )
 from probe.outcome import Outcome
+from probe.report.palette import BAD, GOOD, OUTCOMES, QUIET, WARNING
 
 LATE_S = 0.1
 """kubernetes/perf-tests' mark for p99: clusterloader2, dns-performance-metrics.yaml."""

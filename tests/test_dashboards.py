@@ -15,11 +15,11 @@ import yaml
 
 from grafana.dashboards import DASHBOARDS
 from grafana.load_test import COREDNS
-from grafana.palette import BAD, GOOD, KINDS, OUTCOMES, QUIET, SEQUENCE, WARNING
 from grafana.panels import COLUMNS
 from probe.exporter.catalogue import HISTOGRAM, METRICS
 from probe.model import TargetKind
 from probe.outcome import Outcome
+from probe.report.palette import BAD, GOOD, KINDS, OUTCOMES, QUIET, SEQUENCE, WARNING
 
 FOLDER = Path(__file__).parents[1] / "grafana"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))}

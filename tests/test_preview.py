@@ -9,9 +9,9 @@ import pytest
 
 from grafana.asking import Span, filled
 from grafana.looks import PALETTE, colour, said, series_colour
-from grafana.palette import BAD, GOOD, OUTCOMES, WARNING
 from grafana.panels import BY_OUTCOME, named, thresholds
 from probe.outcome import Outcome
+from probe.report.palette import BAD, GOOD, OUTCOMES, WARNING
 
 
 @pytest.mark.parametrize(
