@@ -13,7 +13,7 @@ CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e alerts confusion lint bench grafana preview dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e alerts confusion lint bench grafana preview captures dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ grafana: .venv/dev ## Write dashboards, alerts and what sets them up, under graf
 
 preview: .venv/dev ## Draw the dashboards from what a Prometheus has, without Grafana (PROMETHEUS=URL OUT=FILE ARGS='--seconds 600')
 	@$(BIN)/python -m grafana.preview $(PROMETHEUS) $(OUT) $(ARGS)
+
+captures: .venv/dev ## What glibc, musl and Go put on the wire beside their profiles, in each fault, on a quiet machine (root)
+	@$(BIN)/python -m pytest tests/resolvers_captured.py $(ARGS)
 
 confusion: .venv/dev ## Labs with a hidden cause: how often `explain` names it first (root; 50 minutes, ARGS='-n 1' for 10)
 	@$(BIN)/python -m tests.confusion $(or $(ARGS),-n 5 -j 2)
