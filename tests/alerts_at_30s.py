@@ -102,7 +102,7 @@ def test_what_fires_is_what_has_happened(after: Alerting, cluster: str) -> None:
 
 def test_an_outage_of_800_ms_is_seen_through_a_scrape_of_30_s(after: Alerting) -> None:
     """Whenever asked, once the window is full: extrapolated to its edges, by up to a ninth."""
-    counter = 'dnsprobe_outage_seconds_total{cluster="short"}'
+    counter = 'dnsprobe_outage_seconds_total{cluster="short", target_kind="service"}'
     (total,) = after.prometheus.query(counter)
     (seen,) = after.prometheus.query_range(
         f"increase({counter}[5m]) > 0 and count_over_time({counter}[5m]) >= 10", after.began, time.time(), 1
