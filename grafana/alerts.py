@@ -86,25 +86,18 @@ COUNTS = (
         - dnsprobe_queries_good_total
         """,
     ),
-    Recording(
-        "pod:dnsprobe_queries:increase2m",
-        """
-        sum by (cluster, target) (
-          increase(channel:dnsprobe_queries:sum{target_kind="pod"}[2m])
-          unless on (cluster, instance) (dnsprobe_prober_healthy == 0)
+    *(
+        Recording(
+            f"pod:{counted}:increase2m",
+            f"""
+            sum by (cluster, target) (
+              increase(channel:{counted}:sum{{target_kind="pod"}}[2m])
+              unless on (cluster, instance) (dnsprobe_prober_healthy == 0)
+            )
+            unless on (cluster, target) (dnsprobe_target_terminating == 1)
+            """,
         )
-        unless on (cluster, target) (dnsprobe_target_terminating == 1)
-        """,
-    ),
-    Recording(
-        "pod:dnsprobe_queries_lost:increase2m",
-        """
-        sum by (cluster, target) (
-          increase(channel:dnsprobe_queries_lost:sum{target_kind="pod"}[2m])
-          unless on (cluster, instance) (dnsprobe_prober_healthy == 0)
-        )
-        unless on (cluster, target) (dnsprobe_target_terminating == 1)
-        """,
+        for counted in ("dnsprobe_queries", "dnsprobe_queries_lost")
     ),
     # How many were told to end since then: a pod's gauge stays 1 for minutes after it has gone.
     *(

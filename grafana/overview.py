@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from grafana.panels import Column, Json, Panel, Query, Row, named, stat, table, thresholds
 from grafana.queries import FELT, HEALTHY, OBJECTIVE, believed, good_share, of, quantile
-from grafana.views import ENOUGH, FAST, LATE_S, disruption, felt, lanes, latency, losing, lost, share_lost
+from grafana.views import (
+    ENOUGH,
+    FAST,
+    LATE_S,
+    disruption,
+    felt,
+    healthy_probers,
+    lanes,
+    latency,
+    losing,
+    lost,
+    share_lost,
+)
 from probe.report.palette import BAD, GOOD, WARNING
 
 NOW = {3: ("UP", GOOD), 2: ("LOSING", WARNING), 1: ("DOWN FOR SOME", BAD), 0: ("DOWN", BAD)}
@@ -95,20 +107,6 @@ def p99() -> Panel:
         states=[SILENT],
         nothing="no answers",
         width=3,
-    )
-
-
-def healthy_probers() -> Panel:
-    """Whether the probers may be believed."""
-    return stat(
-        "Healthy probers",
-        "The share of probers that send on time and lose nothing by themselves. What the others see is left out of"
-        " what is said of now.",
-        "percentunit",
-        Query(f"sum({HEALTHY}) / count({HEALTHY})"),
-        colours=thresholds(BAD, (0.5, WARNING), (1, GOOD)),
-        nothing="NONE",
-        decimals=0,
     )
 
 

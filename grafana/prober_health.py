@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana.panels import Column, Panel, Query, Row, lines, named, stat, table, thresholds, timeline
 from grafana.queries import HEALTHY, WHO, of, quantile, rate
+from grafana.views import healthy_probers
 from probe.exporter.health import LAG_NS
 from probe.model import NS
 from probe.report.palette import BAD, GOOD, QUIET, WARNING
@@ -16,25 +17,12 @@ MAY_BE_BELIEVED = {1: ("healthy", GOOD), 0: ("UNHEALTHY", BAD)}
 def rows() -> list[Row]:
     """The dashboard."""
     return [
-        Row([believed(), not_sent(), lag_now(), drops_now(), throttled_now(), stale()]),
+        Row([healthy_probers(), not_sent(), lag_now(), drops_now(), throttled_now(), stale()]),
         Row([health()]),
         Row([unsent(), lag()]),
         Row([sent_share(), lost_by_itself(), scrapes()]),
         Row([runs()]),
     ]
-
-
-def believed() -> Panel:
-    """How many are healthy."""
-    return stat(
-        "Healthy probers",
-        "The share of probers that may be believed now.",
-        "percentunit",
-        Query(f"sum({HEALTHY}) / count({HEALTHY})"),
-        colours=thresholds(BAD, (0.5, WARNING), (1, GOOD)),
-        nothing="NONE",
-        decimals=0,
-    )
 
 
 def not_sent() -> Panel:

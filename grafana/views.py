@@ -15,6 +15,7 @@ from grafana.panels import (
     lines,
     matching,
     stacked,
+    stat,
     table,
     thresholds,
     timeline,
@@ -22,6 +23,7 @@ from grafana.panels import (
 from grafana.queries import (
     EXPECTED,
     FELT,
+    HEALTHY,
     OBJECTIVE,
     believed,
     good_share,
@@ -179,4 +181,18 @@ def lanes(*matchers: str, width: int = 24, height: int = 8) -> Panel:
         sort="good",
         width=width,
         height=height,
+    )
+
+
+def healthy_probers() -> Panel:
+    """Whether the probers may be believed."""
+    return stat(
+        "Healthy probers",
+        "The share of probers that send on time and lose nothing by themselves. What the others see is left out of"
+        " what is said of now.",
+        "percentunit",
+        Query(f"sum({HEALTHY}) / count({HEALTHY})"),
+        colours=thresholds(BAD, (0.5, WARNING), (1, GOOD)),
+        nothing="NONE",
+        decimals=0,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import time
 import urllib.error
@@ -18,7 +17,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.servers import free_port, need
+from tests.servers import end, free_port, need
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,7 @@ class Prometheus:
 
     def close(self) -> None:
         """Stop the process, by its id."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, 5)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 20

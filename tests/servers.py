@@ -240,6 +240,17 @@ Other types: service (SRV, HTTPS, SVCB, MX, TXT), 1 (PTR).
 """
 
 
+def end(process: subprocess.Popen[bytes], seconds: float = 3) -> None:
+    """Stop a process, by its id."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @dataclass(frozen=True)
 class RealServer:
     """A server process that has answered: its addresses, its port, its process id."""
@@ -298,13 +309,7 @@ class RealServer:
 
     def close(self) -> None:
         """Stop the process, by its id."""
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(3)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
 
 class Knot(RealServer):
@@ -360,6 +365,8 @@ class CoreDNSCounts:
 class CoreDNS(RealServer):
     """The real CoreDNS with the file and prometheus plugins, authoritative for ZONE."""
 
+    plugins = "file example.test.zone example.test"
+
     @classmethod
     def _find(cls) -> str:
         found = find_coredns()
@@ -373,7 +380,7 @@ class CoreDNS(RealServer):
         (folder / "metrics").write_text(str(metrics))
         (folder / "Corefile").write_text(
             f".:{port} {{\n  bind {' '.join(addresses)}\n  errors\n  prometheus 127.0.0.1:{metrics}\n"
-            f"  file example.test.zone example.test\n}}\n"
+            f"  {cls.plugins}\n}}\n"
         )
         return ["-conf", str(folder / "Corefile")]
 

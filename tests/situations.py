@@ -52,18 +52,6 @@ lanes:
 class Forwarding(CoreDNS):
     """A CoreDNS that knows nothing itself: it asks another one, and keeps answers."""
 
-    upstream = ""
-
-    @classmethod
-    def _configure(cls, folder: Path, addresses: tuple[str, ...], port: int) -> list[str]:
-        metrics = free_port()
-        (folder / "metrics").write_text(str(metrics))
-        (folder / "Corefile").write_text(
-            f".:{port} {{\n  bind {' '.join(addresses)}\n  errors\n  prometheus 127.0.0.1:{metrics}\n"
-            f"  cache 30\n  forward . {cls.upstream}\n}}\n"
-        )
-        return ["-conf", str(folder / "Corefile")]
-
 
 @dataclass(frozen=True)
 class Lived:
@@ -97,7 +85,7 @@ def lived(folder: Path) -> Iterator[Lived]:
     (folder / "upstream").mkdir()
     (folder / "forwarding").mkdir()
     upstream = CoreDNS.start(folder / "upstream")
-    Forwarding.upstream = f"127.0.0.1:{upstream.port}"
+    Forwarding.plugins = f"cache 30\n  forward . 127.0.0.1:{upstream.port}"
     server = Forwarding.start(folder / "forwarding")
     told = arguments(folder, server.port)
     ports = {name: free_port() for name in told}
