@@ -120,9 +120,10 @@ class _Piece:
 
 
 def _pieces(timeline: Timeline, channel: Channel, window: Window) -> tuple[_Piece, ...]:
-    """The window in pieces of at least a second, for what is lost may change in it."""
+    """The window in pieces of about a second, for what is lost may change in it; no 100 ms are in two of them."""
     count = max(1, (window.to_ns - window.from_ns) // NS)
-    edges = [window.from_ns + k * (window.to_ns - window.from_ns) // count for k in range(count + 1)]
+    inner = [window.from_ns + k * (window.to_ns - window.from_ns) // count for k in range(1, count)]
+    edges = [window.from_ns, *(edge // BUCKET_NS * BUCKET_NS for edge in inner), window.to_ns]
     return tuple(_Piece(a, b, _shares(timeline, channel, a, b)) for a, b in pairwise(edges))
 
 

@@ -125,6 +125,7 @@ MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str, str], ...] = (
         "the server refused by policy or load",
         "M",
     ),
+    (r"ECONNREFUSED|connection refused", "Go, dig, c-ares", (_R,), "ICMP port unreachable or a TCP reset", "M"),
     (r"no servers could be reached|connection timed out", "dig", (_T,), "no answer within 5 s, three times", "M"),
     (
         r"ETIMEOUT|DNS server returned.*timeout|Timeout while contacting DNS",
@@ -133,7 +134,6 @@ MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str, str], ...] = (
         "no answer, three times; c-ares keeps its source port",
         "M",
     ),
-    (r"ECONNREFUSED|connection refused", "Go, dig, c-ares", (_R,), "ICMP port unreachable or a TCP reset", "M"),
     (
         r"EAI_AGAIN|Temporary failure in name resolution|Try again|gaierror.*-3",
         "libc",
@@ -152,11 +152,25 @@ MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str, str], ...] = (
     (
         (
             r"ENOTFOUND|EAI_NONAME|gaierror.*-2|Name or service not known|Could not resolve host|getaddrinfo failed"
-            r"|nodename nor servname|Unknown host"
+            r"|nodename nor servname|Unknown host|Name does not resolve"
         ),
         "ping, curl, PHP, Node.js (getaddrinfo)",
         (_X, _T),
         _CANNOT_TELL,
+        "M",
+    ),
+    (
+        r"No address associated with hostname|Name has no usable address",
+        "libc",
+        (Outcome.NODATA,),
+        "the name is there, and has no address of the type that was asked for",
+        "M",
+    ),
+    (
+        r"Non-recoverable error|cannot unmarshal DNS message",
+        "musl, Go",
+        (Outcome.SERVFAIL, Outcome.MALFORMED),
+        "a reply came that the resolver could do nothing with",
         "M",
     ),
 )

@@ -19,6 +19,9 @@ WAITS_NS = 5 * NS
 """A new pod that is not Ready so long after it was made does not become so by itself (the lab's start in 0.2 s)."""
 ROWS = 30
 
+RELOAD_NS = 180 * NS
+"""A changed ConfigMap is loaded by pods within so long, and a lameduck with the probes after it is over."""
+
 
 def stall(moment: Moment) -> Fit | None:
     """11, of this prober: what was due and never sent."""
@@ -86,7 +89,9 @@ def reload_lameduck(moment: Moment) -> Fit | None:
     """U9: pods that nobody deleted become not Ready as the Corefile is reloaded, and answer all the while."""
     patched = moment.marks("corefile_patched")
     unready = [
-        p for p in moment.pods.values() if patched and patched[0].at_ns < p.unready_ns < p.deleted_ns and not p.exits
+        p
+        for p in moment.pods.values()
+        if any(0 < p.unready_ns - m.at_ns < RELOAD_NS for m in patched) and p.unready_ns < p.deleted_ns and not p.exits
     ]
     if not unready:
         return None
@@ -102,7 +107,12 @@ def reload_lameduck(moment: Moment) -> Fit | None:
     )
     seen += "".join(f"; {s}" for s in (*pods[:2], *service[:1]))
     fine = bool(pods) and all(s.fine for s in pods)
-    windows = tuple(w for w in moment.timeline.windows if w.to_ns > begin and moment.channel(w).target.kind in SERVICES)
+    over = max(p.unready_ns for p in unready) + RELOAD_NS
+    windows = tuple(
+        w
+        for w in moment.timeline.windows
+        if w.to_ns > begin and w.from_ns < over and moment.channel(w).target.kind in SERVICES
+    )
     return Fit(
         Sure.CERTAIN if fine else Sure.LIKELY, seen, ("pods' Ready", "pods"), windows, span=(begin, moment.span[1])
     )

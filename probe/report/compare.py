@@ -28,7 +28,8 @@ QUANTILES = {"p50": 0.5, "p99": 0.99}
 PASSING = ("conntrack", "cpu steal", "metrics", "prober's pod", "prober's node", "ntp", "clock")
 """Facts that differ from run to run and are no setting."""
 METHOD = (
-    "Losses: Fisher's exact test of the rows, two-sided. Lengths: they differ if by more than both are known to."
+    "Losses: Fisher's exact test of the rows, two-sided. Lengths: they differ if by more than both are known to and"
+    " their losses differ, too."
     f" Latencies: percentile bootstrap over slices of 10 s. A difference exceeds noise where chance makes it in fewer"
     f" than {LEVEL:.0%} of cases. Rows of one disruption share a cause: how much a run differs from its repeat is not"
     " in this; repeat both to know (a matrix with --repeats)."

@@ -57,12 +57,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.diagnosis import diagnose
 from probe.model import NS, Mark, Series
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 from probe.report.clients import clients_json
-from probe.report.findings import Json, findings_json
+from probe.report.findings import Json, diagnoses_of, findings_json
 from probe.report.nodes import Node, lagging_zones, nodes_of
 from probe.report.units import rfc3339
 from probe.runfile import Run
@@ -103,7 +102,7 @@ def json_report(run: Run) -> str:
         **({"nodes": [_node(run, n) for n in nodes], "lagging_zones": lagging_zones(nodes)} if nodes else {}),
         **clients_json(verdict.timeline),
         "marks": [_mark(run, mark) for mark in run.marks],
-        "findings": findings_json(diagnose(verdict.timeline)),
+        "findings": findings_json(diagnoses_of(run)),
         "doubts": [
             {"id": d.id, "text": d.text, "lanes": list(d.lanes), "hides_loss": d.hides_loss} for d in verdict.doubts
         ],

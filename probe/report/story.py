@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from probe.diagnosis import Diagnosis, diagnose
+from probe.diagnosis import Diagnosis
 from probe.model import Sure
 from probe.report.ends import End, ends_of
+from probe.report.findings import diagnoses_of
 from probe.report.scene import channel_text, judged_channels, short
 from probe.report.text import headline
 from probe.report.units import between, clock, count, seconds, share, since_start
-from probe.runfile import Run
 from probe.timeline import Timeline, joined
-from probe.verdict import Ruling, Verdict, spared, verdict_of
+from probe.verdict import Ruling, Verdict, spared
 
 NAMED = 4
 """Lanes and disruptions that are named; the tables have all."""
@@ -35,12 +34,6 @@ class Story:
     when: tuple[str, ...]
     why: tuple[str, ...]
     change: tuple[str, ...]
-
-
-@lru_cache(maxsize=2)
-def diagnoses_of(run: Run) -> tuple[Diagnosis, ...]:
-    """By time. Worked out once for each Run."""
-    return tuple(diagnose(verdict_of(run).timeline))
 
 
 def story_of(verdict: Verdict) -> Story:

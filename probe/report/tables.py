@@ -10,9 +10,10 @@ from probe.model import NS, Mark
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.report.ends import End, ends_of
+from probe.report.findings import diagnoses_of
 from probe.report.nodes import RULE, Node, lagging_zones, nodes_of
 from probe.report.scene import channel_text, short
-from probe.report.story import diagnoses_of, sure_text
+from probe.report.story import sure_text
 from probe.report.units import between, clock, count, duration, seconds, share, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, Window, common, ranked_ns

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probe.diagnosis import diagnose
 from probe.model import NS
 from probe.outcome import REPLIED, Counter, Outcome
 from probe.recorder import Duration
@@ -15,7 +14,7 @@ from probe.report.clients import clients_text
 from probe.report.columns import NO_BREAK, Row
 from probe.report.columns import table as _table
 from probe.report.columns import wrapped as _wrapped
-from probe.report.findings import beside
+from probe.report.findings import beside, diagnoses_of
 from probe.report.load import load_text
 from probe.report.nodes import nodes_text
 from probe.report.others import others_text
@@ -207,9 +206,9 @@ def _windows(timeline: Timeline) -> list[str]:
         rows.append((*times, length, lost, w.outcome.label, _channel(w)))
     head, *lines = _table(rows, ">>>>><<")
     found = [head]
-    causes = beside(diagnose(timeline))
+    causes = beside(diagnoses_of(timeline.run), kept)
     for w, line in zip(kept, lines, strict=True):
-        found += [line, *_wrapped(_beside(w), 13), *_wrapped(plain(causes.get(id(w), "")), 13)]
+        found += [line, *_wrapped(_beside(w), 13), *_wrapped(plain(causes.get(w, "")), 13)]
     if len(windows) > len(shown):
         found.append(f"  ... and {count(len(windows) - len(shown))} shorter ones: the JSON report has them all")
     return found
