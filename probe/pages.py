@@ -131,10 +131,14 @@ def _listening(address: Address, answer: Answer) -> ThreadingHTTPServer:
             TCPServer.server_bind(self)  # HTTPServer's would ask DNS for this machine's name
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if self.room.acquire(blocking=False):
-                super().process_request(request, client_address)
-            else:
+            if not self.room.acquire(blocking=False):
                 self.shutdown_request(request)
+                return
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # no thread could be started, which would have left the room
+                self.room.release()
+                raise
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             try:

@@ -92,13 +92,18 @@ def test_a_file_that_keeps_ten_minutes_is_no_larger_after_hours(tmp_path: Path) 
     story.writer.mark(Mark(6 * NS, "step", "long ago", "scenario"))
     story.go(1200)
     early = sizes(path)
+    began_ns, done_ns = (1200 + 3 * 3600 - 900) * NS, (1200 + 3 * 3600 - 60) * NS
+    story.writer.mark(Mark(began_ns, "rollout_started", "kube-proxy", "watch", "kube-proxy"))
+    story.writer.mark(Mark(done_ns, "rollout_done", "kube-proxy", "watch", "kube-proxy"))
     story.go(3 * 3600)
     assert sizes(path) < 1.2 * early
     run = open_run(path)
     ended, oldest = 1200 + 3 * 3600, int(run.counts.bucket.min()) // 10
     assert ended - 600 - 60 <= oldest <= ended - 600
     assert min(f.due_ns for f in run.failures) >= oldest * NS
-    assert [mark.kind for mark in run.marks] == ["rollout_started"], "it goes on"
+    kept = [(mark.kind, mark.subject) for mark in run.marks]
+    proxies = [("rollout_started", "kube-proxy"), ("rollout_done", "kube-proxy")]
+    assert kept == [("rollout_started", "coredns"), *proxies], "one goes on, the other ended within what is kept"
     assert int(run.metrics[0].at_ns.min()) <= (oldest + 10) * NS + 20 * MS
     assert len(run.metrics[0].at_ns) < 70
     story.writer.finish(ended * NS)

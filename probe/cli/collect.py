@@ -15,7 +15,8 @@ from probe.collect.pods import Left, collected
 from probe.collect.together import put_together
 from probe.errors import UsageError
 from probe.runfile import open_run
-from probe.scenario.linger import PORT, port_of
+from probe.scenario.linger import PORT
+from probe.scenario.quantity import port_of
 from probe.scenario.run import check_path
 from probe.scenario.signals import Signals, cancelling
 

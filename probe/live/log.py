@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from probe.live.lines import Lines
-from probe.model import NS, Mark
+from probe.model import NS, Mark, Series
 from probe.recorder import Flush
 from probe.report.units import clock, plain, seconds
 
@@ -23,6 +23,12 @@ class Log(Lines):
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
         self._out = stream or sys.stderr
+
+    def added(self, series: list[Series]) -> None:
+        """What is asked is in the file; a log that counted it would grow with each pod and run."""
+
+    def ended(self, pod: str) -> None:
+        """Nor this."""
 
     def flushed(self, flush: Flush, now_ns: int) -> None:
         """No line every few seconds."""

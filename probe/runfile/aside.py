@@ -32,6 +32,9 @@ def set_aside(path: Path, keep_ns: int) -> None:
     """
     if not path.exists():
         return
+    if not path.stat().st_size:  # a process was ended before it wrote a thing
+        path.unlink()
+        return
     check_header(path)
     _make_whole(path)
     there = 1

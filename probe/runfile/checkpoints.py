@@ -36,10 +36,11 @@ PRUNE = tuple(sql.replace("CUT", _CUT) for sql in (
     "DELETE FROM failures WHERE due_ns < 1000000000 * CUT",
     "DELETE FROM lookups WHERE at_ns < 1000000000 * CUT",
     "DELETE FROM intervals WHERE to_ns <= 1000000000 * CUT",
-    # A rollout that goes on has begun, however long ago.
+    # A rollout that goes on, or ended later, has begun, however long ago.
     """DELETE FROM marks WHERE at_ns < 1000000000 * CUT AND NOT (kind = 'rollout_started' AND NOT EXISTS (
         SELECT 1 FROM marks AS done
-        WHERE done.kind = 'rollout_done' AND done.subject = marks.subject AND done.at_ns >= marks.at_ns))""",
+        WHERE done.kind = 'rollout_done' AND done.subject = marks.subject AND done.at_ns >= marks.at_ns
+        AND done.at_ns < 1000000000 * CUT))""",
     # A value stands until the next one.
     """DELETE FROM samples WHERE at_ms < 1000 * CUT AND (value IS NULL OR EXISTS (
         SELECT 1 FROM samples AS later

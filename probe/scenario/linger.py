@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from probe.errors import UsageError
 from probe.pages import Headers, Pages, Request, head, say
-from probe.scenario.quantity import duration_ns, whole
+from probe.scenario.quantity import duration_ns
 
 PORT = 9553
 GRACE = "DNSPROBE_GRACE_PERIOD"
@@ -43,11 +43,6 @@ def grace_of(environment: Mapping[str, str]) -> float:
         return duration_ns(text) / 1e9
     except UsageError as problem:
         raise UsageError(f"{GRACE}={problem}") from None
-
-
-def port_of(text: str) -> int:
-    """A TCP port, 1 to 65535."""
-    return whole(text, 1, 65_535, "a port")
 
 
 class Lingering:
