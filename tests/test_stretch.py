@@ -101,9 +101,9 @@ def test_a_file_that_keeps_ten_minutes_is_no_larger_after_hours(tmp_path: Path) 
     ended, oldest = 1200 + 3 * 3600, int(run.counts.bucket.min()) // 10
     assert ended - 600 - 60 <= oldest <= ended - 600
     assert min(f.due_ns for f in run.failures) >= oldest * NS
-    kept = [(mark.kind, mark.subject) for mark in run.marks]
+    rollouts = [(mark.kind, mark.subject) for mark in run.marks]
     proxies = [("rollout_started", "kube-proxy"), ("rollout_done", "kube-proxy")]
-    assert kept == [("rollout_started", "coredns"), *proxies], "one goes on, the other ended within what is kept"
+    assert rollouts == [("rollout_started", "coredns"), *proxies], "one goes on, the other ended within what is kept"
     assert int(run.metrics[0].at_ns.min()) <= (oldest + 10) * NS + 20 * MS
     assert len(run.metrics[0].at_ns) < 70
     story.writer.finish(ended * NS)
