@@ -23,9 +23,10 @@ from probe.runfile import KEPT, set_aside
 from probe.scenario.limits import Limits
 from probe.scenario.plan import ENDLESS_NS, Plan
 from probe.scenario.quantity import seconds_text
-from probe.scenario.run import Ending, View, run
+from probe.scenario.run import Ending, run
 from probe.scenario.signals import Signals
 from probe.scenario.steps import changes_of
+from probe.scenario.view import View
 
 LOOK_S = 2.0
 """How often the scenario's file is looked at, and whether the run can go on."""
