@@ -128,9 +128,9 @@ class Serving:
         set_aside(asked.path, asked.keep_ns)
         began = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {reason}{f': {why}' if why else ''}"
         facts = {**plan.facts, KEPT: f"the last {seconds_text(asked.keep_ns)}", BEGUN: began}
-        parts = asked.parts(plan, reason)
-        self._going = going = _Going(parts.engine)
         try:
+            parts = asked.parts(plan, reason)
+            self._going = going = _Going(parts.engine)
             ending = await run(
                 *(replace(plan, facts=facts), asked.path, parts.view, parts.engine, parts.cluster, asked.command),
                 idle=False,  # a worker that is started later would inherit it
