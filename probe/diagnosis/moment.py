@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.cluster.zone import DOMAIN
 from probe.diagnosis.pods import NEVER, PodLife, pods_of
-from probe.model import NS, Mark, Question, TargetKind
+from probe.model import BESIDE, NS, Mark, Question, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.timeline import Channel, Loss, Spans, Timeline, Window, common, ranked_ns
@@ -77,7 +77,8 @@ class Moment:
     def of_run(cls, timeline: Timeline) -> Moment:
         """All of a run; `outside`: channels that ask for names outside the cluster's zone alone."""
         zone = timeline.run.head.facts.get("zone") or DOMAIN
-        outside = (c.name for c in timeline.channels if not any(_in_zone(q.name, zone) for q in _questions(c)))
+        asks = (c for c in timeline.channels if c.transport not in BESIDE)
+        outside = (c.name for c in asks if not any(_in_zone(q.name, zone) for q in _questions(c)))
         return cls(timeline, pods_of(timeline.run), {c.name: c for c in timeline.channels}, frozenset(outside))
 
     def at(self, windows: Sequence[Window]) -> Moment:
@@ -99,10 +100,14 @@ class Moment:
         """It asks for names outside the cluster's zone alone."""
         return channel.name in self.outside
 
+    def is_beside(self, window: Window) -> bool:
+        """Its lane asks no DNS."""
+        return self.channel(window).transport in BESIDE
+
     def of(
         self, *kinds: TargetKind, transport: str = "", ports: Sequence[str] = (), outside: bool | None = None
     ) -> list[Window]:
-        """Its windows of such channels."""
+        """Its windows of such channels, of any transport of DNS if none is said."""
         return [w for w in self.windows if self._is(self.channel(w), kinds, transport, ports, outside)]
 
     def _is(
@@ -110,7 +115,7 @@ class Moment:
     ) -> bool:
         return (
             (not kinds or c.target.kind in kinds)
-            and transport in ("", c.transport)
+            and (c.transport == transport if transport else c.transport not in BESIDE)
             and (not ports or c.ports.policy in ports)
             and (outside is None or outside == self.is_outside(c))
         )
@@ -131,6 +136,11 @@ class Moment:
         chosen = [c for c in self.timeline.channels if self._is(c, kinds, transport, ports, outside)]
         sights = [self._sight(c, looked(span), ended) for c in chosen]
         return [s for s in sights if s.loss.asked]
+
+    def beside(self, span: tuple[int, int], *kinds: TargetKind, name: str = "") -> list[Sight]:
+        """What lanes saw in a stretch that ask no DNS: pods' /ready and /health, connections to others."""
+        sights = (s for transport in BESIDE for s in self.sights(span, *kinds, transport=transport))
+        return [s for s in sights if name in ("", s.channel.target.name)]
 
     def sight(self, window: Window) -> Sight:
         """What the window's own channel saw in it."""

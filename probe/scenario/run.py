@@ -26,6 +26,7 @@ from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
+from probe.scenario.headless import with_endpoints
 from probe.scenario.limits import Limits
 from probe.scenario.plan import Plan, Whom, first_series, nobody, rated, series_of
 from probe.scenario.preflight import Looked
@@ -163,7 +164,7 @@ async def run(
             _note(await cluster.plan(changes), cluster.facts(), view)
         facts = cluster.facts() if cluster else {}
         targets = cluster.targets if cluster else lambda _: []
-        asked = plan = rated(plan, targets)
+        asked = plan = rated(await with_endpoints(plan, cluster, view.noted), targets)
         if cluster and cluster.in_use and changes:
             asked = _guarded(plan, view)
             plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
