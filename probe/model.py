@@ -400,6 +400,10 @@ class Fate(StrEnum):
     UNFINISHED = "unfinished"
 
 
+SLOW_NS = NS
+"""Above this a lookup is slowed: people notice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lookup:
     """A name that a client profile looked up. at_ns: when it asked; error: what an application would print."""
@@ -410,6 +414,11 @@ class Lookup:
     fate: Fate
     took_ns: int
     error: str = ""
+
+    @property
+    def slowed(self) -> bool:
+        """Whether it found addresses late."""
+        return self.fate is Fate.FOUND and self.took_ns > SLOW_NS
 
 
 @dataclass(frozen=True, slots=True)

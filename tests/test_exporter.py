@@ -27,6 +27,7 @@ from probe.exporter.page import PATH, Page
 from probe.exporter.state import FORGET_NS, Exporter
 from probe.histogram import BINS, bins_of
 from probe.model import NS, Interval, Mark, Reason, Series, TargetKind
+from probe.model import Fate as LookupFate
 from probe.outcome import Outcome
 from probe.pages import Address, Pages
 from probe.runfile import Head, RunWriter, open_run
@@ -97,6 +98,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
     """One of three pods goes at once while the node keeps sending to it for 3 s."""
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     command = "run scale-down --lab --set lab.lameduck=0s --set duration=12s -o run.db"
+    command += " --set clients.profiles=[glibc,musl] --set clients.names=[kubernetes.default.svc.cluster.local]"
     with start(f"{command} --metrics 127.0.0.1:{port} --linger 60s --linger-scrapes 2", folder) as process:
         texts = scraping(port, process)
         _, err = process.communicate(timeout=30)
@@ -171,6 +173,14 @@ def test_in_the_end_the_page_says_what_the_report_says(lab: Scraped) -> None:
             assert total(page, "dnsprobe_queries_unsent_total") == n
         else:
             assert total(page, "dnsprobe_queries_total", outcome=outcome.label) == n
+    made = [(lookup.client, lookup.fate.value) for lookup in run.lookups]
+    assert {client for client, _ in made} == {"glibc", "musl"}
+    for client in ("glibc", "musl"):
+        fates = [fate.value for fate in LookupFate]
+        counts = [total(page, "dnsprobe_lookups_total", client=client, fate=fate) for fate in fates]
+        assert counts == [made.count((client, fate)) for fate in fates]
+        slow = sum(lookup.slowed for lookup in run.lookups if lookup.client == client)
+        assert values(page, "dnsprobe_lookups_slow_total", client=client) == [slow]
     for transport in ("udp", "tcp"):
         counted = total(page, "dnsprobe_query_duration_seconds_count", transport=transport)
         assert counted == total(page, "dnsprobe_queries_good_total", transport=transport)
@@ -264,7 +274,7 @@ class Told:
         reason: Reason = Reason.START,
     ) -> None:
         self.series, self.columns, self.lag_ns = list(series), columns_of(series, fate), lag_ns
-        self.duration_ns = max(s.stop_ns for s in series)
+        self.duration_ns, self.clients = max(s.stop_ns for s in series), None
         self.writer = RunWriter.create(path, Head(path.stem, STARTED, self.duration_ns, "", "", (), {}))
         self.writer.add_series(series)
         self.view = exporter.watching(path.stem, path, reason=reason)
@@ -503,6 +513,11 @@ def test_the_page_in_the_formats_that_are_asked_for(tmp_path: Path) -> None:
     assert told == {name for name, _ in read(plain.decode())}
     assert page.last_scrapes == 0
     assert asked(port, "/ready")[0] == 200
+    run.view.drains()
+    assert asked(port, "/ready")[0] == 503
+    assert total(page_of(exporter), "dnsprobe_run_state", state="draining") == 1
+    run.until(4)
+    assert total(page_of(exporter), "dnsprobe_run_state", state="draining") == 1, "its last seconds change nothing"
     run.end()
     assert asked(port, "/ready")[0] == 503
     assert asked(port, "/metrics", "HEAD")[0] == 200

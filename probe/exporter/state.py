@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.clients.asking import Asking
 from probe.cluster import Cluster
 from probe.exporter.buckets import bucketed, summed
 from probe.exporter.health import Done, Health
@@ -18,7 +19,7 @@ from probe.exporter.outages import Outages
 from probe.exporter.snapshot import LES, Ints, Labels, Snapshot, State, floats, ints
 from probe.histogram import BINS
 from probe.host import Quotas
-from probe.model import BUCKET_NS, NS, Mark, Reason, Series, TargetKind
+from probe.model import BUCKET_NS, NS, Fate, Lookup, Mark, Reason, Series, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Duration, Flush, Sum
 from probe.recorder.sums import planned, rows
@@ -40,6 +41,10 @@ class Asked(Protocol):
     def duration_ns(self) -> int:
         """How long it asks."""
 
+    @property
+    def clients(self) -> Asking | None:
+        """Which client profiles look names up beside it."""
+
 
 class Exporter:
     """Keeps what is counted from run to run. `now` is replaced, never changed: any thread may look at it."""
@@ -56,6 +61,8 @@ class Exporter:
         self, scenario: str, path: Path, cluster: Cluster | None = None, reason: Reason = Reason.START
     ) -> Watching:
         """A View of the next run, whose file will be at `path`; and why it begins."""
+        self._left_ns = {c: since_ns for c, since_ns in self._left_ns.items() if c in self.now.channels}
+        self.ending &= {target for target, *_ in self.now.channels}
         started = {**self.now.started, reason: self.now.started[reason] + 1}
         self.now = replace(self.now, state=State.STARTING, scenario=scenario, started=started)
         return Watching(self, path, cluster)
@@ -107,10 +114,16 @@ class Watching:
         self._withheld_ns = self._quotas.withheld_ns()
         self._health = Health(Done(0, 0, 0, 0, self._withheld_ns, ints(BINS)))
         self._flush = Flush([], ints(0, len(UnsentCause)), ints(0, len(Counter)), ints(BINS), 0, [])
-        self._now_ns, self._healthy = 0, True
+        self._lookups = dict(self._base.lookups)
+        self._slow = dict(self._base.slow_lookups)
+        self._now_ns, self._healthy, self._drains = 0, True, False
 
     def begin(self, plan: Asked) -> None:
         self._duration_ns = plan.duration_ns
+        for client in plan.clients.profiles if plan.clients else ():
+            self._slow.setdefault(client, 0)
+            for fate in Fate:
+                self._lookups.setdefault((client, fate), 0)
         self._show(State.RUNNING)
 
     def added(self, series: list[Series]) -> None:
@@ -122,7 +135,7 @@ class Watching:
         self._good_ns = _latest(self._good_ns, np.full(len(self._series), NEVER))
         self._bad_ns = _latest(self._bad_ns, np.full(len(self._series), NEVER))
         self._exporter.asks(series)
-        self._show(State.RUNNING)
+        self._show(self._state)
 
     def flushed(self, flush: Flush, now_ns: int) -> None:
         self._t0_unix_ns = self._t0_unix_ns or time.time_ns() - now_ns
@@ -134,7 +147,8 @@ class Watching:
         self._flush, self._now_ns = flush, now_ns
         self._outages.take(flush, now_ns)
         self._healthy = self._is_well()
-        self._show(State.RUNNING if now_ns < self._duration_ns else State.DRAINING)
+        self._drains = self._drains or now_ns >= self._duration_ns
+        self._show(self._state)
 
     def ended(self, pod: str) -> None:
         if pod not in self._let_go:
@@ -148,14 +162,26 @@ class Watching:
         if mark.kind == "not_asked":
             self._let_go.add(mark.subject)
 
+    def looked_up(self, lookup: Lookup) -> None:
+        self._lookups[lookup.client, lookup.fate] += 1
+        self._slow[lookup.client] += lookup.slowed
+
     def waits(self, text: str) -> None: ...
 
     def noted(self, text: str) -> None: ...
+
+    def drains(self) -> None:
+        self._drains = True
+        self._show(self._state)
 
     def end(self) -> None:
         self._outages.finish(self._now_ns)
         self._exporter.leaves(self._series)
         self._show(State.LINGER)
+
+    @property
+    def _state(self) -> State:
+        return State.DRAINING if self._drains else State.RUNNING
 
     def _is_well(self) -> bool:
         came, due = self._rows.now(), int(self._planned.now().sum())
@@ -197,6 +223,8 @@ class Watching:
             unsent=base.unsent + flush.unsent.sum(axis=0),
             lag=base.lag + bucketed(flush.lag),
             lag_s=base.lag_s + float(summed(flush.lag)),
+            lookups=tuple(self._lookups.items()),
+            slow_lookups=tuple(self._slow.items()),
             own_drops=base.own_drops + self._own_drops(),
             withheld_s=base.withheld_s + (self._quotas.withheld_ns() - self._withheld_ns) / NS,
             rate=sum(map(self._rate, self._series)),

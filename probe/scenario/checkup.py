@@ -24,8 +24,8 @@ from probe.runfile import open_run
 from probe.scenario.file import read_scenario_text
 from probe.scenario.limits import Limits
 from probe.scenario.plan import CLUSTER_TARGETS, Plan
-from probe.scenario.run import View
 from probe.scenario.run import run as run_plan
+from probe.scenario.view import View
 
 SCENARIO = """\
 # Asks every path to cluster DNS for a few seconds.

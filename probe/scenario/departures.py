@@ -20,9 +20,10 @@ from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, Target
 from probe.scenario.file import read_scenario_text
 from probe.scenario.plan import Plan
-from probe.scenario.run import Ending, View
+from probe.scenario.run import Ending
 from probe.scenario.run import run as run_plan
 from probe.scenario.steps import OLDEST, Step
+from probe.scenario.view import View
 
 SCENARIO = """\
 # Measures how long nodes go on sending queries to a pod that was deleted.

@@ -22,7 +22,6 @@ from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
 from probe.model import NS, Interval, Lane, Mark, Series, Target, TargetKind
-from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
 from probe.scenario.drops import OwnDrops
@@ -37,41 +36,11 @@ from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
 from probe.scenario.taking import MOST_NS, Taking, with_baseline
+from probe.scenario.view import View
 
 POLL_S = 0.1
 LAST_NS = NS // 2
 """From the decision to end until no row is due any more: longer than the engine's notice."""
-
-
-class View(Protocol):
-    """Who watches a run. Every call returns at once."""
-
-    def begin(self, plan: Plan) -> None:
-        """The first query is due now."""
-
-    def added(self, series: list[Series]) -> None:
-        """Series that began: at the start, and when a pod comes up."""
-
-    def flushed(self, flush: Flush, now_ns: int) -> None:
-        """A second's counts; now_ns since t0."""
-
-    def ended(self, pod: str) -> None:
-        """A pod was told to go: what it does from now on does not count."""
-
-    def gone(self, pod: str) -> None:
-        """Nothing answers there any more: it is asked no more."""
-
-    def marked(self, mark: Mark) -> None:
-        """Something happened."""
-
-    def waits(self, text: str) -> None:
-        """What its steps wait for now."""
-
-    def noted(self, text: str) -> None:
-        """A sentence for the person: what is being started, what went wrong, what is waited for."""
-
-    def end(self) -> None:
-        """The last frame; called once, whatever happened."""
 
 
 class Siblings(Protocol):
@@ -385,6 +354,7 @@ class _Going:
             return
         self.engine.stop()
         self.stopped_ns = max(0, self.engine.now_ns())
+        self.view.drains()
         for series in self.series:
             if series.stop_ns > self.stopped_ns:
                 self.writer.end_series(series.index, self.stopped_ns)
@@ -406,6 +376,7 @@ class _Going:
         self.end_ns = min(self.end_ns, max(0, self.engine.now_ns()) + LAST_NS)
         for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
             self.writer.end_series(series.index, series.stop_ns)
+        self.view.drains()
 
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
         """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
@@ -531,6 +502,7 @@ class _Going:
                 self._mark(replace(told, at_ns=at_ns))
             else:
                 self.writer.lookup(replace(told, at_ns=at_ns))
+                self.view.looked_up(told)
 
     async def _watch(self, cluster: Cluster) -> None:
         try:
