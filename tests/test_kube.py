@@ -135,7 +135,7 @@ def test_what_knows_no_dns_is_found_beside_it(api: ApiServer) -> None:
 
     said, here, elsewhere = in_cluster(found)
     assert said == f"node-1 (127.244.1.1:10250), kube-apiserver (127.0.0.1:{api.port})", "no pod is on node-2"
-    assert (here, elsewhere) == ({"127.244.0.2", "127.244.0.3"}, frozenset())
+    assert (here, elsewhere) == (frozenset({"127.244.0.2", "127.244.0.3"}), frozenset())
 
 
 def test_what_shutdown_says_follows_the_cluster(api: ApiServer) -> None:

@@ -70,16 +70,20 @@ class Moment:
     pods: Mapping[str, PodLife]
     channels: Mapping[tuple[str, str], Channel]
     outside: frozenset[tuple[str, str]]
+    suffixed: frozenset[tuple[str, str]]
     windows: tuple[Window, ...] = ()
     _seen: dict[tuple[tuple[str, str], tuple[int, int], bool], Sight] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, timeline: Timeline) -> Moment:
-        """All of a run; `outside`: channels that ask for names outside the cluster's zone alone."""
+        """All of a run; outside: channels that ask for names outside the cluster's zone alone; suffixed: see
+        is_suffixed().
+        """
         zone = timeline.run.head.facts.get("zone") or DOMAIN
-        asks = (c for c in timeline.channels if c.transport not in BESIDE)
-        outside = (c.name for c in asks if not any(_in_zone(q.name, zone) for q in _questions(c)))
-        return cls(timeline, pods_of(timeline.run), {c.name: c for c in timeline.channels}, frozenset(outside))
+        asks = [c for c in timeline.channels if c.transport not in BESIDE]
+        outside = frozenset(c.name for c in asks if not any(_in_zone(q.name, zone) for q in _questions(c)))
+        suffixed = frozenset(c.name for c in asks if any(_is_suffixed(q.name, zone) for q in _questions(c)))
+        return cls(timeline, pods_of(timeline.run), {c.name: c for c in timeline.channels}, outside, suffixed)
 
     def at(self, windows: Sequence[Window]) -> Moment:
         """Of these windows alone."""
@@ -87,10 +91,9 @@ class Moment:
 
     @cached_property
     def span(self) -> tuple[int, int]:
-        """From the first window's beginning to the last one's end; the whole run without any."""
-        if not self.windows:
-            return 0, self.timeline.horizon_ns
-        return min(w.from_ns for w in self.windows), max(w.to_ns for w in self.windows)
+        """From the first window's beginning to the last one's end, of DNS if any is; the whole run without any."""
+        windows = [w for w in self.windows if not self.is_beside(w)] or self.windows
+        return spanned(windows) if windows else (0, self.timeline.horizon_ns)
 
     def channel(self, window: Window) -> Channel:
         """Whose window it is."""
@@ -99,6 +102,10 @@ class Moment:
     def is_outside(self, channel: Channel) -> bool:
         """It asks for names outside the cluster's zone alone."""
         return channel.name in self.outside
+
+    def is_suffixed(self, channel: Channel) -> bool:
+        """It asks for names that a search list has made of others, and that are nobody's in the cluster's zone."""
+        return channel.name in self.suffixed
 
     def is_beside(self, window: Window) -> bool:
         """Its lane asks no DNS."""
@@ -200,6 +207,16 @@ class Moment:
         return ranked_ns(counts, longest, q)
 
 
+def meet(one: Window, other: Window) -> bool:
+    """They lie together, or nearly: what fails by one cause need not be asked in the same instant."""
+    return one.from_ns < other.to_ns + LOOK_NS and other.from_ns < one.to_ns + LOOK_NS
+
+
+def spanned(windows: Sequence[Window]) -> tuple[int, int]:
+    """From the first beginning to the last end."""
+    return min(w.from_ns for w in windows), max(w.to_ns for w in windows)
+
+
 def looked(span: tuple[int, int]) -> tuple[int, int]:
     """A stretch, made as long as others must be looked at."""
     short = max(0, LOOK_NS - (span[1] - span[0]))
@@ -224,5 +241,17 @@ def _questions(channel: Channel) -> Iterator[Question]:
         yield from s.questions
 
 
+_MOST_LABELS = 4
+"""Before the zone: POD.SERVICE.NAMESPACE.svc (Kubernetes DNS specification, 2.4)."""
+
+
 def _in_zone(name: str, zone: str) -> bool:
     return f".{name.rstrip('.').lower()}".endswith(f".{zone}")
+
+
+def _is_suffixed(name: str, zone: str) -> bool:
+    """`www.example.com.default.svc.cluster.local`: more labels than a Service's pod or port has, or no `svc`."""
+    if not _in_zone(name, zone):
+        return False
+    labels = name.rstrip(".").lower().removesuffix(zone).rstrip(".").split(".")
+    return labels[-1] not in ("svc", "pod", "dns") or (len(labels) > _MOST_LABELS and not labels[0].startswith("_"))

@@ -24,6 +24,7 @@ from probe.host import Host
 from probe.model import NS, Interval, Lane, Mark, Series, Target, TargetKind
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
+from probe.scenario.clients import resolvers_ask
 from probe.scenario.drops import OwnDrops
 from probe.scenario.headless import with_endpoints
 from probe.scenario.limits import Limits
@@ -147,7 +148,7 @@ async def run(
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         looked = await looking
         _tell(looked, view)
-        facts |= {"interception": looked.said} if looked.said else {}
+        facts |= resolvers_ask(plan.clients, lambda selector: plan.targets(selector, targets)) | looked.facts
         lookups = await _lookups(stack, plan, targets, cluster, view)
         at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
         # Children inherit the priority: lab, worker and clock are running already.
