@@ -185,7 +185,9 @@ PLATFORMS: dict[str, Platform] = {
         keeps=OWNERS["ack"].keeps,
         patch=_kubeadm,
         edit=forms.edited,
-        pods=forms.patched_until("an upgrade of ACK's component overwrites resources and tolerations: do it again then"),
+        pods=forms.patched_until(
+            "an upgrade of ACK's component overwrites resources and tolerations: do it again then"
+        ),
     ),
     "capi": Platform(
         keeps=OWNERS["capi"].keeps,
