@@ -199,9 +199,8 @@ def _check_aliases(path: Path, text: str) -> None:
     """A few lines of aliases can stand for billions of objects; kubectl writes none."""
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.AliasEvent):
-            raise UsageError(
-                f"{path}:{(event.start_mark.line if event.start_mark else 0) + 1}: *{event.anchor}: an alias: kubectl writes none"
-            )
+            line = f":{event.start_mark.line + 1}" if event.start_mark else ""
+            raise UsageError(f"{path}{line}: *{event.anchor}: an alias: kubectl writes none")
 
 
 def _objects(document: Json, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Json]]:
