@@ -12,6 +12,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     1 histogram    log-linear latency counts that add
     1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
     1 resolv       resolv.conf -> whom a resolver asks, for which names and how patiently, and whose file it is
+    1 corefile/    the text of a Corefile -> server blocks and plugins with their lines, and what is wrong with it
     1 pages        paths and who answers there -> an HTTP server beside the run
     1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal
     2 transport/   rows out, finished rows back: udp, tcp

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import yaml
 
 from probe.audit.things import Json, Thing
+from probe.corefile import duration_of
 
 CONFIGS = ("kube-proxy-worker", "kube-proxy", "kube-proxy-config", "kube-proxy-master")
 """ACK's, kubeadm's, EKS's, ACK's for its control plane."""
 _SYSTEM = "kube-system"
-_PARTS = re.compile(r"([0-9]*\.?[0-9]+)(ms|s|m|h)")
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +81,6 @@ def flag(words: list[str], name: str) -> str | None:
     return None
 
 
-def seconds_of(text: str) -> float | None:
-    """Go's time.ParseDuration; None for what it refuses."""
-    parts = _PARTS.findall(text)
-    whole = "".join(n + unit for n, unit in parts) == text
-    return sum(float(n) * _SECONDS[unit] for n, unit in parts) if parts and whole else None
-
-
 def version_of(image: str) -> str:
     """`coredns:v1.11.4-eksbuild.2`, `coredns:1.9.3.10-aliyun` -> three numbers; '' if the tag has none."""
     found = re.search(r":v?([0-9]+\.[0-9]+\.[0-9]+)[^/]*$", image.partition("@")[0])
@@ -128,7 +120,7 @@ def _config(maker: Thing | None, config: Thing | None, daemons: Thing | None) ->
         mode, timeout = flag(words, "proxy-mode"), flag(words, "ipvs-udp-timeout")
         mode_at, timeout_at = f"{maker} --proxy-mode: {_shown(mode)}", f"{maker} --ipvs-udp-timeout: {_shown(timeout)}"
     image = str(maker.at(f"{template(maker)}.containers[0].image") or "") if maker else ""
-    seconds = seconds_of(str(timeout or ""))
+    seconds = duration_of(str(timeout)) if timeout else None
     return ProxyConfig(
         mode="" if problem else str(mode or "iptables"),
         mode_at=problem or mode_at,

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from probe.audit.proxy import ProxyConfig, is_proxy, proxy_config, template, version_of
+from probe.audit.proxy import CONFIGS, ProxyConfig, is_proxy, proxy_config, template, version_of
 from probe.audit.things import Json, Thing
+from probe.cluster import Shutdown
+from probe.corefile import Corefile, ServerBlock, duration_of, parse_corefile
 
 SYSTEM = "kube-system"
 ANYWHERE = "all namespaces"
@@ -18,6 +20,8 @@ CUSTOM = "coredns-custom"
 _KUBE_DNS, _UPSTREAM = "kube-dns", "kube-dns-upstream"
 """The second is NodeLocal DNSCache's own way to CoreDNS: another Service with the same label."""
 _CACHES = ("node-local-dns", "nodelocaldns", "nodelocal-dns")
+_GRACE, _PERIOD, _FAILURES = 30, 10, 3
+"""What the API server sets where a workload says nothing (core/v1 defaults)."""
 _WORKLOADS = ("Deployment", "DaemonSet")
 _SERVES_DNS = re.compile(r"(^|/)(coredns|k8s-dns-kube-dns|ose-coredns)[^/]*$")
 
@@ -32,8 +36,8 @@ class Unread(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One pass over the API, or files. unread: what could not be read, and why: a kind, as `NetworkPolicy`; a kind in
-    one namespace, `Pod in kube-system`; or in those that are not named, `Pod in all namespaces`.
+    """One pass over the API, or files. unread: what could not be read, and why: a kind, `NetworkPolicy`; a kind in a
+    namespace, `Pod in kube-system`, or beyond that of cluster DNS, `Pod in all namespaces`; one, `ConfigMap coredns`.
 
     version: the API server's, `v1.34.1`; '' if it is not known. taken: when, ISO 8601. named: namespace and name of
     the Service, if a person said which. source: where these are from, for people: a server, files.
@@ -48,14 +52,18 @@ class Snapshot:
 
     def all(self, kind: str, namespace: str = "") -> tuple[Thing, ...]:
         """The objects of a kind, by namespace and name. Unread if they could not be read."""
-        for key in (kind, f"{kind} in {namespace or ANYWHERE}"):
-            if key in self.unread:
-                raise Unread(kind, self.unread[key])
+        self._check(kind, kind, f"{kind} in {namespace or ANYWHERE}")
         return tuple(one for one in self._by_kind.get(kind, ()) if namespace in ("", one.namespace))
 
     def one(self, kind: str, name: str, namespace: str = SYSTEM) -> Thing | None:
         """The one of that name; None if there is none."""
+        self._check(kind, f"{kind} {name}")
         return next((one for one in self.all(kind, namespace) if one.name == name), None)
+
+    def _check(self, kind: str, *keys: str) -> None:
+        for key in keys:
+            if key in self.unread:
+                raise Unread(kind, self.unread[key])
 
     @cached_property
     def _by_kind(self) -> dict[str, list[Thing]]:
@@ -176,6 +184,61 @@ class Snapshot:
         found = (self.one("ConfigMap", name, self.namespace) for name in names)
         return next((one for one in found if one and "Corefile" in (one.at("data") or {})), None)
 
+    @cached_property
+    def corefile(self) -> Corefile:
+        """As the pods read it, with what it imports; Unread if there is none: kube-dns has none."""
+        if not self.config:
+            what = ", ".join(map(str, self.candidates)) or "no workload of cluster DNS"
+            raise Unread("ConfigMap", f"there is no Corefile in {self.namespace}; {what} was found")
+        text = str(self.config.at("data[Corefile]") or "")
+        return parse_corefile(text, self.corefile_parts if "import" in text else {}, self.environment)
+
+    @property
+    def corefile_parts(self) -> dict[str, str]:
+        """What the Corefile may import: the other ConfigMaps that its pods mount, by their paths beside it."""
+        there = mounted(self.dns) if self.dns else {}
+        home = there.get(self.config.name, "") if self.config else ""
+        found: dict[str, str] = {}
+        for name in dict.fromkeys([*there, CUSTOM]):
+            path = there.get(name) or f"{home}/custom"
+            config = self.one("ConfigMap", name, self.namespace)
+            for key, text in ((config and config.at("data")) or {}).items():
+                if key != "Corefile":
+                    found[path.removeprefix(home).lstrip("/") + f"/{key}" * bool(path != home) or key] = str(text)
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of the container that answers, as far as their values stand there."""
+        said = self.dns.at(f"{self.at_container}.env") if self.dns else None
+        return {str(one["name"]): str(one.get("value") or "") for one in said or []}
+
+    @property
+    def lameduck(self) -> float:
+        """Seconds; the longest of the server blocks, the last of each; 0 if there is none."""
+        lasting = [duration_of(argument) or 0.0 for argument in map(lameduck_of, self.corefile.blocks) if argument]
+        return max(lasting, default=0.0)
+
+    @cached_property
+    def shutdown(self) -> Shutdown:
+        """How its pods end; what the workload leaves out is as the API server sets it."""
+        at = self.at_container
+        probe = self.workload.at(f"{at}.readinessProbe") or {}
+        path = str((probe.get("httpGet") or {}).get("path") or "")
+        grace = self.workload.at("spec.template.spec.terminationGracePeriodSeconds")
+        era = self.proxy.version or ".".join(map(str, self.kubernetes))
+        return Shutdown(
+            replicas=replicas_of(self.workload),
+            lameduck=self.lameduck,
+            grace_period=float(_GRACE if grace is None else grace),
+            pre_stop=pre_stop_of(self.workload.at(f"{at}.lifecycle.preStop") or {}),
+            readiness="ready" if path == "/ready" else "health" if probe else "none",
+            readiness_period=float(probe.get("periodSeconds") or _PERIOD),
+            readiness_failures=int(probe.get("failureThreshold") or _FAILURES),
+            proxy_mode=self.proxy.mode or "iptables",
+            kubernetes=".".join(era.split(".")[:2]),
+        )
+
     # -- beside it
 
     @cached_property
@@ -186,7 +249,8 @@ class Snapshot:
     @cached_property
     def proxy(self) -> ProxyConfig:
         """What kube-proxy is told; of pods that no DaemonSet makes if there is no other sign of it."""
-        found = proxy_config(self.all("DaemonSet", SYSTEM), self.all("ConfigMap", SYSTEM))
+        configs = [self.one("ConfigMap", name) for name in CONFIGS]
+        found = proxy_config(self.all("DaemonSet", SYSTEM), filter(None, configs))
         if found.mode or found.problem:
             return found
         return proxy_config((), (), self.all("Pod", SYSTEM))
@@ -195,6 +259,21 @@ class Snapshot:
     def proxy_pods(self) -> tuple[Thing, ...]:
         """kube-proxy's, on Linux."""
         return tuple(one for one in self.all("Pod", SYSTEM) if is_proxy(one))
+
+
+def lameduck_of(block: ServerBlock) -> str:
+    """What the last `lameduck` of a server block's `health` says, which is the one that counts; '' for none."""
+    said = [inner for health in block.all("health") for inner in health.all("lameduck")]
+    return said[-1].arguments[0] if said and said[-1].arguments else ""
+
+
+def pre_stop_of(hook: Mapping[str, Json]) -> float:
+    """Seconds that a preStop hook sleeps, by `sleep` or a command; 0 for what does something else."""
+    if slept := (hook.get("sleep") or {}).get("seconds"):
+        return float(slept)
+    words = " ".join(map(str, (hook.get("exec") or {}).get("command") or []))
+    found = re.search(r"\bsleep\s+([0-9]+(?:\.[0-9]+)?)s?\s*(?:$|[;&])", words)
+    return float(found[1]) if found else 0.0
 
 
 def is_cache(workload: Thing) -> bool:

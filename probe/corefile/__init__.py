@@ -1,0 +1,18 @@
+"""The text of a Corefile -> its server blocks, plugins and properties with their lines, and what is wrong with it."""
+
+from probe.corefile.parse import parse_corefile
+from probe.corefile.plugins import NEWEST, PLUGINS, Plugin, release_of
+from probe.corefile.tree import Corefile, Directive, Problem, ServerBlock, duration_of
+
+__all__ = [
+    "NEWEST",
+    "PLUGINS",
+    "Corefile",
+    "Directive",
+    "Plugin",
+    "Problem",
+    "ServerBlock",
+    "duration_of",
+    "parse_corefile",
+    "release_of",
+]
