@@ -186,7 +186,7 @@ PLATFORMS: dict[str, Platform] = {
         patch=_kubeadm,
         edit=forms.edited,
         pods=forms.patched_until(
-            "an upgrade of ACK's component overwrites resources and tolerations: do it again then"
+            "an upgrade of ACK overwrites resources and tolerations: do it again then"
         ),
     ),
     "capi": Platform(

@@ -215,9 +215,8 @@ class Snapshot:
 
     @property
     def lameduck(self) -> float:
-        """Seconds; the longest of the server blocks, the last of each; 0 if there is none."""
-        lasting = [duration_of(argument) or 0.0 for argument in map(lameduck_of, self.corefile.blocks) if argument]
-        return max(lasting, default=0.0)
+        """Seconds; the last of each server block: one sleeps after the other (tried with 1.9.3 and 1.15.0)."""
+        return sum(duration_of(argument) or 0.0 for argument in map(lameduck_of, self.corefile.blocks) if argument)
 
     @cached_property
     def shutdown(self) -> Shutdown:

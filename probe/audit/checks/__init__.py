@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from probe.audit.check import Check
+from probe.audit.checks.replicas import REPLICAS
+from probe.audit.checks.service import SERVICE
+from probe.audit.checks.shutdown import SHUTDOWN
 
-CHECKS: dict[str, Check] = {}
-"""In the order of the reference's section 5; a new check: its function, its sentences, a line here."""
+_ALL = (*SHUTDOWN, *REPLICAS, *SERVICE)
+
+CHECKS: dict[str, Check] = {check.id: check for check in sorted(_ALL, key=lambda check: check.id)}
+"""By id, as the reference's section 5 counts them; a new one: a function and a line at the foot of its file."""
