@@ -10,6 +10,8 @@ from probe.audit.snapshot import Snapshot, Unread
 from probe.errors import UsageError
 from probe.model import Finding
 
+__all__ = ["CHECKS", "Check", "Planned", "Severity", "Snapshot", "Unread", "audit"]
+
 
 def audit(
     snapshot: Snapshot, planned: Planned, only: Collection[str] = (), skip: Collection[str] = ()

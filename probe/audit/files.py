@@ -233,10 +233,10 @@ def _missing(things: Sequence[Thing], files: str) -> dict[str, str]:
     """Kinds of which there is nothing, or nothing outside of kube-system."""
     there = {one.kind for one in things}
     outside = {one.kind for one in things if one.namespace not in ("", SYSTEM)}
-    why = f"not in {files} (there is none, or it was not exported)"
-    unread = {kind: f"no {kind} is {why}" for kind in KINDS if kind not in there}
+    why = f"in {files}: there is none, or it was not exported"
+    unread = {kind: f"no {kind} {why}" for kind in KINDS if kind not in there}
     if "KubeadmControlPlane" in unread:
-        unread["KubeadmControlPlane"] = f"no KubeadmControlPlane is {why}; it is in the management cluster"
+        unread["KubeadmControlPlane"] = f"no KubeadmControlPlane {why}; it is in the management cluster"
     for kind in _WIDE:
         if kind in there and kind not in outside:
             unread[f"{kind} in {ANYWHERE}"] = f"{kind}s of kube-system alone are in {files}: export them with -A"
