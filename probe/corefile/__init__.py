@@ -1,15 +1,16 @@
 """The text of a Corefile -> its server blocks, plugins and properties with their lines, and what is wrong with it."""
 
 from probe.corefile.parse import parse_corefile
-from probe.corefile.plugins import NEWEST, PLUGINS, Plugin, release_of
+from probe.corefile.plugins import NEWEST, PLUGINS, PROPERTIES, Known, release_of
 from probe.corefile.tree import Corefile, Directive, Problem, ServerBlock, duration_of
 
 __all__ = [
     "NEWEST",
     "PLUGINS",
+    "PROPERTIES",
     "Corefile",
     "Directive",
-    "Plugin",
+    "Known",
     "Problem",
     "ServerBlock",
     "duration_of",

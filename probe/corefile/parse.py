@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from probe.corefile.plugins import PLUGINS
 from probe.corefile.problems import problems_of
 from probe.corefile.stream import Stream
 from probe.corefile.tokens import Token
 from probe.corefile.tree import Corefile, Directive, ServerBlock
 
 _DEEPEST = 20
+_NO_IMPORT = "take that `import` out"
 
 
 def parse_corefile(
@@ -38,9 +40,7 @@ def _blocks(stream: Stream) -> Iterator[ServerBlock]:
         keys, ended = _addresses(stream)
         names = [stream.with_environment(key.text).rstrip(",") for key in keys]
         if names == ["}"]:
-            stream.said("there is a `}` too many: CoreDNS takes it for a zone", "take it out", keys[0], fatal=not ended)
-            if not ended:
-                stream.back()
+            _note_stray(stream, keys[0], ended)
             continue
         if len(names) == 1 and names[0].startswith("(") and names[0].endswith(")") and not ended:
             _read_snippet(stream, names[0][1:-1], keys[0])
@@ -77,6 +77,17 @@ def _addresses(stream: Stream) -> tuple[list[Token], bool]:
             return keys, False
 
 
+def _note_stray(stream: Stream, brace: Token, ended: bool) -> None:
+    """Of a `}` that closes nothing. What follows it is read as a server block, though CoreDNS takes it for plugins."""
+    while not ended and stream.value == "import":
+        stream.put_in()
+        ended = not stream.next()
+    what = "" if ended else f", and then complains of line {stream.line}"
+    stream.said(f"there is a `}}` too many: CoreDNS takes it for a zone{what}", "take it out", brace, fatal=not ended)
+    if not ended:
+        stream.back()
+
+
 def _read_snippet(stream: Stream, name: str, key: Token) -> None:
     if stream.value != "{":
         stream.said(f"snippet `({name})` has no block", "open it with `{` behind its name")
@@ -90,7 +101,11 @@ def _read_snippet(stream: Stream, name: str, key: Token) -> None:
         if stream.here:
             words.append(stream.here)
     if depth:
-        stream.said(f"the block of snippet `({name})` is never closed", "put a `}` on a line of its own", key)
+        what = f"the block of snippet `({name})` is never closed; CoreDNS complains of line {stream.line}"
+        stream.said(what, "put a `}` on a line of its own", key)
+    for before, word, argument in zip([key, *words], words, words[1:], strict=False):
+        if word.text == "import" and word.opens_line(before) and stream.with_environment(argument.text) == name:
+            stream.said(f"`{name}` imports itself; CoreDNS complains of line {stream.line}", _NO_IMPORT, word)
     if name in stream.snippets:
         stream.said(f"snippet `({name})` is there already", "give it another name", key)
     stream.snippets.setdefault(name, words)
@@ -113,7 +128,8 @@ def _directives(stream: Stream) -> Iterator[Directive]:
         yield last
     if depth or opener:
         what = f"`{last.name}` takes in all that follows" if last and last.block else "the server block has no end"
-        taken = not depth and stream.value == "}"  # the lexer's last word passes for the missing one
+        taken = not depth and stream.value == "}"  # the last word passes for the missing one
+        what += "" if taken else f"; CoreDNS complains of line {stream.line}"
         line = last if last and last.block else None
         stream.said(
             f"a `}}` is missing: {what}",
@@ -178,9 +194,6 @@ def _tree(stream: Stream, words: list[Token]) -> Directive:
         while at < len(words) and words[at].continues(line[-1]) and words[at].text != "{":
             line.append(words[at])
             at += 1
-        for word in line[1:]:
-            if word.text == "}":
-                stream.said("this `}` is read as an argument", "put it on a line of its own", word)
         opens = at < len(words) and words[at].text == "{" and len(path) <= _DEEPEST
         at += opens
         entry = _Entry(line)
@@ -193,5 +206,7 @@ def _tree(stream: Stream, words: list[Token]) -> Directive:
         path[-1].block.append(entry.closed(stream, end))
     first, *more = top.block
     for one in more:
-        stream.said(f"`{one.name}` stands behind the block of `{first.name}`", "put it on a line of its own", words[0])
+        what = f"`{one.name}` stands behind the block of `{first.name}`, which CoreDNS takes for another `{first.name}`"
+        fatal = first.name in PLUGINS and PLUGINS[first.name].once
+        stream.said(what, "put it on a line of its own", Token("", one.line, one.file), fatal)
     return first

@@ -44,6 +44,11 @@ class Stream:
         """Its text; '' before the first one."""
         return self._done[-1].text if self._done else ""
 
+    @property
+    def line(self) -> int:
+        """Its line; 1 before the first one."""
+        return self._done[-1].line if self._done else 1
+
     def next(self) -> bool:
         """To the next word; False, and the cursor stays, at the end."""
         if not self._rest:
@@ -117,7 +122,14 @@ class Stream:
         words = list(tokens_of(text, file))
         for word in words:
             if not word.closed:
-                self.said("quotes are opened and never closed", 'write " at the end of that word', word, fatal=False)
+                self.said("quotes are opened and never closed", 'write " where they end', word, fatal=False)
+            if word.commented:
+                self.said(
+                    f"`{word.text}` is read as a word: a # that touches a word comments to the next space alone",
+                    "put a space before #",
+                    word,
+                    fatal=False,
+                )
         return words
 
     def with_environment(self, text: str) -> str:
