@@ -154,7 +154,7 @@ def pace(snapshot: Snapshot, planned: Planned) -> Said:
     long = max(15, math.ceil(planned.propagation))
     good = {"minReadySeconds": long, "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     if dns.kind == "DaemonSet":
-        return _daemons_pace(snapshot, n)
+        return _daemons_pace(snapshot, planned, n)
     strategy = dns.field("spec.strategy.type")
     if strategy.value == "Recreate":
         text = "all pods are deleted before the first new one starts"
@@ -183,14 +183,16 @@ def pace(snapshot: Snapshot, planned: Planned) -> Said:
     return Said(Severity.PASS, f"one pod at a time, each known for {wait:g} s before the next goes", (pause, gone))
 
 
-def _daemons_pace(snapshot: Snapshot, n: int) -> Said:
+def _daemons_pace(snapshot: Snapshot, planned: Planned, n: int) -> Said:
     dns = snapshot.workload
     kind, gone = dns.field("spec.updateStrategy.type"), dns.field("spec.updateStrategy.rollingUpdate.maxUnavailable")
     if kind.value == "OnDelete":
         return Said(Severity.INFO, "OnDelete: its pods are replaced when somebody deletes them", (kind,))
     down = share_of(1 if gone.value is None else gone.value, n, up=True)
     if n and down >= n:
-        return Said(Severity.FAIL, f"a rollout may take all {n} pods away at once", (gone,))
+        fewer = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}}
+        remedy = pods_to_have(snapshot, planned, fewer)
+        return Said(Severity.FAIL, f"a rollout may take all {n} pods away at once", (gone,), remedy)
     return Said(Severity.PASS, f"a DaemonSet: {down} of {n} pods at a time", (gone,))
 
 

@@ -85,6 +85,9 @@ def endpoints(snapshot: Snapshot, _planned: Planned) -> Said:
     look = (
         f"kubectl -n {snapshot.namespace} get endpointslices,pods -o wide   # again: they are read one after the other"
     )
+    evidence = some(snapshot.slices)
+    if not listed:
+        return Said(Severity.FAIL, "the Service has no endpoint", evidence or (str(_service(snapshot)),), look)
     stale = [address for address in listed if address not in pods]
     if stale:
         shown = tuple(f"{listed[address][0]} endpoints: {address}" for address in stale[:5])
@@ -102,9 +105,6 @@ def endpoints(snapshot: Snapshot, _planned: Planned) -> Said:
     if missing or wrong:
         text = f"the EndpointSlices lag behind: {counted(len(missing + wrong), 'pod')} otherwise than they say"
         return Said(Severity.WARN, text, some(missing + wrong, "status.conditions"), look)
-    evidence = some(snapshot.slices)
-    if not listed:
-        return Said(Severity.FAIL, "the Service has no endpoint", evidence or (str(_service(snapshot)),), look)
     return Said(Severity.PASS, f"{counted(len(listed), 'endpoint')}, as the pods are", evidence)
 
 

@@ -1,4 +1,4 @@
-"""CoreDNS's version, image and Corefile -> what the running one does wrong, and what would keep the next from starting."""
+"""CoreDNS's version, image and Corefile -> what the running one does wrong, and what keeps the next from starting."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ _LAST_THERE = (1, 10, 1)
 """The newest CoreDNS before k8s.gcr.io was frozen on 3 April 2023."""
 _RENAMED = (1, 8, 0)
 """From here on the community's image is coredns/coredns, with a tag that begins with v."""
+_RENAMES = ("kubeadm", "capi")
+"""Who changes the path at that version without being told."""
 _NOT_PULLED = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError")
 
 
@@ -71,17 +73,17 @@ def image(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
         pod, each = stuck[0]
         text = f"{pod.name} waits for {each.get('image') or now}: {each['state']['waiting']['reason']}"
         yield Said(Severity.FAIL, text, (field, str(pod)), f"{KUBECTL} describe pod {pod.name} | tail")
-    wished = [(field.value, field.path, str(field)), *_wished(snapshot)]
+    next_one = _tagged(now, planned.target) if planned.target else now
+    wished = [(next_one, str(field), planned.platform in _RENAMES), *_wished(snapshot)]
     to_come = numbers(planned.target)
-    wrong = [said for ref, _, where in wished if (said := _wrong(str(ref), where, to_come))]
+    wrong = [said for ref, where, renames in wished if (said := _wrong(ref, where, to_come, renames))]
     yield from wrong
     if not stuck and not wrong:
-        next_one = _tagged(now, planned.target) if planned.target else now
         text = f"the path and tag of {next_one} are right; whether every node can pull it is not in the API"
         yield Said(Severity.PASS, text, (field,), f"# on a node, or where its mirror is: crictl pull {next_one}")
 
 
-def _wished(snapshot: Snapshot) -> Iterator[tuple[str, str, str]]:
+def _wished(snapshot: Snapshot) -> Iterator[tuple[str, str, bool]]:
     """The images that kubeadm and Cluster API are told to set, as they put them together (kubeadm, GetDNSImage)."""
     config = snapshot.one("ConfigMap", "kubeadm-config")
     if config is not None:
@@ -100,16 +102,16 @@ def _wished(snapshot: Snapshot) -> Iterator[tuple[str, str, str]]:
         yield from _of_kubeadm(plane.at(path) or {}, f"{plane} {path}")
 
 
-def _of_kubeadm(cluster: Mapping[str, Json], where: str) -> Iterator[tuple[str, str, str]]:
+def _of_kubeadm(cluster: Mapping[str, Json], where: str) -> Iterator[tuple[str, str, bool]]:
     dns = cluster.get("dns") or {}
     repository = str(dns.get("imageRepository") or "")
     tag = str(dns.get("imageTag") or "")
     if repository:
-        yield f"{repository}/coredns:{tag}", "dns", f"{where} dns: {repository}, {tag or 'no tag'}"
+        yield f"{repository}/coredns:{tag}", f"{where} dns: {repository}, {tag or 'no tag'}", False
 
 
-def _wrong(ref: str, where: str, to_come: tuple[int, ...]) -> Said | None:
-    """What is wrong with an image of the community's registries."""
+def _wrong(ref: str, where: str, to_come: tuple[int, ...], renames: bool) -> Said | None:
+    """What is wrong with an image of the community's registries. renames: its keeper changes the path by itself."""
     name, _, tag = ref.partition("@")[0].rpartition(":")
     registry = name.partition("/")[0]
     if registry not in (_OLD_REGISTRY, "registry.k8s.io"):
@@ -122,7 +124,8 @@ def _wrong(ref: str, where: str, to_come: tuple[int, ...]) -> Said | None:
         return Said(Severity.FAIL, text, evidence, f"# imageRepository: {registry}/coredns")
     if version >= _RENAMED and path == "coredns":
         text = f"{name} ends at 1.7.0: from 1.8.0 on the image is {registry}/coredns/coredns"
-        return Said(Severity.FAIL, text, evidence, f"# registry.k8s.io/coredns/coredns:v{said_version(version)}")
+        severity = Severity.INFO if renames else Severity.FAIL
+        return Said(severity, text, evidence, f"# registry.k8s.io/coredns/coredns:v{said_version(version)}")
     if version >= _RENAMED and tag and not tag.startswith("v"):
         text = f"{ref}: from 1.8.0 on its tags begin with v"
         return Said(Severity.FAIL, text, evidence, f"# {name}:v{said_version(version)}")
