@@ -185,9 +185,7 @@ PLATFORMS: dict[str, Platform] = {
         keeps=OWNERS["ack"].keeps,
         patch=_kubeadm,
         edit=forms.edited,
-        pods=forms.patched_until(
-            "an upgrade of ACK overwrites resources and tolerations: do it again then"
-        ),
+        pods=forms.patched_until("an upgrade of ACK overwrites resources and tolerations: do it again then"),
     ),
     "capi": Platform(
         keeps=OWNERS["capi"].keeps,

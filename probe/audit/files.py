@@ -30,6 +30,10 @@ EXPORT = (
 _STEPS = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)]")
 
 
+_LONG = 5_000_000
+"""Characters of a file that is too large to look for a line in it: that takes a minute."""
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Times and `=` stay text, as in JSON."""
 
@@ -148,7 +152,8 @@ class _Place:
         """With the line of what stands at `.spec.replicas` in it, or of what is nearest to that."""
         steps = [*self.place, *(name or int(index) for name, index in _STEPS.findall(path))]
         where = path.lstrip(".")
-        return UsageError(f"{self.file}:{self._line(steps)}: {f'{where}: ' if where else ''}{text}")
+        line = f":{self._line(steps)}" if len(self.text) < _LONG else f": object {self.place[-1:]}"
+        return UsageError(f"{self.file}{line}: {f'{where}: ' if where else ''}{text}")
 
     def _line(self, steps: Sequence[str | int]) -> int:
         nodes = yaml.compose_all(self.text, _Loader)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """checks: whose remedies it takes; commands: to be pasted; expect: sentences: how long, which clients."""
+    """checks: whose remedies it takes; commands: what is pasted beside these; expect: how long, which clients."""
 
     title: str
     commands: tuple[str, ...] = ()
@@ -86,8 +86,7 @@ def _mend(
     found = [one for one in ground.findings if one.id in checks and one.severity in _TO_MEND]
     if not found:
         return None
-    commands = dict.fromkeys(line for one in found for line in one.remedy.splitlines())
-    return Step(title, tuple(commands), tuple(expect(ground)), tuple(dict.fromkeys(one.id for one in found)))
+    return Step(title, (), tuple(expect(ground)), tuple(dict.fromkeys(one.id for one in found)))
 
 
 # -- what to expect

@@ -43,7 +43,7 @@ class Snapshot:
     the Service, if a person said which. source: where these are from, for people: a server, files.
     """
 
-    things: tuple[Thing, ...]
+    things: tuple[Thing, ...] = field(repr=False)
     unread: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
     taken: str = ""

@@ -91,8 +91,8 @@ def kubernetes_instead(platform: str, kubernetes: tuple[int, int] | None) -> tup
         return (
             (
                 f"{first}: change spec.version of the KubeadmControlPlane: every control plane machine is replaced,"
-                " one after the other, CoreDNS is upgraded meanwhile, and its pods on machines that go are evicted: each"
-                " of these moments is one of a pod's end"
+                " one after the other, CoreDNS is upgraded meanwhile, and its pods on machines that go are evicted:"
+                " each of these moments is one of a pod's end"
             ),
             "controlplane.cluster.x-k8s.io/skip-coredns on it leaves CoreDNS as it is, at upgrades only",
         )

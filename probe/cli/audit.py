@@ -13,6 +13,7 @@ import typer
 from probe import audit as auditing
 from probe.advice import platform_of
 from probe.audit import CHECKS, Planned, Severity, Snapshot, Unread
+from probe.audit.against import against as overwritten_since
 from probe.audit.files import read_files, write_text
 from probe.audit.plan import plan_of
 from probe.audit.platform import detect
@@ -49,6 +50,7 @@ def audit(
     target: options.TargetVersion = "",
     vendor: options.Vendor = "",
     propagation: options.Late = "",
+    against: options.Against = None,
     only: options.Only = None,
     skip: options.Skip = None,
     explain: options.ExplainCheck = "",
@@ -84,11 +86,13 @@ def audit(
     platform, sign = (vendor, "--vendor") if vendor else detect(found)
     planned = Planned(wanted, platform, late, "--propagation" if propagation else "")
     findings = auditing.audit(found, planned, asked, passed)
+    changes = overwritten_since(read_files([Path(one) for one in against], named), found) if against else None
     seen = Audited(
         findings=findings,
         facts=_facts(found, planned, sign),
-        exit_code=_exit_code(found, findings, fail_on),
-        plan=() if asked else plan_of(found, planned, findings),
+        exit_code=_exit_code(found, [*findings, *(changes or [])], fail_on),
+        plan=() if asked or against else plan_of(found, planned, findings),
+        changes=changes,
         unread=found.unread,
     )
     said = audit_junit(seen, _FAIL_ON[fail_on]) if form == "junit" else _FORMATS[form](seen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from msgspec import Raw, Struct, json, to_builtins
+from msgspec import Raw, Struct, field, json, to_builtins
 
 Json = dict[str, Any]
 SYSTEM = ("kube-system", "openshift-dns")
@@ -29,7 +29,7 @@ class _Meta(Struct, omit_defaults=True, rename="camel"):
 
 
 class _Container(Struct, omit_defaults=True):
-    name: str = ""
+    name: str
     image: str = ""
     command: list[str] | None = None
     args: list[str] | None = None
@@ -47,9 +47,11 @@ class _Spec(Struct, omit_defaults=True, rename="camel"):
 class _Ran(Struct, omit_defaults=True, rename="camel"):
     """A container's status."""
 
-    name: str = ""
-    ready: bool = True
-    restart_count: int = 0
+    name: str
+    image: str
+    image_id: str = field(name="imageID")
+    ready: bool
+    restart_count: int
     state: dict[str, Any] | None = None
     last_state: dict[str, Any] | None = None
 
@@ -121,7 +123,7 @@ class Reduced:
         """Without its images, and with the one condition that matters."""
         meta, status = body["metadata"], body.get("status") or {}
         kept = {name: status[name] for name in ("allocatable", "capacity", "addresses") if name in status}
-        kept["nodeInfo"] = self._same({n: v for n, v in (status.get("nodeInfo") or {}).items() if n not in _OWN})
+        kept["nodeInfo"] = self._same({**(status.get("nodeInfo") or {}), **dict.fromkeys(_OWN, "")})
         kept["conditions"] = [
             {name: one[name] for name in ("type", "status", "reason") if name in one}
             for one in status.get("conditions") or []

@@ -62,7 +62,7 @@ _OF_SYSTEM = (
 class Objects:
     """What was read, each with its kind. unread: as probe.audit.snapshot has it. version: the API server's."""
 
-    things: list[Json] = field(default_factory=list)
+    things: list[Json] = field(default_factory=list, repr=False)
     unread: dict[str, str] = field(default_factory=dict)
     version: str = ""
     source: str = ""
