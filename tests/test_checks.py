@@ -11,6 +11,8 @@ import pytest
 from probe.audit import audit
 from probe.audit.check import Planned
 from probe.audit.checks import CHECKS
+from probe.audit.kernels import Ipvs, ipvs_of
+from probe.audit.quantity import numbers, quantity, share_of
 from probe.model import Finding
 from tests.clusters import (
     LABELS,
