@@ -15,6 +15,7 @@ from probe.cli import (
     check,
     collect,
     compare,
+    doctor,
     explain,
     fleet,
     lab,
@@ -75,6 +76,7 @@ app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=check.EXAMPLES)(check.check)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command(epilog=report.MERGE_EXAMPLES)(report.merge)
