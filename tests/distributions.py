@@ -32,7 +32,7 @@ from tests.clusters import (
     roles,
     whole_cluster,
 )
-from tests.kube_objects import thing
+from tests.kube_objects import Json, thing
 
 GOLDEN = Path(__file__).parent / "data" / "audit"
 CUSTOM = ("import custom/*.override", "import custom/*.server")
