@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from probe.advice import Clients, Recommendation, platform_of, recommend
 from probe.audit.check import Planned, Severity
+from probe.audit.quantity import share_of
 from probe.audit.snapshot import Snapshot, Unread
 from probe.audit.upgrading import UPGRADES, kubernetes_instead
 from probe.cluster import Shutdown
@@ -63,7 +64,7 @@ def plan_of(snapshot: Snapshot, planned: Planned, findings: Sequence[Finding]) -
     """In order: what is mended before the upgrade, the upgrade, what is looked at after it. findings: of all checks."""
     ground = _Ground(snapshot, planned, findings, _or(lambda: _advice(snapshot, planned), None))
     steps = [Step("Keep what there is now, to compare with afterwards", (f"dnsprobe audit --save {SAVED}",))]
-    steps += filter(None, (_mend(ground, *stage) for stage in _STAGES))
+    steps += filter(None, [*(_mend(ground, *stage) for stage in _STAGES), _rest(ground)])
     return [*steps, *_baseline(), *_upgrade(ground), *_after()]
 
 
@@ -175,7 +176,7 @@ def _paces(ground: _Ground) -> Iterator[str]:
     n = ground.shutdown.replicas if ground.shutdown else 1
     rolling = workload.at("spec.strategy.rollingUpdate") or workload.at("spec.updateStrategy.rollingUpdate") or {}
     surge, gone = (
-        _pods(rolling.get(name, usual), n, up=up)
+        share_of(rolling.get(name, usual), n, up=up)
         for name, usual, up in (("maxSurge", "25%", True), ("maxUnavailable", "25%", False))
     )
     rounds = math.ceil(n / max(1, surge + gone))
@@ -190,25 +191,33 @@ def _paces(ground: _Ground) -> Iterator[str]:
         )
 
 
-def _pods(said: object, n: int, *, up: bool) -> int:
-    """`25%` of n, a surge rounded up; a number as it is (apps/v1, RollingUpdateDeployment)."""
-    text = str(said)
-    if not text.endswith("%"):
-        return int(text) if text.isdigit() else 0
-    return (math.ceil if up else math.floor)(n * int(text[:-1] or 0) / 100)
-
-
 _STAGES: tuple[tuple[str, tuple[str, ...], Callable[[_Ground], Iterator[str]]], ...] = (
     ("Mend what is broken already", ("C17", "C18", "C27", "C38", "C39", "C40"), _nothing),
-    ("Set kube-proxy's timeout of UDP sessions, and wait five minutes", ("C20", "C21"), _udp_timeout),
+    ("Mend names that are answered otherwise later", ("C28", "C29", "C30"), _nothing),
+    ("Set kube-proxy's timeout of UDP sessions, and wait five minutes", ("C20", "C21", "C44", "C45"), _udp_timeout),
     ("Take sessionAffinity off the Service", ("C16",), _affinity),
     ("Let pods go slowly: lameduck, grace period, readiness", ("C03", "C04", "C05", "C08", "C09"), _shutdown),
     ("Put `ready` where the readiness probe looks for it", ("C06", "C07"), _reload),
-    ("Migrate the rest of the Corefile", ("C02", "C31", "C32", "C33"), _reload),
+    ("Migrate the rest of the Corefile", ("C02", "C31", "C32", "C33", "C41", "C50"), _reload),
     ("Give memory and CPU for two configurations at once", ("C14", "C15"), _memory),
-    ("Replicas, their spread, a budget and a slow rollout", ("C10", "C11", "C12", "C13", "C36", "C37"), _replicas),
+    (
+        "Replicas, their spread, a budget and a slow rollout",
+        ("C10", "C11", "C12", "C13", "C36", "C37", "C48"),
+        _replicas,
+    ),
+    ("Ask NodeLocal DNSCache instead, where it is there", ("C25", "C26", "C46"), _nothing),
+    ("See that the new image can be had", ("C49",), _nothing),
 )
 """What comes before an upgrade, in order: its title, the checks whose remedies it takes, what to expect."""
+_STAGED = {check for _, checks, _ in _STAGES for check in checks}
+_LATER = ("C43", "C35")
+"""They have steps of their own."""
+
+
+def _rest(ground: _Ground) -> Step | None:
+    """What else was found."""
+    others = [one.id for one in ground.findings if one.id not in (*_STAGED, *_LATER)]
+    return _mend(ground, "Look at what else was found, and decide", others, _nothing)
 
 
 def _baseline() -> Iterator[Step]:

@@ -15,6 +15,7 @@ from probe.advice import platform_of
 from probe.audit import CHECKS, Planned, Severity, Snapshot, Unread
 from probe.audit.against import against as overwritten_since
 from probe.audit.files import read_files, write_text
+from probe.audit.measured import measured, told
 from probe.audit.plan import plan_of
 from probe.audit.platform import detect
 from probe.audit.things import Thing
@@ -27,6 +28,7 @@ from probe.errors import EXIT_ENVIRONMENT, EXIT_MISSED, EXIT_PASS, EnvironmentPr
 from probe.live import Brief
 from probe.model import NS, Finding
 from probe.report.audit import Audited, audit_json, audit_junit, audit_markdown, audit_text, explained
+from probe.runfile import open_run
 from probe.scenario.quantity import DAY_NS, duration_ns
 
 EXAMPLES = options.examples(
@@ -50,6 +52,7 @@ def audit(
     target: options.TargetVersion = "",
     vendor: options.Vendor = "",
     propagation: options.Late = "",
+    from_run: options.FromRun = "",
     against: options.Against = None,
     only: options.Only = None,
     skip: options.Skip = None,
@@ -68,8 +71,7 @@ def audit(
         raise UsageError(f"--format {form!r}: say {', '.join((*_FORMATS, 'junit'))}")
     if fail_on not in _FAIL_ON:
         raise UsageError(f"--fail-on {fail_on!r}: say {', '.join(_FAIL_ON)}")
-    told = options.given(context=context, service=service)
-    if snapshot and "context" in told:
+    if snapshot and context is not None:
         raise UsageError("--context goes with a cluster: with --snapshot there is none")
     check_file("--save", save, Path())
     asked, passed = _ids(only), _ids(skip)
@@ -77,6 +79,7 @@ def audit(
     wanted = _target(target)
     if vendor:
         options.typed("--vendor", vendor, platform_of)
+    run = open_run(from_run) if from_run else None
     late = options.typed("--propagation", propagation or _ASSUMED, lambda text: duration_ns(text, 0, DAY_NS)) / NS
     found = (
         read_files([Path(one) for one in snapshot], named) if snapshot else _live(context, named, management_context)
@@ -84,7 +87,10 @@ def audit(
     if save:
         _write(save, found)
     platform, sign = (vendor, "--vendor") if vendor else detect(found)
+    seen_in = measured(run, platform) if run else None
     planned = Planned(wanted, platform, late, "--propagation" if propagation else "")
+    if seen_in and seen_in.propagation is not None and not propagation:
+        planned = Planned(wanted, platform, seen_in.propagation, seen_in.said)
     findings = auditing.audit(found, planned, asked, passed)
     changes = overwritten_since(read_files([Path(one) for one in against], named), found) if against else None
     seen = Audited(
@@ -93,6 +99,7 @@ def audit(
         exit_code=_exit_code(found, [*findings, *(changes or [])], fail_on),
         plan=() if asked or against else plan_of(found, planned, findings),
         changes=changes,
+        measured=tuple(told(seen_in, found)) if seen_in else (),
         unread=found.unread,
     )
     said = audit_junit(seen, _FAIL_ON[fail_on]) if form == "junit" else _FORMATS[form](seen)
@@ -196,5 +203,5 @@ def _facts(snapshot: Snapshot, planned: Planned, sign: str) -> dict[str, str]:
         "kubernetes": snapshot.version,
         "kube-proxy": seen(proxy),
         "platform": f"{planned.platform} ({sign})" if sign else f"{planned.platform} (no sign of another: --vendor)",
-        "propagation": f"{planned.propagation:g} s, {planned.measured or 'assumed: --propagation, --from-run'}",
+        "propagation": f"{planned.propagation:.3g} s, {planned.measured or 'assumed: --propagation, --from-run'}",
     }

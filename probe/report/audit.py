@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -64,13 +64,15 @@ def headline(seen: Audited) -> str:
 
 def audit_text(seen: Audited) -> str:
     """About 110 columns, ends with a newline. What fails is said in full, what passes by its id."""
-    parts = [[headline(seen).upper() if seen.counts[Severity.FAIL] else headline(seen), *_facts(seen.facts)]]
+    parts = [[headline(seen), *_facts(_loud(seen) | dict(seen.facts))]]
     for severity in _LOUD:
         parts += [[f"{severity.upper()}", *_said(one)] if not n else list(_said(one))
                   for n, one in enumerate(seen.of(severity))]  # fmt: skip
-    for severity in (Severity.UNKNOWN, Severity.INFO):
-        if found := seen.of(severity):
-            parts.append([severity.upper(), *(line for one in found for line in _brief(one))])
+    if unknown := seen.of(Severity.UNKNOWN):
+        parts.append(["UNKNOWN", *_grouped(unknown)])
+    if info := seen.of(Severity.INFO):
+        said = (wrapped(f"{one.id}  {CHECKS[one.id].title}: {plain(one.text)}", 2, 7) for one in info)
+        parts.append(["INFO", *(line for lines in said for line in lines)])
     if passed := list(dict.fromkeys(one.id for one in seen.of(Severity.PASS))):
         loud = {one.id for one in seen.findings if one.severity != Severity.PASS}
         parts.append(["PASS", *wrapped(" ".join(name for name in passed if name not in loud) or "-", 2)])
@@ -105,8 +107,19 @@ def _evidence(one: Finding) -> list[str]:
     return [*lines[:_SHOWN], *more]
 
 
-def _brief(one: Finding) -> Iterable[str]:
-    return wrapped(f"{one.id}  {CHECKS[one.id].title}: {plain(one.text)}", 2, 7)
+def _loud(seen: Audited) -> dict[str, str]:
+    """The ids of what fails and of what warns, for who has no time."""
+    return {s.value: " ".join(dict.fromkeys(one.id for one in seen.of(s))) for s in _LOUD}
+
+
+def _grouped(found: Sequence[Finding]) -> Iterator[str]:
+    """Those that are unknown for one reason together: without rights that is all of them."""
+    by_text: dict[str, list[str]] = {}
+    for one in found:
+        by_text.setdefault(one.text, []).append(one.id)
+    for text, names in by_text.items():
+        about = f"{names[0]}  {CHECKS[names[0]].title}" if len(names) == 1 else " ".join(names)
+        yield from wrapped(f"{about}: {plain(text)}", 2, 7)
 
 
 def _changes(changes: Sequence[Finding]) -> list[str]:
