@@ -90,8 +90,8 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
      ("message: dial tcp: lookup xxx.yyy.zzz on 100.100.2.136:53: no such host",)),
     (TROUBLE, "message of dig, no such name", ("message: ;; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN, id: 1",)),
     (TROUBLE, "message of Go, silence", (
- 
-           "message: dial tcp: lookup x.y.z on 100.100.2.139:53: read udp 10.0.0.1:42922->100.100.2.139:53: i/o timeout",)),
+
+           "message: dial tcp: lookup x.y.z on 100.100.2.139:53: read udp 10.0.0.1:4->10.0.0.2:53: i/o timeout",)),
     (TROUBLE, "message of dig, silence", ("message: ;; connection timed out; no servers could be reached",)),
     (TROUBLE, "the frequency of errors: all the time, at peaks, now and then",
      ("cli: explain", "rule: conntrack_full")),
@@ -134,8 +134,8 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
         "C02", "C50", "rule: stuck_rollout",
         "message: /etc/coredns/Corefile:4 - Error during parsing: Unknown directive 'ready'")),
     (TROUBLE, "log: Failed to watch, which is harmless while lookups do not fail", (
- 
-           "message: reflector.go:125: Failed to watch *v1.Pod: Get \"https://10.0.0.1:443/api/v1/\": connection refused",)),
+
+           "message: reflector.go:125: Failed to watch *v1.Pod: Get \"https://10.0.0.1/api\": refused",)),
     (TROUBLE, "log: i/o timeout of the upstream", (
         "message: [ERROR] plugin/errors: 2 x.com. A: read udp 172.20.6.53:58814->100.100.2.136:53: i/o timeout",)),
     (TROUBLE, "the client's node is overloaded", ("rule: client_node",)),
