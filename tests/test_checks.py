@@ -209,6 +209,7 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C07", "warn", "one after the other, 25 s in all", edit("loadbalance\n}\n", SECOND_BLOCK), {}),
     ("C08", "warn", "no `reload`", edit("    reload\n", ""), {}),
     ("C08", "fail", "every reload, and the probe bears 6 s", version("1.9.3"), {}),
+    ("C08", "unknown", "version is not known", image("registry.example/coredns:latest"), {}),
     ("C08", "info", "which the probe bears", both(version("1.9.3"), edit("20s", "5s")), {}),
     ("C09", "fail", "preStop runs a command", maker(HOOK, {"preStop": {"exec": {"command": ["sleep", "5"]}}}), {}),
     ("C09", "warn", "preStop runs a command",
@@ -247,7 +248,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C13", "fail", "the one pod away", scaled(1), {}),
     ("C13", "fail", "take all 2 pods away at once",
      as_daemons(updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}), {}),
-    ("C13", "warn", "counts 0 s after it is Ready", maker("spec.minReadySeconds", None), {}),
+    ("C13", "warn", "counts 0 s after it is Ready", both(maker("spec.minReadySeconds", None), edit("20s", "5s")), {}),
+    ("C13", "info", "but answer for 20 s", maker("spec.minReadySeconds", None), {}),
     ("C13", "warn", "takes 2 of 4 pods",
      both(maker("spec.replicas", 4), maker("spec.strategy.rollingUpdate.maxUnavailable", "50%")), {}),
     ("C13", "info", "OnDelete", as_daemons(updateStrategy={"type": "OnDelete"}), {}),
@@ -403,6 +405,12 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C45", "unknown", "restarted since is not known",
      both(ipvs("10s"), put("ConfigMap/kube-proxy", "metadata.managedFields", None)), {}),
     ("C45", "info", "no timeout is configured", ipvs(), {}),
+    ("C19", "pass", "mode is iptables", both(drop(".*kube-proxy.*"), put(
+        "Node/node-1", "metadata.annotations[k3s.io/node-args]", '["server"]')), {}),
+    ("C20", "pass", "after 10 s", both(drop(".*kube-proxy.*"), put(
+        "Node/node-1", "metadata.annotations[k3s.io/node-args]",
+        '["server","--kube-proxy-arg=proxy-mode=ipvs","--kube-proxy-arg=ipvs-udp-timeout=10s"]')), {}),
+    ("C20", "pass", "OpenShift", drop(".*kube-proxy.*"), {"platform": "openshift"}),
     ("C45", "pass", "younger than the edit", ipvs("10s"), {}),
     ("C46", "warn", "1 of 1 pod of applications have no dnsConfig", ipvs(), {}),
     ("C46", "info", "musl (Alpine)", both(ipvs(), add(application(

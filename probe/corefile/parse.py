@@ -28,10 +28,11 @@ def parse_corefile(
     that is not known. environment: the pod's; None leaves `{$NAME}` as it is written.
     """
     stream = Stream(text, files, environment)
-    blocks = tuple(_blocks(stream))
+    blocks = list(_blocks(stream))
     found = dict.fromkeys([*stream.problems, *problems_of(blocks)])
+    served = tuple(block for block in blocks if block.zones)
     return Corefile(
-        blocks, tuple(sorted(found, key=lambda each: (each.file, each.line))), tuple(dict.fromkeys(stream.missing))
+        served, tuple(sorted(found, key=lambda each: (each.file, each.line))), tuple(dict.fromkeys(stream.missing))
     )
 
 
@@ -45,12 +46,9 @@ def _blocks(stream: Stream) -> Iterator[ServerBlock]:
         if len(names) == 1 and names[0].startswith("(") and names[0].endswith(")") and not ended:
             _read_snippet(stream, names[0][1:-1], keys[0])
             continue
-        opener = stream.here
-        directives = () if ended else tuple(_directives(stream))
-        if keys:
-            yield ServerBlock(tuple(names), keys[0].line, keys[0].file, directives)
-        elif opener and not ended:
-            stream.said("a block without a zone: CoreDNS passes it over", "write `.:53` before it", opener, fatal=False)
+        first = keys[0] if keys else stream.here
+        if first is not None and (keys or not ended):
+            yield ServerBlock(tuple(names), first.line, first.file, () if ended else tuple(_directives(stream)))
 
 
 def _addresses(stream: Stream) -> tuple[list[Token], bool]:
@@ -82,15 +80,17 @@ def _note_stray(stream: Stream, brace: Token, ended: bool) -> None:
     while not ended and stream.value == "import":
         stream.put_in()
         ended = not stream.next()
-    what = "" if ended else f", and then complains of line {stream.line}"
-    stream.said(f"there is a `}}` too many: CoreDNS takes it for a zone{what}", "take it out", brace, fatal=not ended)
-    if not ended:
+    fatal = not ended and stream.value != "}"
+    what = f", and then complains of line {stream.line}" if fatal else ""
+    stream.said(f"there is a `}}` too many: CoreDNS takes it for a zone{what}", "take it out", brace, fatal=fatal)
+    if fatal:
         stream.back()
 
 
 def _read_snippet(stream: Stream, name: str, key: Token) -> None:
     if stream.value != "{":
-        stream.said(f"snippet `({name})` has no block", "open it with `{` behind its name")
+        what = f"snippet `({name})` has no block; CoreDNS complains of line {stream.line}"
+        stream.said(what, "open it with `{` behind its name", key)
         stream.back()
         return
     depth, words = 1, []
@@ -191,11 +191,13 @@ def _tree(stream: Stream, words: list[Token]) -> Directive:
             path[-1].block.append(entry.closed(stream, token))
             continue
         line = [token]
-        while at < len(words) and words[at].continues(line[-1]) and words[at].text != "{":
+        alone = token.text == "{"
+        while not alone and at < len(words) and words[at].continues(line[-1]) and words[at].text != "{":
             line.append(words[at])
             at += 1
-        opens = at < len(words) and words[at].text == "{" and len(path) <= _DEEPEST
-        at += opens
+        behind = at < len(words) and words[at].continues(line[-1]) and words[at].text == "{"
+        at += behind and not alone
+        opens = (alone or behind) and len(path) <= _DEEPEST
         entry = _Entry(line)
         if opens:
             path.append(entry)
@@ -206,7 +208,7 @@ def _tree(stream: Stream, words: list[Token]) -> Directive:
         path[-1].block.append(entry.closed(stream, end))
     first, *more = top.block
     for one in more:
-        what = f"`{one.name}` stands behind the block of `{first.name}`, which CoreDNS takes for another `{first.name}`"
+        what = f"`{one.name}` stands behind `{first.name}` and its block: CoreDNS takes it for another `{first.name}`"
         fatal = first.name in PLUGINS and PLUGINS[first.name].once
         stream.said(what, "put it on a line of its own", Token("", one.line, one.file), fatal)
     return first

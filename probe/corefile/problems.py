@@ -24,6 +24,12 @@ _TAKES_ALL = {
 def problems_of(blocks: Sequence[ServerBlock]) -> Iterator[Problem]:
     """All of them, in no order."""
     for block in blocks:
+        if not block.zones:
+            why = "a block without a zone: CoreDNS passes it over"
+            yield Problem(block.line, block.file, why, "write `.:53` before it", fatal=False)
+            strays = [each for each in block.directives if each.name not in PLUGINS]
+            yield from (Problem(each.line, each.file, *_unknown(each, block)) for each in strays)
+            continue
         once: dict[str, Directive] = {}
         for each in block.directives:
             yield from _of_plugin(each, block)
@@ -48,11 +54,11 @@ def _words(one: Directive) -> list[object]:
 def _of_plugin(each: Directive, block: ServerBlock) -> Iterator[Problem]:
     if each.name not in PLUGINS:
         yield Problem(each.line, each.file, *_unknown(each, block))
-    elif each.name not in _OPEN:
+    else:
         known = PROPERTIES.get(each.name)
         for one in each.block:
             if one.name.startswith(_FOREIGN):
-                yield _foreign(one, one.name, fatal=True)
+                yield _foreign(one, one.name, each.name not in _OPEN)
             elif known is not None and one.name not in known:
                 yield Problem(one.line, one.file, *_stray(one, each, known))
                 if one.name in PLUGINS:
@@ -88,7 +94,7 @@ def _unknown(each: Directive, block: ServerBlock) -> tuple[str, str]:
         return f"{said}: it is a property of `{holder}`", f"put it into the block of `{holder}`"
     if each.block and ("." in each.name or ":" in each.name):
         return f"{said}: a server block within that of line {block.line}", "close that one with a `}` before it"
-    if near := get_close_matches(each.name, PLUGINS, 1):
+    if near := get_close_matches(each.name, PLUGINS, 1, 0.7):
         return said, f"say `{near[0]}`, if that is meant"
     return f"{said}: CoreDNS {NEWEST} has no such plugin", "take it out, unless this build of CoreDNS has it"
 

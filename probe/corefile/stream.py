@@ -17,7 +17,7 @@ MOST_IMPORTS = 10_000
 MOST_WORDS = 300_000
 """So many words imports may add; a ConfigMap, 1 MiB, holds no more without them."""
 _REFERENCES = (("{%", "%}"), ("{$", "}"))
-_MOST_REFERENCES = 100  # a value may hold a reference to itself
+_MOST_REFERENCES, _LONGEST = 100, 100_000  # a value may hold a reference to itself
 
 
 class Stream:
@@ -138,7 +138,7 @@ class Stream:
             return text
         for start, end in _REFERENCES:
             for _ in range(_MOST_REFERENCES):
-                at = text.find(start)
+                at = text.find(start) if len(text) < _LONGEST else -1
                 to = text.find(end, at)
                 if at < 0 or to <= at + len(start):
                     break

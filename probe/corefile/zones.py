@@ -75,6 +75,8 @@ def _split(text: str) -> tuple[list[str], int | None, str]:
         return [], None, "nothing follows the last colon"
     numbered = bool(colon) and last.isdecimal() and last.isascii()
     host, port = (host, int(last)) if numbered else (text, None)
+    if port is not None and port > 65535:
+        return [], port, "there is no such port"
     labels = host.removesuffix(".").split(".") if host != "." else []
     if host != "." and (not host or any(not label for label in labels)):
         return [], port, "it has an empty label"

@@ -20,6 +20,7 @@ from probe.audit.checks.subject import (
     some,
     version_now,
     whole,
+    with_more,
 )
 from probe.audit.quantity import numbers
 from probe.audit.snapshot import Snapshot, images_of
@@ -227,7 +228,7 @@ def _forwarding(snapshot: Snapshot, planned: Planned, one: Directive) -> Iterato
     theirs = private or (planned.platform == "ack" and "/etc/resolv.conf" in upstreams)
     if theirs and not one.all("prefer_udp") and snapshot.cache is not None:
         text = "PrivateZone has no TCP, and NodeLocal DNSCache asks by TCP: its queries are forwarded so, and fail"
-        lines = f"{head} {{\n    prefer_udp\n}}"
+        lines = with_more(one, "prefer_udp")
         severity = Severity.FAIL if private else Severity.WARN
         yield Said(severity, text, (*here, str(snapshot.cache)), corefile_to_have(planned, lines, new=False))
     most = one.last("max_concurrent")
@@ -237,7 +238,7 @@ def _forwarding(snapshot: Snapshot, planned: Planned, one: Directive) -> Iterato
         effect = "makes it refuse queries soon" if said else "fills its memory with queries that wait"
         text = f"{now}: a slow upstream {effect}"
         evidence = (at(snapshot, most),) if most else here
-        lines = f"{head} {{\n    max_concurrent {_MAX_CONCURRENT}\n}}"
+        lines = with_more(one, f"max_concurrent {_MAX_CONCURRENT}")
         yield Said(Severity.WARN, text, evidence, corefile_to_have(planned, lines, new=False))
     if len(upstreams) == 1 and not upstreams[0].startswith("/"):
         text = f"one upstream, {upstreams[0]}: while it is away no name outside the cluster is found"

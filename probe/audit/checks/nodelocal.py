@@ -82,7 +82,9 @@ def rollout(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     if kind.value == "OnDelete" or two:
         yield Said(Severity.PASS, "a node's cache is replaced when somebody says so, or a second one answers", (kind,))
     elif not killed:
-        text = "RollingUpdate: each node has no DNS for 5 to 20 s while its cache is replaced, node after node"
+        text = "RollingUpdate: node after node, pods that ask their cache alone have no DNS for 5 to 20 s"
+        if caught(snapshot, cache):
+            text += "; those that ask the Service's address are led to CoreDNS meanwhile"
         remedy = (
             f"kubectl -n {cache.namespace} patch daemonset {cache.name}"
             ' --patch \'{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}\''

@@ -10,7 +10,8 @@ import yaml
 from probe.audit.check import Check, Evidence, Planned, Said, Severity
 from probe.audit.checks.subject import (
     at,
-    of_coredns,
+    is_kube_dns,
+    kubectl,
     pods_to_have,
     root_forwards,
     said_version,
@@ -45,7 +46,10 @@ def drift(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     )
     if not any(one.at("metadata.managedFields") for one in things):
         text = "who changed what is not known: kubectl leaves managedFields out"
-        yield Said(Severity.UNKNOWN, text, some(things), "kubectl get ... -o yaml --show-managed-fields\n" + backup)
+        whole = (
+            f"{kubectl(snapshot)} get deployments,daemonsets,configmaps -o yaml --show-managed-fields > cluster.yaml"
+        )
+        yield Said(Severity.UNKNOWN, text, some(things), f"{whole}\n{backup}")
         return
     found = False
     for one in things:
@@ -160,14 +164,14 @@ def _kubeadm_dns(snapshot: Snapshot) -> tuple[str, str] | None:
     return tag, f"{config} data[ClusterConfiguration] dns.imageTag: {tag or 'not set'}"
 
 
-@of_coredns
 def pod_spec(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     """C36."""
     dns = snapshot.workload
     found = []
     policy = dns.field(f"{_TEMPLATE}.dnsPolicy")
     host = dns.at(f"{_TEMPLATE}.hostNetwork")
-    by_node = [one for one in root_forwards(snapshot.corefile) if "/etc/resolv.conf" in one.arguments]
+    forwards = [] if is_kube_dns(snapshot) else root_forwards(snapshot.corefile)
+    by_node = [one for one in forwards if "/etc/resolv.conf" in one.arguments]
     if policy.value in (None, "ClusterFirst") and not host and by_node:
         text = "dnsPolicy ClusterFirst: its resolv.conf names its own Service, and it forwards to itself (plugin loop)"
         evidence: Evidence = (policy, *(at(snapshot, one) for one in by_node))

@@ -79,7 +79,7 @@ def image(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     wrong = [said for ref, where, renames in wished if (said := _wrong(ref, where, to_come, renames))]
     yield from wrong
     if not stuck and not wrong:
-        text = f"the path and tag of {next_one} are right; whether every node can pull it is not in the API"
+        text = f"nothing is known against {next_one}; whether every node can pull it is not in the API"
         yield Said(Severity.PASS, text, (field,), f"# on a node, or where its mirror is: crictl pull {next_one}")
 
 
