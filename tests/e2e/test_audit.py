@@ -110,7 +110,12 @@ def test_every_remedy_that_is_a_command_makes_its_check_pass(server: Kubernetes,
         for remedy in dict.fromkeys(remedies):
             if CHANGES.search(remedy) and " edit " not in remedy and check in MENDED:
                 done = subprocess.run(
-                    ["bash", "-e", "-c", remedy], capture_output=True, text=True, check=False, env=environment, timeout=60
+                    ["bash", "-e", "-c", remedy],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env=environment,
+                    timeout=60,
                 )
                 assert done.returncode == 0, f"{check}: {remedy}\n{done.stderr}"
                 tried.append(check)
@@ -123,14 +128,11 @@ def test_every_remedy_that_is_a_command_makes_its_check_pass(server: Kubernetes,
 
 
 def test_who_may_read_nothing_is_told_so(server: Kubernetes, tmp_path: Path) -> None:
+    server.kubectl("create", "serviceaccount", "nobody")
+    config = json.loads(server.kubectl("config", "view", "--raw", "-o", "json"))
+    config["users"][0]["user"] = {"token": server.kubectl("create", "token", "nobody").strip()}
     kubeconfig = tmp_path / "nobody"
-    kubeconfig.write_text(server.kubeconfig.read_text())
-    config = server.kubectl("config", "view", "--raw", "-o", "json", "--kubeconfig", str(kubeconfig))
-    told = json.loads(config)
-    told["users"][0]["user"]["as"] = "nobody"
-    token = server.kubectl("create", "token", "default", "--namespace=default").strip()
-    told["users"][0]["user"] = {"token": token}
-    kubeconfig.write_text(json.dumps(told))
+    kubeconfig.write_text(json.dumps(config))
     command = [sys.executable, "-m", "probe.cli", "audit"]
     environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
