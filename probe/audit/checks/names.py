@@ -63,7 +63,8 @@ def roles(snapshot: Snapshot, planned: Planned) -> Said:
     version = _to_come(snapshot, planned)
     role = mine[0].name if mine else "system:coredns"
     rule = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
-    added = compact([{"op": "add", "path": "/rules/-", "value": rule}])
+    none = not (mine and mine[0].at("rules"))
+    added = compact([{"op": "add", "path": "/rules" if none else "/rules/-", "value": [rule] if none else rule}])
     remedy = f"kubectl patch clusterrole {role} --type json --patch '{added}'"
     if not mine:
         remedy = (
