@@ -5,13 +5,14 @@ Which check a cause belongs to: the rows of the reference's section 4 and the po
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from probe.advice import Departure, by_nsid, recommend
 from probe.audit.snapshot import Snapshot, Unread
 from probe.diagnosis import Diagnosis, diagnose
-from probe.model import NS, Sure
+from probe.model import NS, Sure, TargetKind
 from probe.runfile import Run
 from probe.verdict import verdict_of
 
@@ -72,9 +73,24 @@ class Measured:
         return f"measured in {self.run.path}, at {longest.pod} by {longest.by}{least}"
 
     @property
-    def checks(self) -> set[str]:
-        """Those that a cause belongs to."""
-        return {check for one in self.causes for check in CHECKS_OF.get(one.finding.id, ())}
+    def figures(self) -> dict[str, float]:
+        """By the names of probe.audit.check.FIGURES; those that nobody counted are missing."""
+        timeline = verdict_of(self.run).timeline
+        mine = [c.loss() for c in timeline.channels if c.target.kind is TargetKind.SERVICE]
+        planned = sum(loss.planned for loss in mine)
+        found = {"seconds": self.run.end_ns / NS}
+        if planned:
+            found["loss"] = 1 - sum(loss.good for loss in mine) / planned
+        for metric in self.run.metrics:
+            if metric.source == "coredns" and metric.name in ("panics", "reload_failed"):
+                found[metric.name] = found.get(metric.name, 0.0) + metric.grown
+            if metric.source == "coredns" and metric.name == "resident_bytes" and metric.most:
+                found[metric.name] = max(found.get(metric.name, 0.0), metric.most)
+        tracked = [metric.most for metric in self.run.metrics if metric.name == "conntrack_entries"]
+        holds = re.search("of at most ([0-9,]+)", self.run.head.facts.get("conntrack", ""))
+        if tracked and holds:
+            found["conntrack_share"] = max(tracked) / int(holds[1].replace(",", ""))
+        return found
 
 
 def measured(run: Run, platform: str) -> Measured:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Json = Any
@@ -69,8 +70,9 @@ class Thing:
         In brackets stands a number, the value of a list entry's `name`, or a key with dots.
         """
         here: Json = self.body
-        for key, name in _STEP.findall(path):
-            here = _into(here, key or name)
+        for step in _steps(path):
+            # Every pod of a large cluster is looked at more than once: mostly these are dicts.
+            here = here.get(step) if type(here) is dict else _into(here, step)
             if here is None:
                 return None
         return here
@@ -78,6 +80,11 @@ class Thing:
     def field(self, path: str) -> Field:
         """The same, with its place."""
         return Field(self, path, self.at(path))
+
+
+@lru_cache(maxsize=4096)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(key or name for key, name in _STEP.findall(path))
 
 
 def _into(here: Json, key: str) -> Json:

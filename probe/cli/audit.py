@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,33 +15,41 @@ from probe import audit as auditing
 from probe.advice import platform_of
 from probe.audit import CHECKS, Planned, Severity, Snapshot, Unread
 from probe.audit.against import against as overwritten_since
+from probe.audit.facts import facts_of, found_there
 from probe.audit.files import read_files, write_text
-from probe.audit.measured import measured, told
+from probe.audit.lab import lab_snapshot
+from probe.audit.measured import Measured, measured, told
 from probe.audit.plan import plan_of
 from probe.audit.platform import detect
 from probe.audit.things import Thing
 from probe.cli import options
 from probe.cli.output import check_file, complain, say
+from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.kube import named_service
-from probe.cluster.kube.api import connect
+from probe.cluster.kube.api import Api, connect
+from probe.cluster.kube.programming import programmed
 from probe.cluster.kube.snapshot import Objects, read, read_control_planes
 from probe.errors import EXIT_ENVIRONMENT, EXIT_MISSED, EXIT_PASS, EnvironmentProblem, UsageError
 from probe.live import Brief
 from probe.model import NS, Finding
 from probe.report.audit import Audited, audit_json, audit_junit, audit_markdown, audit_text, explained
 from probe.runfile import open_run
+from probe.scenario.departures import base_plan
 from probe.scenario.quantity import DAY_NS, duration_ns
 
 EXAMPLES = options.examples(
     "dnsprobe audit --target-version 1.12.1",
     "dnsprobe audit --context prod --save before.yaml --from-run watch-upgrade.db",
-    "kubectl get all,configmaps,nodes -A -o yaml > cluster.yaml; dnsprobe audit --snapshot cluster.yaml --only C16",
+    "dnsprobe audit --snapshot before.yaml --only C03,C05 --format markdown",
     "dnsprobe audit --against before.yaml",
     "dnsprobe audit --explain C05",
+    "dnsprobe audit --lab --set lab.lameduck=0s",
 )
-_FORMATS = {"text": audit_text, "json": audit_json, "markdown": audit_markdown}
+_FORMATS = {"text": audit_text, "json": audit_json, "markdown": audit_markdown, "junit": audit_junit}
 _FAIL_ON = {"fail": (Severity.FAIL,), "warn": (Severity.FAIL, Severity.WARN)}
-_ASSUMED = "10s"
+_ASSUMED, _METRIC = 10.0, "kube-proxy"
+
+Name = tuple[str, str]
 
 
 def audit(
@@ -48,7 +57,9 @@ def audit(
     save: options.SaveFile = "",
     context: options.AuditContext = None,
     service: options.AuditService = None,
-    management_context: options.ManagementContext = "",
+    management_context: options.ManagementContext = None,
+    lab: options.AuditLab = False,
+    setting: options.AuditSettings = None,
     target: options.TargetVersion = "",
     vendor: options.Vendor = "",
     propagation: options.Late = "",
@@ -62,49 +73,51 @@ def audit(
 ) -> None:
     """What will break in the next CoreDNS upgrade? Reads the cluster, changes nothing, and says what mends each point.
 
-    Exit codes: 0 nothing fails, 1 something does, 4 no API, or no cluster DNS found in it.
+    Exit codes: 0 nothing fails, 1 something does, 4 no API, no right to read anything, or no cluster DNS found.
     """
     if explain:
         say(explained(CHECKS[_check_of(explain)]).rstrip("\n"))
         return
-    if form not in (*_FORMATS, "junit"):
-        raise UsageError(f"--format {form!r}: say {', '.join((*_FORMATS, 'junit'))}")
-    if fail_on not in _FAIL_ON:
-        raise UsageError(f"--fail-on {fail_on!r}: say {', '.join(_FAIL_ON)}")
-    if snapshot and context is not None:
-        raise UsageError("--context goes with a cluster: with --snapshot there is none")
-    check_file("--save", save, Path())
+    _check_words(form, fail_on, vendor)
     asked, passed = _ids(only), _ids(skip)
-    named = options.typed("--service", service, named_service) if service else None
-    wanted = _target(target)
-    if vendor:
-        options.typed("--vendor", vendor, platform_of)
+    planned = Planned(_target(target), vendor, *_late(propagation))
     run = open_run(from_run) if from_run else None
-    late = options.typed("--propagation", propagation or _ASSUMED, lambda text: duration_ns(text, 0, DAY_NS)) / NS
-    found = (
-        read_files([Path(one) for one in snapshot], named) if snapshot else _live(context, named, management_context)
-    )
+    given = options.given(snapshot=snapshot, context=context, management_context=management_context)
+    check_file("--save", save, Path())
+    named = options.typed("--service", service, named_service) if service else None
+    before = read_files([Path(one) for one in against], named) if against else None
+    found, late = _found(Source(given, named, lab, setting or [], propagation == _METRIC))
     if save:
         _write(save, found)
     platform, sign = (vendor, "--vendor") if vendor else detect(found)
     seen_in = measured(run, platform) if run else None
-    planned = Planned(wanted, platform, late, "--propagation" if propagation else "")
-    if seen_in and seen_in.propagation is not None and not propagation:
-        planned = Planned(wanted, platform, seen_in.propagation, seen_in.said)
+    planned = replace(_joined(planned, late, seen_in), platform=platform)
     findings = auditing.audit(found, planned, asked, passed)
-    changes = overwritten_since(read_files([Path(one) for one in against], named), found) if against else None
+    changes = overwritten_since(before, found) if before else None
     seen = Audited(
         findings=findings,
-        facts=_facts(found, planned, sign),
-        exit_code=_exit_code(found, [*findings, *(changes or [])], fail_on),
+        facts=facts_of(found, planned, sign),
+        exit_code=_exit_code(found, [*findings, *(changes or [])], _FAIL_ON[fail_on]),
         plan=() if asked or against else plan_of(found, planned, findings),
         changes=changes,
         measured=tuple(told(seen_in, found)) if seen_in else (),
         unread=found.unread,
+        fails=_FAIL_ON[fail_on],
     )
-    said = audit_junit(seen, _FAIL_ON[fail_on]) if form == "junit" else _FORMATS[form](seen)
-    say(said.rstrip("\n"))
+    say(_FORMATS[form](seen).rstrip("\n"))
     raise typer.Exit(seen.exit_code)
+
+
+# -- what was typed
+
+
+def _check_words(form: str, fail_on: str, vendor: str) -> None:
+    if form not in _FORMATS:
+        raise UsageError(f"--format {form!r}: say {', '.join(_FORMATS)}")
+    if fail_on not in _FAIL_ON:
+        raise UsageError(f"--fail-on {fail_on!r}: say {', '.join(_FAIL_ON)}")
+    if vendor:
+        options.typed("--vendor", vendor, platform_of)
 
 
 def _check_of(text: str) -> str:
@@ -124,33 +137,113 @@ def _target(text: str) -> str:
     return text.removeprefix("v")
 
 
-def _live(context: str | None, named: tuple[str, str] | None, management: str) -> Snapshot:
+def _late(propagation: str) -> tuple[float, str]:
+    """Seconds, and where they are from."""
+    if propagation in ("", _METRIC):
+        return _ASSUMED, ""
+    return options.typed("--propagation", propagation, lambda text: duration_ns(text, 0, DAY_NS)) / NS, "--propagation"
+
+
+def _joined(planned: Planned, late: tuple[float, str] | None, seen_in: Measured | None) -> Planned:
+    """What was said comes before what was measured, and that before what is assumed."""
+    if seen_in:
+        planned = replace(planned, figures=seen_in.figures)
+    if planned.measured:
+        return planned
+    if seen_in and seen_in.propagation is not None:
+        return replace(planned, propagation=seen_in.propagation, measured=seen_in.said)
+    return replace(planned, propagation=late[0], measured=late[1]) if late else planned
+
+
+# -- what there is
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the objects are from: --snapshot, --context and --management-context as far as given, or the lab.
+
+    metric: whether kube-proxy is asked how late it is.
+    """
+
+    given: dict[str, list[str] | str]
+    named: Name | None
+    lab: bool
+    settings: list[str]
+    metric: bool
+
+
+def _found(source: Source) -> tuple[Snapshot, tuple[float, str] | None]:
+    """The objects; the propagation, as the lab has it, or kube-proxy if it was to say it.
+
+    UsageError for words that do not go together.
+    """
+    files = "snapshot" in source.given
+    if source.lab and (source.given or source.named or source.metric):
+        raise UsageError("--lab: there is no cluster and no file then")
+    if files and ("context" in source.given or source.metric):
+        raise UsageError("--snapshot: there is no cluster to ask then")
+    if source.settings and not source.lab:
+        raise UsageError("--set goes with --lab: dnsprobe audit --lab --set lab.lameduck=0s")
+    if source.lab:
+        settings = base_plan(source.settings).lab
+        coredns = choose_coredns(settings.coredns)
+        late = max(delay.longest for delay in settings.propagation)
+        version = asyncio.run(version_of(coredns)) if coredns else ""
+        return lab_snapshot(settings, version), (late, "lab.propagation")
+    if not files:
+        return _live(source)
+    found = read_files([Path(one) for one in source.given["snapshot"]], source.named)
+    if "management_context" in source.given:
+        planes = asyncio.run(_planes(str(source.given["management_context"])))
+        found = replace(found, things=(*found.things, *_things(planes)), unread=_unread(found.unread, planes))
+    return found, None
+
+
+def _live(source: Source) -> tuple[Snapshot, tuple[float, str] | None]:
     """What the API has now; a line on a terminal tells how far that is."""
     view = Brief()
     try:
-        objects = asyncio.run(_read(context or "", named, management, view))
+        objects, late = asyncio.run(_read(source, view))
     finally:
         view.end()
     taken = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    things = tuple(Thing.of(body) for body in objects.things)
-    return Snapshot(things, objects.unread, objects.version, taken, named, objects.source)
+    return Snapshot(_things(objects), objects.unread, objects.version, taken, source.named, objects.source), late
 
 
-async def _read(context: str, named: tuple[str, str] | None, management: str, view: Brief) -> Objects:
-    api = connect(context)
+def _things(objects: Objects) -> tuple[Thing, ...]:
+    return tuple(Thing.of(body) for body in objects.things)
+
+
+async def _read(source: Source, view: Brief) -> tuple[Objects, tuple[float, str] | None]:
+    api = connect(str(source.given.get("context", "")))
     try:
-        found = await read(api, named, view.noted)
+        found = await read(api, source.named, view.noted)
+        late = await _asked(api, found) if source.metric else None
     finally:
         await api.close()
-    if management:
-        beside = connect(management)
-        try:
-            planes = await read_control_planes(beside)
-        finally:
-            await beside.close()
+    if "management_context" in source.given:
+        planes = await _planes(str(source.given["management_context"]))
         found.things += planes.things
-        found.unread = {k: v for k, v in found.unread.items() if k != "KubeadmControlPlane"} | planes.unread
-    return found
+        found.unread = _unread(found.unread, planes)
+    return found, late
+
+
+async def _asked(api: Api, found: Objects) -> tuple[float, str]:
+    pods = [str(one["metadata"]["name"]) for one in found.of("Pod")]
+    return await programmed(api, [name for name in pods if name.startswith("kube-proxy")])
+
+
+async def _planes(context: str) -> Objects:
+    api = connect(context)
+    try:
+        return await read_control_planes(api)
+    finally:
+        await api.close()
+
+
+def _unread(unread: object, planes: Objects) -> dict[str, str]:
+    assert isinstance(unread, dict), "Snapshot.unread"  # noqa: S101
+    return {kind: why for kind, why in unread.items() if kind != "KubeadmControlPlane"} | planes.unread
 
 
 def _write(name: str, snapshot: Snapshot) -> None:
@@ -161,47 +254,13 @@ def _write(name: str, snapshot: Snapshot) -> None:
     complain(f"{len(snapshot.things):,} objects are in {name}")
 
 
-def _exit_code(snapshot: Snapshot, findings: Sequence[Finding], fail_on: str) -> int:
+def _exit_code(snapshot: Snapshot, findings: Sequence[Finding], fails: Sequence[Severity]) -> int:
     """4 where nothing could be judged: no right to read anything, or no cluster DNS there."""
-    if any(one.severity in _FAIL_ON[fail_on] for one in findings):
+    if any(one.severity in fails for one in findings):
         return EXIT_MISSED
     judged = any(one.severity != Severity.UNKNOWN for one in findings) or not findings
-    return EXIT_PASS if judged and _there(snapshot) != "" else EXIT_ENVIRONMENT
-
-
-def _there(snapshot: Snapshot) -> str:
-    """What makes the pods of cluster DNS, and how many others could be meant; '' if there is neither that nor a
-    Service."""
     try:
-        first, *others = [f"{one}" for one in snapshot.candidates] or [str(snapshot.service or "")]
-    except Unread as problem:
-        return f"not read: {problem}"
-    return first + (
-        f"; also {', '.join(others)}: which of them answers is up to the Service's selector" if others else ""
-    )
-
-
-def _facts(snapshot: Snapshot, planned: Planned, sign: str) -> dict[str, str]:
-    """As a report shows them."""
-
-    def seen(look: object) -> str:
-        try:
-            return str(look() or "") if callable(look) else ""
-        except Unread as problem:
-            return f"not read: {problem}"
-
-    def proxy() -> str:
-        said = snapshot.proxy
-        return ", ".join(filter(None, (said.mode or "no kube-proxy was found", said.version, said.problem)))
-
-    version = seen(lambda: snapshot.coredns_version)
-    return {
-        "from": snapshot.source + (f", {snapshot.taken}" if snapshot.taken else ""),
-        "cluster DNS": _there(snapshot) or "none was found: no Service, Deployment or DaemonSet of CoreDNS or kube-dns",
-        "service": seen(lambda: snapshot.service),
-        "CoreDNS": f"{version} -> {planned.target}" if version and planned.target else version or planned.target,
-        "kubernetes": snapshot.version,
-        "kube-proxy": seen(proxy),
-        "platform": f"{planned.platform} ({sign})" if sign else f"{planned.platform} (no sign of another: --vendor)",
-        "propagation": f"{planned.propagation:.3g} s, {planned.measured or 'assumed: --propagation, --from-run'}",
-    }
+        there = bool(found_there(snapshot))
+    except Unread:
+        there = True
+    return EXIT_PASS if judged and there else EXIT_ENVIRONMENT

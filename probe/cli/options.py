@@ -275,7 +275,7 @@ SnapshotFiles = Annotated[Texts, option(AUDITED, "", "--snapshot", "FILE", SNAPS
 SaveFile = Annotated[str, option(AUDITED, "", "--save", "FILE", SAVE_HELP)]
 AuditContext = Annotated[OneText, option(AUDITED, "", "--context", "NAME", CONTEXT_HELP)]
 AuditService = Annotated[OneText, option(AUDITED, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
-ManagementContext = Annotated[str, option(AUDITED, "", "--management-context", "NAME", MANAGEMENT_HELP)]
+ManagementContext = Annotated[OneText, option(AUDITED, "", "--management-context", "NAME", MANAGEMENT_HELP)]
 AuditLab = Annotated[bool, flag(AUDITED, "", "--lab", LAB_AUDIT_HELP)]
 AuditSettings = Annotated[Texts, option(AUDITED, "", "--set", "PATH=VALUE", "Of the lab: change a value; repeatable.")]
 TargetVersion = Annotated[str, option(PLANNED, "", "--target-version", "VERSION", TARGET_HELP)]

@@ -28,8 +28,12 @@ _LOUD = (Severity.FAIL, Severity.WARN)
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """facts: what was looked at, by name. plan: () if a part of the checks alone was asked for. changes: since the
-    snapshot that --against names; None without it. measured: what a run showed, in sentences."""
+    """What was found, and how the command exits.
+
+    facts: what was looked at, by name. plan: () if a part of the checks alone was asked for. changes: since the
+    snapshot that --against names; None without it. measured: what a run showed, in sentences. fails: what a failure is
+    for JUnit.
+    """
 
     findings: Sequence[Finding]
     facts: Mapping[str, str]
@@ -38,6 +42,7 @@ class Audited:
     changes: Sequence[Finding] | None = None
     measured: Sequence[str] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    fails: Sequence[Severity] = (Severity.FAIL,)
 
     @property
     def counts(self) -> dict[Severity, int]:
@@ -176,7 +181,7 @@ def _change(one: Finding) -> dict[str, object]:
     return {"id": one.id, "severity": one.severity, "text": one.text, "evidence": evidence, "remedy": one.remedy}
 
 
-def audit_junit(seen: Audited, fails: Sequence[Severity] = (Severity.FAIL,)) -> str:
+def audit_junit(seen: Audited) -> str:
     """A test case for each check: what fails is a failure, what is unknown is skipped."""
     by_check: dict[str, list[Finding]] = {}
     for one in seen.findings:
@@ -186,14 +191,14 @@ def audit_junit(seen: Audited, fails: Sequence[Severity] = (Severity.FAIL,)) -> 
         "testsuite",
         name="dnsprobe audit",
         tests=str(len(by_check)),
-        failures=str(sum(severity in fails for severity in worst.values())),
+        failures=str(sum(severity in seen.fails for severity in worst.values())),
         errors="0",
         skipped=str(sum(severity is Severity.UNKNOWN for severity in worst.values())),
     )
     for name, found in sorted(by_check.items()):
         case = SubElement(suite, "testcase", classname="dnsprobe.audit", name=f"{name} {plain(CHECKS[name].title)}")
         text = "\n".join(_lines(found))
-        if worst[name] in fails:
+        if worst[name] in seen.fails:
             SubElement(case, "failure", type=worst[name].value, message=plain(found[0].text)).text = text
         elif worst[name] is Severity.UNKNOWN:
             SubElement(case, "skipped", message=plain(found[0].text))

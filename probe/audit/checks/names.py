@@ -91,7 +91,11 @@ def unready(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     alone = [one for one in old if not one.at("spec.publishNotReadyAddresses")]
     if alone:
         patch = """--patch '{"spec":{"publishNotReadyAddresses":true}}'"""
-        remedy = "\n".join(f"kubectl -n {one.namespace} patch service {one.name} {patch}" for one in alone[:20])
+        remedy = "\n".join(
+            f"kubectl -n {one.namespace} patch service {one.name} {patch}\n"
+            f"kubectl -n {one.namespace} annotate service {one.name} {_TOLERATES}-"
+            for one in alone[:20]
+        )
         version = _to_come(snapshot, planned)
         text = (
             f"{counted(len(alone), 'Service')} wish for pods that are not Ready by an annotation that CoreDNS from"

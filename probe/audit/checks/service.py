@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,6 +22,14 @@ def _service(snapshot: Snapshot) -> Thing:
 
 def _patch(service: Thing, spec: str) -> str:
     return f"kubectl -n {service.namespace} patch service {service.name} --patch '{{\"spec\":{spec}}}'"
+
+
+def _with_port(service: Thing, name: str, protocol: str) -> str:
+    """A strategic merge knows ports by their number alone, and would put TCP in the place of UDP."""
+    target = next((one.get("targetPort") for one in service.at("spec.ports") or [] if one.get("port") == 53), 53)
+    port = {"name": name, "port": 53, "protocol": protocol, "targetPort": target}
+    patch = json.dumps([{"op": "add", "path": "/spec/ports/-", "value": port}], separators=(",", ":"))
+    return f"kubectl -n {service.namespace} patch service {service.name} --type json --patch '{patch}'"
 
 
 @single
@@ -47,11 +56,11 @@ def ports(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     selector = service.field("spec.selector")
     found = []
     if ("UDP", 53) not in there:
-        remedy = _patch(service, '{"ports":[{"name":"dns","port":53,"protocol":"UDP"}]}')
+        remedy = _with_port(service, "dns", "UDP")
         found.append(Said(Severity.FAIL, "the Service has no port 53/UDP", (shown,), remedy))
     if ("TCP", 53) not in there:
         text = "no port 53/TCP: truncated answers cannot be asked for again, and NodeLocal DNSCache comes by TCP alone"
-        remedy = _patch(service, '{"ports":[{"name":"dns-tcp","port":53,"protocol":"TCP"}]}')
+        remedy = _with_port(service, "dns-tcp", "TCP")
         found.append(Said(Severity.WARN, text, (shown,), remedy))
     dns = snapshot.dns
     labels = labels_of_pods(dns) if dns else {}
