@@ -34,6 +34,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     6 exporter/    a run while it goes -> its state for Prometheus, rendered when it is scraped
     6 collect/     a Job's pods -> their run files and logs, put together
     6 sweep/       a scenario's matrix -> every cell a run, in one file -> which setting is right
+    6 doctor/      this machine -> what it has of what dnsprobe uses, and what mends the rest
     6 live         the run while it goes: a table on a terminal, else a line every 5 s
     7 cli          the commands
 

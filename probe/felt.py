@@ -20,14 +20,12 @@ from probe.clients import CLIENTS
 from probe.clients.asking import CONF_FACT
 from probe.clients.simulated import simulate
 from probe.clients.steps import Event, Hears, Send, Socket
-from probe.model import BUCKET_NS, NS, Fate, Lookup
+from probe.model import BUCKET_NS, NS, SLOW_NS, Fate, Lookup
 from probe.outcome import REPLIED, Outcome
 from probe.recorder import Duration
 from probe.resolv import ResolvConf, read_resolv_conf
 from probe.timeline import Channel, Timeline, Window
 
-SLOW_NS = NS
-"""Above this a lookup is slowed: people notice."""
 DRAWN = 400
 """Lookups of each profile in each window: a share is known to 0.025."""
 _SYN_AGAIN_S = (0, 1, 3, 7, 15, 31, 63)

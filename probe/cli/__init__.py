@@ -16,6 +16,7 @@ from probe.cli import (
     check,
     collect,
     compare,
+    doctor,
     explain,
     fleet,
     lab,
@@ -77,6 +78,7 @@ app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=audit.EXAMPLES)(audit.audit)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command(epilog=report.MERGE_EXAMPLES)(report.merge)

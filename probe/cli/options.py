@@ -41,6 +41,7 @@ EXPECT_HELP = (
 NAME_HELP = (
     f"Ask for it; repeatable; {{random}} or {{number}} in it is another label in each query (default {DEFAULT_NAME})."
 )
+SCHEMA_HELP = "Print the JSON Schema of a scenario, for editors that complete and check YAML."
 EXTERNAL_HELP = "Names with {random} or {number} may load servers that are not ours."
 SEARCH_HELP = "Try names with it, as a pod's resolver does; repeatable; what becomes of these is expected as `pinned`."
 NDOTS_HELP = "From so many dots on a name is first asked as it stands (default 5)."
@@ -258,6 +259,7 @@ ComparedFile = Annotated[str, option(RESULT, "", "--json", "FILE", "Write the co
 ComparedPage = Annotated[str, option(RESULT, "", "--html", "FILE", "The timelines above each other: one page.")]
 AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
+Schema = Annotated[bool, flag(RESULT, "", "--schema", SCHEMA_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]

@@ -48,7 +48,9 @@ def _blocks(stream: Stream) -> Iterator[ServerBlock]:
             continue
         first = keys[0] if keys else stream.here
         if first is not None and (keys or not ended):
-            yield ServerBlock(tuple(names), first.line, first.file, () if ended else tuple(_directives(stream)))
+            directives = () if ended else tuple(_directives(stream))
+            last = stream.line if stream.here and stream.here.file == first.file else first.line
+            yield ServerBlock(tuple(names), first.line, first.file, directives, last)
 
 
 def _addresses(stream: Stream) -> tuple[list[Token], bool]:
@@ -175,7 +177,8 @@ class _Entry:
     def closed(self, stream: Stream, end: Token) -> Directive:
         first, *arguments = self.words
         name, *texts = (stream.with_environment(word.text) for word in (first, *arguments))
-        return Directive(name, tuple(texts), first.line, first.file, tuple(self.block), first.start, end.end)
+        last = end.last_line if end.file == first.file else first.line
+        return Directive(name, tuple(texts), first.line, first.file, tuple(self.block), last)
 
 
 def _tree(stream: Stream, words: list[Token]) -> Directive:
