@@ -42,7 +42,10 @@ def kubeadm() -> Cluster:
     """1.34 (manifests.go); `kubeadm init` has one node, and both pods stay there."""
     nodes = [node("cp-1", taints=CONTROL_PLANE), node("worker-1"), node("worker-2")]
     others = [*kube_proxy(nodes=("cp-1", "worker-1", "worker-2")), *roles(), kubeadm_config(), application("shop")]
-    return whole_cluster(maker(), KUBEADM_COREFILE, nodes, *others, on=("cp-1", "cp-1"), manager="kubeadm")
+    dns = maker(part={"readinessProbe": probe_of(port="readiness-probe")})
+    named = {"containerPort": 8181, "name": "readiness-probe", "protocol": "TCP"}
+    dns["spec"]["template"]["spec"]["containers"][0]["ports"].append(named)
+    return whole_cluster(dns, KUBEADM_COREFILE, nodes, *others, on=("cp-1", "cp-1"), manager="kubeadm")
 
 
 def deployment() -> Cluster:

@@ -63,7 +63,8 @@ def roles(snapshot: Snapshot, planned: Planned) -> Said:
     version = _to_come(snapshot, planned)
     role = mine[0].name if mine else "system:coredns"
     rule = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
-    added = compact([{"op": "add", "path": "/rules/-", "value": rule}])
+    none = not (mine and mine[0].at("rules"))
+    added = compact([{"op": "add", "path": "/rules" if none else "/rules/-", "value": [rule] if none else rule}])
     remedy = f"kubectl patch clusterrole {role} --type json --patch '{added}'"
     if not mine:
         remedy = (
@@ -256,13 +257,13 @@ def bufsize(snapshot: Snapshot, planned: Planned) -> Said:
     found = snapshot.corefile.all("bufsize")
     remedy = corefile_to_have(planned, f"bufsize {_BUFSIZE}", new=not found)
     if not found:
-        text = f"no `bufsize`: a client may ask for answers of more than {_BUFSIZE} octets, which are cut up on the way"
+        text = "no `bufsize`: a client may ask for answers larger than a packet, which are lost where fragments are"
         return Said(Severity.WARN, text, (f"{whole(snapshot)}: no `bufsize`",), remedy)
     sizes = [int(one.arguments[0]) for one in found if one.arguments and one.arguments[0].isdecimal()]
     lines = tuple(at(snapshot, one) for one in found)
     most = max(sizes, default=_BUFSIZE)
     if most > _BUFSIZE:
-        text = f"answers of up to {most} octets are cut up on the way, and lost where fragments are dropped"
+        text = f"answers of up to {most} octets may be larger than a packet, and are lost where fragments are"
         return Said(Severity.FAIL if most >= _CUT else Severity.WARN, text, lines, remedy)
     return Said(Severity.PASS, f"answers by UDP have no more than {most} octets", lines)
 

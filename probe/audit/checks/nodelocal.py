@@ -50,7 +50,9 @@ def coverage(snapshot: Snapshot, _planned: Planned) -> Said:
     nodes = [one for one in snapshot.nodes if one.labels.get("kubernetes.io/os", "linux") == "linux"]
     n = int(there.value or 0)
     if n < len(nodes):
-        text = f"NodeLocal DNSCache is Ready on {n} of {counted(len(nodes), 'node')}: the others' pods may have no DNS"
+        text = (
+            f"NodeLocal DNSCache is Ready on {n} of {counted(len(nodes), 'node')}: pods there that ask it have no DNS"
+        )
         remedy = f"kubectl -n {cache.namespace} get pods -l k8s-app={cache.labels.get('k8s-app', cache.name)} -o wide"
         return Said(Severity.WARN, text, (wanted, there), remedy)
     return Said(Severity.PASS, f"NodeLocal DNSCache is Ready on all {counted(n, 'node')}", (wanted, there))

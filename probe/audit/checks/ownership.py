@@ -26,6 +26,8 @@ _PEOPLE = re.compile(
     r"kubectl|Mozilla|Go-http-client|okhttp|lens|k9s|rancher|dashboard|HashiCorp|ansible|python", re.IGNORECASE
 )
 """Managers of fields behind which somebody's hands or scripts stand."""
+_APPLIED = ("kubectl-client-side-apply", "kubectl-create", "kubectl")
+"""Who keeps what no platform does: whoever applies its manifest."""
 _SKIP = "controlplane.cluster.x-k8s.io/skip-coredns"
 _CAPI_KNOWS = (1, 14, 2)
 """The newest CoreDNS of corefile-migration at 1dc6c9e, which Cluster API uses."""
@@ -67,9 +69,10 @@ def drift(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
 def _by_people(thing: Thing) -> tuple[str, ...]:
     """The fields, `spec.replicas by kubectl-scale at 2026-11-01T..`, of managers that are no controllers."""
     said = []
+    ours = ("kubectl-rollout", *(() if owner_of([thing.body]) else _APPLIED))
     for entry in thing.at("metadata.managedFields") or []:
         manager = str(entry.get("manager") or "")
-        if entry.get("subresource") == "status" or not _PEOPLE.match(manager) or manager == "kubectl-rollout":
+        if entry.get("subresource") == "status" or not _PEOPLE.match(manager) or manager in ours:
             continue
         paths = [path for path in _paths(entry.get("fieldsV1") or {}) if _matters(path)]
         if paths:

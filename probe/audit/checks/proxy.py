@@ -134,7 +134,7 @@ def kernel(snapshot: Snapshot, planned: Planned) -> Said:
         text = f"{counted(len(drops), 'node')} drop what goes to a UDP server that is gone: {named(drops)}"
         return Said(Severity.FAIL, text, some(drops, field), remedy)
     if unknown := by_kind[Ipvs.UNKNOWN]:
-        text = f"whether {counted(len(unknown), 'node')} of an own 4.x kernel has the patch of 5.9 is not known"
+        text = f"whether the kernels of {counted(len(unknown), 'node')}, before 5.9, have its patch is not known"
         return Said(Severity.WARN, text, some(unknown, field), remedy)
     return Said(Severity.PASS, "all kernels expire sessions to a pod that is gone", some(snapshot.nodes, field))
 

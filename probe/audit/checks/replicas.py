@@ -12,6 +12,7 @@ from probe.audit.check import Check, Planned, Said, Severity
 from probe.audit.checks.subject import (
     HOSTNAME,
     ZONE,
+    alive,
     by_label,
     can_have,
     container_field,
@@ -63,7 +64,8 @@ def replicas(snapshot: Snapshot, planned: Planned) -> Said:
 @single
 def spread(snapshot: Snapshot, planned: Planned) -> Said:
     """C11."""
-    placed = [pod for pod in snapshot.pods if pod.at("spec.nodeName") and not pod.at("metadata.deletionTimestamp")]
+    here = [pod for pod in snapshot.pods if alive(pod) and not pod.at("metadata.deletionTimestamp")]
+    placed = [pod for pod in here if pod.at("spec.nodeName")]
     evidence = tuple(pod.field("spec.nodeName") for pod in placed[:6])
     if len(placed) < 2:
         return Said(Severity.INFO, f"{counted(len(placed), 'pod')}: there is nothing to spread", evidence)

@@ -10,6 +10,7 @@ from probe.audit.check import Check, Evidence, Planned, Said, Severity
 from probe.audit.checks.nodelocal import applications, owners
 from probe.audit.checks.shutdown import lasts
 from probe.audit.checks.subject import (
+    alive,
     at,
     by_label,
     corefile_to_have,
@@ -35,7 +36,7 @@ _BY_C_ARES = re.compile(r"envoy|istio/proxy|haproxy")
 def health(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     """C38."""
     logs = f"{kubectl(snapshot)} logs {by_label(snapshot)} --tail=50"
-    mine = [pod for pod in snapshot.pods if not pod.at("metadata.deletionTimestamp")]
+    mine = [pod for pod in snapshot.pods if alive(pod) and not pod.at("metadata.deletionTimestamp")]
     bad = [pod for pod in mine if not ready(pod)]
     if not mine:
         yield Said(

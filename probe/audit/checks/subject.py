@@ -69,6 +69,11 @@ def ready(pod: Thing) -> bool:
     return condition(pod, "Ready") == "True" and not pod.at("metadata.deletionTimestamp")
 
 
+def alive(pod: Thing) -> bool:
+    """Not one that was evicted, or has ended, and is still listed."""
+    return pod.at("status.phase") not in ("Failed", "Succeeded")
+
+
 def condition(thing: Thing, kind: str) -> str:
     """The status of one of its conditions; '' if it has none."""
     return next((str(one.get("status")) for one in thing.at("status.conditions") or [] if one.get("type") == kind), "")
