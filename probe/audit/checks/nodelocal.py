@@ -50,7 +50,9 @@ def coverage(snapshot: Snapshot, _planned: Planned) -> Said:
     nodes = [one for one in snapshot.nodes if one.labels.get("kubernetes.io/os", "linux") == "linux"]
     n = int(there.value or 0)
     if n < len(nodes):
-        text = f"NodeLocal DNSCache is Ready on {n} of {counted(len(nodes), 'node')}: the others' pods may have no DNS"
+        text = (
+            f"NodeLocal DNSCache is Ready on {n} of {counted(len(nodes), 'node')}: pods there that ask it have no DNS"
+        )
         remedy = f"kubectl -n {cache.namespace} get pods -l k8s-app={cache.labels.get('k8s-app', cache.name)} -o wide"
         return Said(Severity.WARN, text, (wanted, there), remedy)
     return Said(Severity.PASS, f"NodeLocal DNSCache is Ready on all {counted(n, 'node')}", (wanted, there))
@@ -82,7 +84,9 @@ def rollout(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     if kind.value == "OnDelete" or two:
         yield Said(Severity.PASS, "a node's cache is replaced when somebody says so, or a second one answers", (kind,))
     elif not killed:
-        text = "RollingUpdate: each node has no DNS for 5 to 20 s while its cache is replaced, node after node"
+        text = "RollingUpdate: node after node, pods that ask their cache alone have no DNS for 5 to 20 s"
+        if caught(snapshot, cache):
+            text += "; those that ask the Service's address are led to CoreDNS meanwhile"
         remedy = (
             f"kubectl -n {cache.namespace} patch daemonset {cache.name}"
             ' --patch \'{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}\''
