@@ -107,9 +107,8 @@ def not_on_it(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
         return
     asks = [pod for pod in applications(snapshot) if pod.at("spec.dnsPolicy") != "Default"]
     asks = [pod for pod in asks if not pod.at("spec.hostNetwork")]
-    without = [pod for pod in asks if not any(map(is_node_local, pod.at("spec.dnsConfig.nameservers") or []))]
-    both = [pod for pod in asks if pod not in without and _is_musl(pod)]
-    both = [pod for pod in both if not all(map(is_node_local, pod.at("spec.dnsConfig.nameservers") or []))]
+    without = [pod for pod in asks if not any(_are_local(pod))]
+    both = [pod for pod in asks if any(_are_local(pod)) and not all(_are_local(pod)) and _is_musl(pod)]
     if both:
         text = f"musl (Alpine) asks all nameservers at once, so CoreDNS gets each of their queries too: {owners(both)}"
         yield Said(
@@ -127,6 +126,11 @@ def not_on_it(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
         " node-local-dns-injection=enabled, then restart its workloads; others: dnsConfig, or the kubelets' clusterDNS"
     )
     yield Said(Severity.WARN, text, (place, *some(without, "spec.dnsConfig")), remedy)
+
+
+def _are_local(pod: Thing) -> list[bool]:
+    """Of each nameserver of its dnsConfig."""
+    return [is_node_local(str(ip)) for ip in pod.at("spec.dnsConfig.nameservers") or []]
 
 
 def _is_musl(pod: Thing) -> bool:
