@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probe.audit.migration import migrate
-from probe.audit.releases import RULES, Kind
+from probe.audit.releases import MIGRATIONS, Kind
 from probe.corefile import NEWEST, parse_corefile, release_of
 from probe.errors import UsageError
 from tests.oracle import coredns, said_by
@@ -174,7 +174,7 @@ def test_a_target_that_the_table_does_not_reach_is_refused(target: str) -> None:
 
 
 def test_rules_have_their_releases_in_order_and_a_source() -> None:
-    for rule in RULES:
+    for rule in MIGRATIONS:
         assert release_of(rule.release)
         assert not rule.until or release_of(rule.release) < release_of(rule.until) <= release_of(NEWEST)
         assert rule.why

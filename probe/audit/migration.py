@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 
-from probe.audit.releases import RULES, Kind, Mend, Rule
+from probe.audit.releases import MIGRATIONS, Kind, Mend, Rule
 from probe.corefile import PLUGINS, PROPERTIES, Directive, ServerBlock, parse_corefile, release_of
 from probe.errors import UsageError
 
@@ -113,7 +113,7 @@ def _change(kind: Kind, plugin: Directive, one: Directive, why: str, source: str
 def _found(plugin: Directive, running: str, target: str) -> Iterator[tuple[Rule, Directive]]:
     """What is said of it and its properties; of what is removed or does nothing the one rule that counts."""
     counts: dict[int, tuple[Rule, Directive]] = {}
-    for rule in RULES:
+    for rule in MIGRATIONS:
         if rule.plugin != plugin.name or not _holds(rule, running, target):
             continue
         for one in plugin.all(rule.name) if rule.name else (plugin,):

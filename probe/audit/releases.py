@@ -81,7 +81,7 @@ _NO_TRANSFER = "outgoing zone transfers are the plugin `transfer`'s from 1.8.0 o
 _NO_VALUE = "from 1.6.0 on it takes no value, and 1.7.0 removed it: the API's watch needs no resync"
 _UNSUPPORTED_TYPES = "queries of types other than A, AAAA and PTR for a name in `hosts`"
 
-RULES: tuple[Rule, ...] = (
+MIGRATIONS: tuple[Rule, ...] = (
     Rule(Kind.IGNORED, "1.6.0", "kubernetes", "resyncperiod", "it does nothing", _TABLE, Mend.DROP, "1.7.0"),
     Rule(
         *(Kind.REMOVED, "1.6.0", "kubernetes", "resyncperiod", _NO_VALUE, f"{_NOTES_1_7}; plugin/kubernetes/setup.go"),

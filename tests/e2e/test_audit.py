@@ -76,13 +76,14 @@ def apply(server: Kubernetes, things: list[k.Json], folder: Path) -> None:
             del one["metadata"]["namespace"]
     file = folder / "objects.json"
     file.write_text(json.dumps({"kind": "List", "apiVersion": "v1", "items": things}))
-    server.kubectl("apply", "--server-side", "--field-manager=kubeadm", "--filename", str(file))
+    words = ("--server-side", "--force-conflicts", "--field-manager=kubeadm", "--filename", str(file))
+    server.kubectl("apply", *words)
 
 
-def audited(server: Kubernetes, *words: str) -> tuple[int, dict[str, Any]]:
+def audited(server: Kubernetes, *words: str, kubeconfig: Path | None = None) -> tuple[int, dict[str, Any]]:
     """The exit code and what JSON says."""
     command = [sys.executable, "-m", "probe.cli", "audit", "--format", "json", "--target-version", "1.13.1", *words]
-    environment = os.environ | {"KUBECONFIG": str(server.kubeconfig), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig or server.kubeconfig), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)
@@ -127,15 +128,33 @@ def test_every_remedy_that_is_a_command_makes_its_check_pass(server: Kubernetes,
     assert {one["text"].partition(":")[0] for one in since["changes"]} >= {"deployment/coredns", "service/kube-dns"}
 
 
+def as_account(server: Kubernetes, name: str, namespace: str, file: Path) -> Path:
+    """A kubeconfig that is that ServiceAccount."""
+    config = json.loads(server.kubectl("config", "view", "--raw", "-o", "json"))
+    token = server.kubectl("create", "token", name, f"--namespace={namespace}").strip()
+    config["users"][0]["user"] = {"token": token}
+    file.write_text(json.dumps(config))
+    return file
+
+
+def test_the_rights_that_ship_are_enough_and_no_more(server: Kubernetes, tmp_path: Path) -> None:
+    apply(server, lossy(), tmp_path)
+    for folder in ("base/namespace.yaml", "base/rights.yaml", "components/audit/rights.yaml"):
+        server.kubectl("apply", "--filename", str(ROOT / "deploy" / folder))
+    kubeconfig = as_account(server, "dnsprobe", "dnsprobe", tmp_path / "dnsprobe")
+    _, said = audited(server, kubeconfig=kubeconfig)
+    assert said["unread"].keys() == {"KubeadmControlPlane", "PodMetrics in kube-system"}
+    allowed = server.kubectl(
+        "auth", "can-i", "--list", "--as=system:serviceaccount:dnsprobe:dnsprobe", "-n=kube-system"
+    )
+    rules = [line for line in allowed.splitlines() if "selfsubject" not in line]
+    assert not any(re.search("secrets|create|update|patch|delete", line) for line in rules), allowed
+
+
 def test_who_may_read_nothing_is_told_so(server: Kubernetes, tmp_path: Path) -> None:
     server.kubectl("create", "serviceaccount", "nobody")
-    config = json.loads(server.kubectl("config", "view", "--raw", "-o", "json"))
-    config["users"][0]["user"] = {"token": server.kubectl("create", "token", "nobody").strip()}
-    kubeconfig = tmp_path / "nobody"
-    kubeconfig.write_text(json.dumps(config))
-    command = [sys.executable, "-m", "probe.cli", "audit"]
-    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
-    assert done.returncode == 4, done.stderr
-    assert "no right to list them (403): add to its ClusterRole" in " ".join(done.stdout.split())
-    assert "FAIL" not in done.stdout
+    kubeconfig = as_account(server, "nobody", "default", tmp_path / "nobody")
+    code, said = audited(server, kubeconfig=kubeconfig)
+    assert code == 4
+    assert {one["severity"] for one in said["findings"]} == {"unknown"}
+    assert any("no right to list them (403): add to its ClusterRole" in one["text"] for one in said["findings"])

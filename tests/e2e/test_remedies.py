@@ -198,7 +198,8 @@ def edited(text: str, lines: str) -> str:
     body = "\n".join(line.removeprefix("    ") for line in lines.splitlines())
     block = parse_corefile(text).blocks[0]
     if there := block.last(body.split()[0]):
-        return f"{text[: there.start]}{body}{text[there.end :]}"
+        kept = text.splitlines()
+        return "\n".join([*kept[: there.line - 1], body, *kept[there.last_line :], ""])
     head, _, rest = text.partition("{\n")
     return f"{head}{{\n{body}\n{rest}"
 
