@@ -100,7 +100,7 @@ def audit(
     seen_in = measured(run, platform) if run else None
     planned = replace(_joined(planned, late, seen_in), platform=platform)
     findings = auditing.audit(found, planned, asked, passed)
-    changes = overwritten_since(before, found) if before else None
+    changes = overwritten_since(before, found, platform) if before else None
     seen = Audited(
         findings=findings,
         facts=facts_of(found, planned, sign),
