@@ -66,7 +66,8 @@ servers: ## Install what tests use from Debian (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make servers needs root: say sudo make servers"; exit 1; }
 	apt-get update
 	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-		knot nsd dnsperf tcpdump nftables iproute2 conntrack buildah prometheus gcc libc6-dev musl-tools prometheus-alertmanager
+		knot nsd dnsperf tcpdump nftables iproute2 conntrack buildah prometheus gcc libc6-dev musl-tools prometheus-alertmanager \
+		zsh fish
 
 lock: .venv/bin/python ## Pin again what is tested: requirements.txt and requirements-dev.txt (with Python 3.11)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
