@@ -61,10 +61,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         shutil.copy(path, copy)
     sdist, wheel = (_built(folder / "source", target) for target in ("sdist", "wheel"))
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")  # noqa: S202  we have just made it
+        archive.extractall(folder / "unpacked", filter="data")
     from_sdist = _built(folder / "unpacked" / sdist.name.removesuffix(".tar.gz"), "wheel")
     with zipfile.ZipFile(from_sdist) as archive:
-        archive.extractall(folder / "site")
+        archive.extractall(folder / "site")  # noqa: S202  we have just made it
     return Built(sdist, wheel, from_sdist, folder / "site")
 
 
