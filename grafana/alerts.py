@@ -64,11 +64,6 @@ class Group:
 
 COUNTS = (
     Recording("channel:dnsprobe_queries:sum", "sum without (outcome) (dnsprobe_queries_total)"),
-    # Whole numbers, since both come of one scrape: increase() of it is exactly 0 where nothing was lost.
-    Recording(
-        "channel:dnsprobe_queries_lost:sum",
-        "sum without (outcome) (dnsprobe_queries_total) - dnsprobe_queries_good_total",
-    ),
     # What the network makes of a query: no server has replied.
     Recording(
         "channel:dnsprobe_queries_unanswered:sum",
@@ -88,16 +83,19 @@ COUNTS = (
     ),
     *(
         Recording(
-            f"pod:{counted}:increase2m",
+            f"pod:{name}:increase2m",
             f"""
             sum by (cluster, target) (
-              increase(channel:{counted}:sum{{target_kind="pod"}}[2m])
+              increase({counted}{{target_kind="pod"}}[2m])
               unless on (cluster, instance) (dnsprobe_prober_healthy == 0)
             )
             unless on (cluster, target) (dnsprobe_target_terminating == 1)
             """,
         )
-        for counted in ("dnsprobe_queries", "dnsprobe_queries_lost")
+        for name, counted in (
+            ("dnsprobe_queries", "channel:dnsprobe_queries:sum"),
+            ("dnsprobe_queries_lost", "dnsprobe_queries_lost_total"),
+        )
     ),
     # How many were told to end since then: a pod's gauge stays 1 for minutes after it has gone.
     *(
@@ -122,7 +120,7 @@ COUNTS = (
         ) > 0.02
         unless on (cluster, instance) (dnsprobe_prober_healthy == 0)
         unless on (cluster, instance) (
-          sum by (cluster, instance) (increase(channel:dnsprobe_queries_lost:sum{target_kind="pod"}[2m])) > 2.9
+          sum by (cluster, instance) (increase(dnsprobe_queries_lost_total{target_kind="pod"}[2m])) > 2.9
         )
         and on (cluster) (
           max by (cluster) (pod:dnsprobe_queries_lost:increase2m / (pod:dnsprobe_queries:increase2m > 0)) < 0.005
@@ -158,7 +156,7 @@ BUDGET = (
         "cluster:dnsprobe_queries_lost:rate5m",
         """
         sum by (cluster, target_kind, transport) (
-          rate(channel:dnsprobe_queries_lost:sum{target_kind=~"service|nodelocal"}[5m])
+          rate(dnsprobe_queries_lost_total{target_kind=~"service|nodelocal"}[5m])
         )
         """,
     ),
@@ -232,7 +230,7 @@ SYMPTOMS = (
           )
           and on (cluster, instance, target_kind, transport) (
             sum by (cluster, instance, target_kind, transport) (
-              increase(channel:dnsprobe_queries_lost:sum{target_kind=~"service|nodelocal"}[5m])
+              increase(dnsprobe_queries_lost_total{target_kind=~"service|nodelocal"}[5m])
             ) > 2.9
           )
           unless on (cluster, instance) (dnsprobe_prober_healthy == 0)
@@ -246,7 +244,7 @@ SYMPTOMS = (
         ) > 0.5
         and on (cluster, target_kind, transport) (
           sum by (cluster, target_kind, transport) (
-            increase(channel:dnsprobe_queries_lost:sum{target_kind=~"service|nodelocal"}[5m])
+            increase(dnsprobe_queries_lost_total{target_kind=~"service|nodelocal"}[5m])
           ) > 2.9
         )
         """,
@@ -260,7 +258,7 @@ SYMPTOMS = (
         """
         (
           sum by (cluster, node, instance, target_kind) (
-            increase(channel:dnsprobe_queries_lost:sum{target_kind=~"service|nodelocal", transport="tcp"}[5m])
+            increase(dnsprobe_queries_lost_total{target_kind=~"service|nodelocal", transport="tcp"}[5m])
           ) > 2.9
         )
         / sum by (cluster, node, instance, target_kind) (
@@ -268,7 +266,7 @@ SYMPTOMS = (
         ) > 0.05
         and on (cluster, node, instance, target_kind) (
           sum by (cluster, node, instance, target_kind) (
-            increase(channel:dnsprobe_queries_lost:sum{target_kind=~"service|nodelocal", transport="udp"}[5m])
+            increase(dnsprobe_queries_lost_total{target_kind=~"service|nodelocal", transport="udp"}[5m])
           )
           / sum by (cluster, node, instance, target_kind) (
             increase(channel:dnsprobe_queries:sum{target_kind=~"service|nodelocal", transport="udp"}[5m])
@@ -412,7 +410,7 @@ CAUSES = (
         """
         lane:dnsprobe_truncated:ratio5m > 0.01
         and on (cluster, target_kind, query) (
-          sum by (cluster, target_kind, query) (increase(channel:dnsprobe_queries_lost:sum{transport="udp"}[5m]))
+          sum by (cluster, target_kind, query) (increase(dnsprobe_queries_lost_total{transport="udp"}[5m]))
           / sum by (cluster, target_kind, query) (increase(channel:dnsprobe_queries:sum{transport="udp"}[5m])) > 0.01
         )
         unless lane:dnsprobe_truncated:ratio5m <= 2 * avg_over_time(lane:dnsprobe_truncated:ratio5m[1h] offset 1h)

@@ -13,6 +13,7 @@ from grafana.views import (
     healthy_probers,
     lanes,
     latency,
+    lookups,
     losing,
     lost,
     share_lost,
@@ -33,6 +34,7 @@ def rows() -> list[Row]:
         Row([lost(), share_lost()]),
         Row([latency(), disruption()]),
         Row([nodes()]),
+        Row([lookups()]),
         Row([lanes(FELT, height=6)]),
     ]
 

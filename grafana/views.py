@@ -33,6 +33,7 @@ from grafana.queries import (
     lost_total,
     of,
     quantile,
+    rate,
 )
 from probe.outcome import Outcome
 from probe.report.palette import BAD, GOOD, OUTCOMES, QUIET, WARNING
@@ -157,6 +158,23 @@ def disruption(width: int = 12, height: int = 8) -> Panel:
         width=width,
         height=height,
         steps=True,
+    )
+
+
+def lookups() -> Panel:
+    """What applications felt, as client profiles did."""
+    failed = rate(of("dnsprobe_lookups_total", 'fate=~"failed|not_found"'), "client")
+    return lines(
+        "Lookups of client profiles that failed or took over 1 s",
+        "What applications notice: a lookup is all of a resolver's queries for a name, its retries among them, so that"
+        " one that was lost is often felt as some seconds more.",
+        "reqps",
+        Query(failed, "{{client}} failed"),
+        Query(rate(of("dnsprobe_lookups_slow_total"), "client"), "{{client}} slow"),
+        overrides=(matching("slow$", DASHED),),
+        nothing="no client profiles look names up",
+        width=24,
+        height=6,
     )
 
 

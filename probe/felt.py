@@ -23,15 +23,13 @@ from probe.clients.asking import CONF_FACT
 from probe.clients.java import POSITIVE_NS
 from probe.clients.simulated import simulate
 from probe.clients.steps import FOREVER, Event, Hears, Send, Socket
-from probe.model import BUCKET_NS, NS, Fate, Lookup
+from probe.model import BUCKET_NS, NS, SLOW_NS, Fate, Lookup
 from probe.outcome import REPLIED, Outcome
 from probe.recorder import Duration
 from probe.resolv import ResolvConf, read_resolv_conf
 from probe.timeline import Channel, Timeline, Window
 from probe.timeline.spans import Ints
 
-SLOW_NS = NS
-"""Above this a lookup is slowed: people notice."""
 DRAWN = 400
 """Lookups of each profile in each window: a share is known to 0.025."""
 PROCESSES = 100

@@ -70,8 +70,14 @@ def arguments(folder: Path, port: int) -> dict[str, list[str]]:
         "lab.start_delay=2s",
         "steps[0].wait_for='rollout quiet 10s'",
     ]
+    outage = [
+        "duration=40s",
+        "steps[0].wait=12s",
+        "clients.profiles=[glibc,go]",
+        "clients.names=[kubernetes.default.svc.cluster.local]",
+    ]
     return {
-        "outage": ["scale-to-zero", "--lab", "--set", "duration=40s", "--set", "steps[0].wait=12s"],
+        "outage": ["scale-to-zero", "--lab", *(word for each in outage for word in ("--set", each))],
         "rollout": ["watch-upgrade", "--lab", *(word for each in rollout for word in ("--set", each))],
         "truncation": [str(folder / "truncation.yaml"), "--lab"],
         "stall": ["baseline", "--lab", "--set", "duration=40s"],

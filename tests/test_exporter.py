@@ -27,6 +27,7 @@ from probe.exporter.page import PATH, Page
 from probe.exporter.state import FORGET_NS, Exporter
 from probe.histogram import BINS, bins_of
 from probe.model import NS, Interval, Mark, Reason, Series, TargetKind
+from probe.model import Fate as LookupFate
 from probe.outcome import Outcome
 from probe.pages import Address, Pages
 from probe.runfile import Head, RunWriter, open_run
@@ -97,6 +98,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
     """One of three pods goes at once while the node keeps sending to it for 3 s."""
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     command = "run scale-down --lab --set lab.lameduck=0s --set duration=12s -o run.db"
+    command += " --set clients.profiles=[glibc,musl] --set clients.names=[kubernetes.default.svc.cluster.local]"
     with start(f"{command} --metrics 127.0.0.1:{port} --linger 60s --linger-scrapes 2", folder) as process:
         texts = scraping(port, process)
         _, err = process.communicate(timeout=30)
@@ -171,6 +173,14 @@ def test_in_the_end_the_page_says_what_the_report_says(lab: Scraped) -> None:
             assert total(page, "dnsprobe_queries_unsent_total") == n
         else:
             assert total(page, "dnsprobe_queries_total", outcome=outcome.label) == n
+    made = [(lookup.client, lookup.fate.value) for lookup in run.lookups]
+    assert {client for client, _ in made} == {"glibc", "musl"}
+    for client in ("glibc", "musl"):
+        fates = [fate.value for fate in LookupFate]
+        counts = [total(page, "dnsprobe_lookups_total", client=client, fate=fate) for fate in fates]
+        assert counts == [made.count((client, fate)) for fate in fates]
+        slow = sum(lookup.slowed for lookup in run.lookups if lookup.client == client)
+        assert values(page, "dnsprobe_lookups_slow_total", client=client) == [slow]
     for transport in ("udp", "tcp"):
         counted = total(page, "dnsprobe_query_duration_seconds_count", transport=transport)
         assert counted == total(page, "dnsprobe_queries_good_total", transport=transport)
@@ -264,7 +274,7 @@ class Told:
         reason: Reason = Reason.START,
     ) -> None:
         self.series, self.columns, self.lag_ns = list(series), columns_of(series, fate), lag_ns
-        self.duration_ns = max(s.stop_ns for s in series)
+        self.duration_ns, self.clients = max(s.stop_ns for s in series), None
         self.writer = RunWriter.create(path, Head(path.stem, STARTED, self.duration_ns, "", "", (), {}))
         self.writer.add_series(series)
         self.view = exporter.watching(path.stem, path, reason=reason)
@@ -359,6 +369,36 @@ def test_the_window_that_is_open_grows_and_is_one(tmp_path: Path, monkeypatch: p
     assert all(0 <= after - before <= 1.3 for (_, before), (_, after) in pairwise(seen))
     run.end()
     assert total(page_of(exporter), "dnsprobe_outage_seconds_total") == pytest.approx(20, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("second", "outages", "seconds", "same"),
+    [
+        ("x" * 4 + "." * 6, 1, 8, True),
+        ("." * 6 + "x" * 2 + "." * 2, 2, 6, False),
+        ("." * 10, 1, 4, False),
+    ],
+)
+def test_an_outage_in_which_a_run_began_anew_is_one(
+    second: str, outages: int, seconds: float, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between them nothing was asked: nobody knows that it was over."""
+    monkeypatch.setattr("probe.exporter.outages.REST", 0)
+    exporter = Exporter("serve")
+    began = 0.0
+    for k, drawing in enumerate(("......xxxx", second)):
+        run = Told(exporter, tmp_path / f"{k}.db", [series_of(0, "vip", seconds=10)], drawn(drawing))
+        run.until(3)
+        if k:
+            since = total(page_of(exporter), "dnsprobe_outage_start_timestamp_seconds")
+            assert (since == began) == same, "since when DNS fails is not since when it was asked anew"
+        run.until(10)
+        began = began or total(page_of(exporter), "dnsprobe_outage_start_timestamp_seconds")
+        run.end()
+    page = page_of(exporter)
+    assert began
+    assert total(page, "dnsprobe_outages_total", query="vip") == outages
+    assert total(page, "dnsprobe_outage_seconds_total") == pytest.approx(seconds, abs=1.1)
 
 
 def test_runs_that_follow_each_other_go_on_counting(tmp_path: Path) -> None:
@@ -503,6 +543,11 @@ def test_the_page_in_the_formats_that_are_asked_for(tmp_path: Path) -> None:
     assert told == {name for name, _ in read(plain.decode())}
     assert page.last_scrapes == 0
     assert asked(port, "/ready")[0] == 200
+    run.view.drains()
+    assert asked(port, "/ready")[0] == 503
+    assert total(page_of(exporter), "dnsprobe_run_state", state="draining") == 1
+    run.until(4)
+    assert total(page_of(exporter), "dnsprobe_run_state", state="draining") == 1, "its last seconds change nothing"
     run.end()
     assert asked(port, "/ready")[0] == 503
     assert asked(port, "/metrics", "HEAD")[0] == 200

@@ -7,11 +7,13 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,20 @@ def test_what_is_no_run_file_is_left_where_it_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a run file"):
         set_aside(tmp_path / "x.db", NS)
     assert (tmp_path / "x.db").read_text() == "something dear"
+
+
+def test_a_file_of_another_dnsprobe_goes_aside_too_and_an_empty_one_goes(tmp_path: Path) -> None:
+    """Who is upgraded, or was ended before it wrote a thing, serves on."""
+    path = tmp_path / "x.db"
+    kept_file(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 999")
+    set_aside(path, NS)
+    path.touch()
+    set_aside(path, NS)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.db.1"]
+    with pytest.raises(UsageError, match="schema 999"):
+        open_run(tmp_path / "x.db.1")
 
 
 def test_a_killed_run_s_log_goes_with_it(tmp_path: Path) -> None:

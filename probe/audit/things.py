@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,14 @@ from typing import Any
 
 Json = Any
 """A value as the API says it; None for what it leaves out."""
+_LONGEST = 200
 _STEP = re.compile(r"\[([^]]+)]|([^.\[\]]+)")
+
+
+def _shown(value: Json) -> str:
+    """Lists and objects as JSON, up to 200 characters."""
+    text = json.dumps(value) if isinstance(value, list | dict) else str(value)
+    return "not set" if value is None else text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,7 @@ class Field:
 
     def __str__(self) -> str:
         """`deployment/coredns spec.replicas: 1`."""
-        return f"{self.thing} {self.path}: {'not set' if self.value is None else self.value}"
+        return f"{self.thing} {self.path}: {_shown(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,13 @@ METRICS: dict[str, Metric] = {
     "dnsprobe_last_success_timestamp_seconds": Metric(
         GAUGE, PATH, "When the last query was due that was good; 0: none yet"
     ),
+    "dnsprobe_lookups_total": Metric(
+        COUNTER, ("client", "fate"),
+        "Lookups by a client profile's rules, its retries included: found, not_found, failed, unfinished",
+    ),
+    "dnsprobe_lookups_slow_total": Metric(
+        COUNTER, ("client",), "Lookups that found addresses, and took a client profile over 1 s"
+    ),
     "dnsprobe_ready_endpoints": Metric(
         GAUGE, (), "Ready endpoints of the Service; absent while the cluster is not seen"
     ),

@@ -153,6 +153,8 @@ VALUES: dict[str, Callable[[Snapshot], Iterable[Value]]] = {
     "dnsprobe_outage_seconds_total": _channels(lambda shown: shown.outage_s),
     "dnsprobe_outage_start_timestamp_seconds": _channels(lambda shown: shown.since, states=True),
     "dnsprobe_last_success_timestamp_seconds": _paths(lambda shown: shown.success, states=True),
+    "dnsprobe_lookups_total": lambda shown: shown.lookups,
+    "dnsprobe_lookups_slow_total": lambda shown: (((client,), n) for client, n in shown.slow_lookups),
     "dnsprobe_ready_endpoints": _one(lambda shown: shown.ready),
     "dnsprobe_rollout_in_progress": lambda shown: (((r.name,), r.phase in UNDER_WAY) for r in shown.rollouts),
     "dnsprobe_rollout_info": _phases,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probe.cluster import Rollout
 from probe.exporter.catalogue import DURATION_LE
-from probe.model import Reason
+from probe.model import Fate, Reason
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 
@@ -52,6 +52,7 @@ class Snapshot:
     in_flight, up: int64[P]; success: float64[P], s since 1970, 0 for never.
     channels_asked, paths_asked: whether somebody is still asked there; of whom not there is no state, only counts.
     terminating, addresses: by target and its kind. scheduled, sent: by transport.
+    lookups: by client profile and fate; slow_lookups: by client profile.
     ready: None if the cluster is not seen; watched: None if there is none. reloaded: None where nothing is.
     """
 
@@ -77,6 +78,8 @@ class Snapshot:
     addresses: tuple[Labels, ...] = ()
     scheduled: tuple[tuple[str, int], ...] = ()
     sent: tuple[tuple[str, int], ...] = ()
+    lookups: tuple[tuple[tuple[str, Fate], int], ...] = ()
+    slow_lookups: tuple[tuple[str, int], ...] = ()
     unsent: Ints = field(default_factory=lambda: ints(len(UnsentCause)))
     lag: Ints = field(default_factory=lambda: ints(LES))
     lag_s: float = 0.0

@@ -11,18 +11,20 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.clients.asking import Asking
 from probe.cluster import Cluster
 from probe.exporter.buckets import bucketed, summed
 from probe.exporter.health import Done, Health
-from probe.exporter.outages import Outages
+from probe.exporter.outages import Outage, Outages, closing_ns
 from probe.exporter.snapshot import LES, Ints, Labels, Snapshot, State, floats, ints
 from probe.histogram import BINS
 from probe.host import Quotas
-from probe.model import BUCKET_NS, NS, Mark, Reason, Series, TargetKind
+from probe.model import BUCKET_NS, NS, Fate, Lookup, Mark, Reason, Series, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Duration, Flush, Sum
 from probe.recorder.sums import planned, rows
 from probe.schedule import Course
+from probe.timeline.growing import Name
 
 FORGET_NS = 600 * NS
 """So long after nobody is asked there any more a channel's counts are left out: whoever scrapes has them by then."""
@@ -40,6 +42,10 @@ class Asked(Protocol):
     def duration_ns(self) -> int:
         """How long it asks."""
 
+    @property
+    def clients(self) -> Asking | None:
+        """Which client profiles look names up beside it."""
+
 
 class Exporter:
     """Keeps what is counted from run to run. `now` is replaced, never changed: any thread may look at it."""
@@ -50,12 +56,16 @@ class Exporter:
         """Channels that nobody asks any more: since when."""
         self.ending: set[str] = set()
         """Pods that were told to go."""
+        self.losing: dict[Name, float] = {}
+        """Channels on which the last run ended amid an outage: since when, s since 1970."""
         self.now = Snapshot(mode=mode)
 
     def watching(
         self, scenario: str, path: Path, cluster: Cluster | None = None, reason: Reason = Reason.START
     ) -> Watching:
         """A View of the next run, whose file will be at `path`; and why it begins."""
+        self._left_ns = {c: since_ns for c, since_ns in self._left_ns.items() if c in self.now.channels}
+        self.ending &= {target for target, *_ in self.now.channels}
         started = {**self.now.started, reason: self.now.started[reason] + 1}
         self.now = replace(self.now, state=State.STARTING, scenario=scenario, started=started)
         return Watching(self, path, cluster)
@@ -103,14 +113,21 @@ class Watching:
         """Of each path, when its last good row was due, and how many were lost until that was known."""
         self._sent: dict[str, int] = {}
         self._outages = Outages(path)
+        self._lost_before = exporter.losing
         self._quotas = Quotas()
         self._withheld_ns = self._quotas.withheld_ns()
         self._health = Health(Done(0, 0, 0, 0, self._withheld_ns, ints(BINS)))
         self._flush = Flush([], ints(0, len(UnsentCause)), ints(0, len(Counter)), ints(BINS), 0, [])
-        self._now_ns, self._healthy = 0, True
+        self._lookups = dict(self._base.lookups)
+        self._slow = dict(self._base.slow_lookups)
+        self._now_ns, self._healthy, self._drains = 0, True, False
 
     def begin(self, plan: Asked) -> None:
         self._duration_ns = plan.duration_ns
+        for client in plan.clients.profiles if plan.clients else ():
+            self._slow.setdefault(client, 0)
+            for fate in Fate:
+                self._lookups.setdefault((client, fate), 0)
         self._show(State.RUNNING)
 
     def added(self, series: list[Series]) -> None:
@@ -122,7 +139,7 @@ class Watching:
         self._good_ns = _latest(self._good_ns, np.full(len(self._series), NEVER))
         self._bad_ns = _latest(self._bad_ns, np.full(len(self._series), NEVER))
         self._exporter.asks(series)
-        self._show(State.RUNNING)
+        self._show(self._state)
 
     def flushed(self, flush: Flush, now_ns: int) -> None:
         self._t0_unix_ns = self._t0_unix_ns or time.time_ns() - now_ns
@@ -134,7 +151,8 @@ class Watching:
         self._flush, self._now_ns = flush, now_ns
         self._outages.take(flush, now_ns)
         self._healthy = self._is_well()
-        self._show(State.RUNNING if now_ns < self._duration_ns else State.DRAINING)
+        self._drains = self._drains or now_ns >= self._duration_ns
+        self._show(self._state)
 
     def ended(self, pod: str) -> None:
         if pod not in self._let_go:
@@ -148,14 +166,27 @@ class Watching:
         if mark.kind == "not_asked":
             self._let_go.add(mark.subject)
 
+    def looked_up(self, lookup: Lookup) -> None:
+        self._lookups[lookup.client, lookup.fate] += 1
+        self._slow[lookup.client] += lookup.slowed
+
     def waits(self, text: str) -> None: ...
 
     def noted(self, text: str) -> None: ...
 
+    def drains(self) -> None:
+        self._drains = True
+        self._show(self._state)
+
     def end(self) -> None:
-        self._outages.finish(self._now_ns)
+        still = self._outages.finish(self._now_ns)
+        self._exporter.losing = {name: self._since_s(name, outage) for name, outage in still.items()}
         self._exporter.leaves(self._series)
         self._show(State.LINGER)
+
+    @property
+    def _state(self) -> State:
+        return State.DRAINING if self._drains else State.RUNNING
 
     def _is_well(self) -> bool:
         came, due = self._rows.now(), int(self._planned.now().sum())
@@ -197,6 +228,8 @@ class Watching:
             unsent=base.unsent + flush.unsent.sum(axis=0),
             lag=base.lag + bucketed(flush.lag),
             lag_s=base.lag_s + float(summed(flush.lag)),
+            lookups=tuple(self._lookups.items()),
+            slow_lookups=tuple(self._slow.items()),
             own_drops=base.own_drops + self._own_drops(),
             withheld_s=base.withheld_s + (self._quotas.withheld_ns() - self._withheld_ns) / NS,
             rate=sum(map(self._rate, self._series)),
@@ -210,9 +243,10 @@ class Watching:
         firsts = {s.channel: s.index for s in reversed(self._series)}
         counts, lasted_s, since = ints(len(mine)), floats(len(mine)), floats(len(mine))
         for name, outage in self._outages.now.items():
-            if (first := firsts.get(name)) is not None:
-                counts[first], lasted_s[first] = outage.number, outage.lasted_ns / NS
-                since[first] = 0.0 if outage.since_ns is None else self._unix_s(outage.since_ns)
+            if (first := firsts.get(name)) is None:
+                continue
+            counts[first], lasted_s[first] = outage.number - self._goes_on(name, outage), outage.lasted_ns / NS
+            since[first] = self._since_s(name, outage)
         pods = dict.fromkeys(channel[:2] for channel in known if channel[1] == TargetKind.POD)
         asked = [s for s in self._series if known.get(channel_of(s))]
         return replace(
@@ -226,6 +260,18 @@ class Watching:
             terminating=tuple((pod, pod[0] in self._exporter.ending) for pod in pods),
             addresses=tuple(dict.fromkeys((s.target.name, s.target.kind, s.target.address) for s in asked)),
         )
+
+    def _goes_on(self, name: Name, outage: Outage) -> bool:
+        """Whether its first window is the one in which the last run ended: it was not good for long enough since."""
+        first = next(s for s in self._series if s.channel == name)
+        return name in self._lost_before and outage.first_ns < first.start_ns + closing_ns(first)
+
+    def _since_s(self, name: Name, outage: Outage) -> float:
+        """When the open window began, s since 1970; 0 if none is."""
+        if outage.since_ns is None:
+            return 0.0
+        goes_on = outage.since_ns == outage.first_ns and self._goes_on(name, outage)
+        return self._lost_before[name] if goes_on else self._unix_s(outage.since_ns)
 
     def _of_paths(self, shown: Snapshot, mine: list[Labels]) -> Snapshot:
         base = self._base

@@ -6,13 +6,14 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from probe.model import NS, Mark, Series
+from probe.model import NS, Series
 from probe.recorder import Flush
 from probe.report.units import plain
 from probe.scenario.plan import Plan
+from probe.scenario.view import Unseen
 
 
-class Brief:
+class Brief(Unseen):
     """A View. Where stderr is no terminal it says nothing: the report comes soon enough."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -31,14 +32,6 @@ class Brief:
         del flush
         left = max(0, self._duration_ns - now_ns) / NS
         self.noted(f"asking {self._paths} paths: {left:.0f} s" if left else "waiting for the last answers")
-
-    def ended(self, pod: str) -> None: ...
-
-    def gone(self, pod: str) -> None: ...
-
-    def marked(self, mark: Mark) -> None: ...
-
-    def waits(self, text: str) -> None: ...
 
     def noted(self, text: str) -> None:
         self._draw(f"{plain(text)} ...")

@@ -12,13 +12,14 @@ from probe.model import NS, Mark, Series
 from probe.recorder import Flush
 from probe.report.units import plain
 from probe.scenario.plan import Plan
+from probe.scenario.view import Unseen
 
 LINE_NS = 5 * NS
 NAMED = 3
 """Lanes and targets in trouble that a line names."""
 
 
-class Lines:
+class Lines(Unseen):
     """A View for logs. A log that cannot be written harms no run."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -43,8 +44,6 @@ class Lines:
     def ended(self, pod: str) -> None:
         self._tally.end(pod)
 
-    def gone(self, pod: str) -> None: ...
-
     def marked(self, mark: Mark) -> None:
         if mark.kind == "step":
             self._say(said(mark))
@@ -54,9 +53,6 @@ class Lines:
 
     def noted(self, text: str) -> None:
         self._say(plain(text))
-
-    def end(self) -> None:
-        """Every line is there already."""
 
     def _say(self, text: str) -> None:
         with suppress(OSError):

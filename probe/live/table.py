@@ -17,6 +17,7 @@ from probe.outcome import Outcome
 from probe.recorder import Flush
 from probe.report.units import duration, plain
 from probe.scenario.plan import Plan
+from probe.scenario.view import Unseen
 
 FRAME_S = 0.25
 LATELY = f"last {RECENT} s"
@@ -36,7 +37,7 @@ Row = dict[str, str]
 """What stands in a line of the table, by column."""
 
 
-class LiveTable:
+class LiveTable(Unseen):
     """A View on a terminal; at most 4 frames a second. A terminal that goes away harms no run."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -63,8 +64,6 @@ class LiveTable:
 
     def ended(self, pod: str) -> None:
         self._tally.end(pod)
-
-    def gone(self, pod: str) -> None: ...
 
     def marked(self, mark: Mark) -> None:
         self._events.add(mark)

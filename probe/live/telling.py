@@ -12,14 +12,14 @@ from probe.recorder import Flush
 from probe.recorder.sums import planned, rows
 from probe.report.lines import Teller
 from probe.runfile import Run
-from probe.scenario.plan import Plan
+from probe.scenario.view import Unseen
 from probe.timeline.growing import Losses
 
 TOTALS_NS = 10 * NS
 """Totals are told so often, and at most one line a second: what a pod that is killed outright can take with it."""
 
 
-class Telling:
+class Telling(Unseen):
     """A View that looks into the run file, and only when something was lost or is new.
 
     tell: takes a line. What it raises harms no run. totals_ns: how often totals are told.
@@ -32,8 +32,6 @@ class Telling:
         self._losses = Losses()
         self._rows, self._planned = rows(), planned()
         self._totals_ns = totals_ns
-
-    def begin(self, plan: Plan) -> None: ...
 
     def added(self, series: list[Series]) -> None:
         del series
@@ -51,17 +49,9 @@ class Telling:
         del pod
         self._new = True
 
-    def gone(self, pod: str) -> None: ...
-
     def marked(self, mark: Mark) -> None:
         del mark
         self._new = True
-
-    def waits(self, text: str) -> None: ...
-
-    def noted(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
 
     def finish(self, run: Run) -> None:
         """Everything that is left to tell. The run is over."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from probe.model import Mark, Series
+from probe.model import Lookup, Mark, Series
 from probe.recorder import Flush
 from probe.scenario.plan import Plan
-from probe.scenario.run import View
+from probe.scenario.view import View
 
 
 class Together:
@@ -38,6 +38,10 @@ class Together:
         for view in self._views:
             view.marked(mark)
 
+    def looked_up(self, lookup: Lookup) -> None:
+        for view in self._views:
+            view.looked_up(lookup)
+
     def waits(self, text: str) -> None:
         for view in self._views:
             view.waits(text)
@@ -45,6 +49,10 @@ class Together:
     def noted(self, text: str) -> None:
         for view in self._views:
             view.noted(text)
+
+    def drains(self) -> None:
+        for view in self._views:
+            view.drains()
 
     def end(self) -> None:
         for view in self._views:

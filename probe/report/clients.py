@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from probe.felt import SLOW_NS, Felt, observed, predicted
+from probe.felt import Felt, observed, predicted
 from probe.model import NS, Fate, Lookup
 from probe.report.columns import Row, table, wrapped
 from probe.report.units import count, plain, seconds, share, since_start
@@ -25,7 +25,7 @@ def clients_text(timeline: Timeline) -> list[str]:
     rows: list[Row] = [("client", "lookups", "failed", "no such name", "> 1 s", "longest")]
     for client, mine in _by_client(timeline):
         fates = Counter(one.fate for one in mine)
-        slow = sum(one.fate is Fate.FOUND and one.took_ns > SLOW_NS for one in mine)
+        slow = sum(one.slowed for one in mine)
         numbers = (len(mine), fates[Fate.FAILED], fates[Fate.NOT_FOUND], slow)
         rows.append((plain(client), *map(count, numbers), seconds(max(one.took_ns for one in mine))))
     lines = table(rows, "<>>>>>")
@@ -47,7 +47,7 @@ def clients_json(timeline: Timeline) -> dict[str, Json]:
             {
                 "client": client,
                 **{fate.value: sum(one.fate is fate for one in mine) for fate in Fate},
-                "slowed": sum(one.fate is Fate.FOUND and one.took_ns > SLOW_NS for one in mine),
+                "slowed": sum(one.slowed for one in mine),
                 "longest_seconds": max(one.took_ns for one in mine) / NS,
                 "errors": dict(Counter(one.error for one in mine if one.error).most_common(ERRORS_TOLD)),
             }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from probe.errors import EnvironmentProblem
 from probe.model import NS
-from probe.runfile.reader import check_header
+from probe.runfile.reader import schema_of
 
 SERVED = "dnsprobe-serve.db"
 """The file of a run that goes on, where nobody says another name: in the working directory."""
@@ -35,7 +35,7 @@ def set_aside(path: Path, keep_ns: int) -> None:
     if not path.stat().st_size:  # a process was ended before it wrote a thing
         path.unlink()
         return
-    check_header(path)
+    schema_of(path)
     _make_whole(path)
     there = 1
     while aside_of(path, there).exists():

@@ -220,6 +220,16 @@ def opened(
 
 def check_header(path: Path) -> None:
     """UsageError for what is no run file of this dnsprobe."""
+    version = schema_of(path)
+    if version != SCHEMA_VERSION:
+        newer = "newer" if version > SCHEMA_VERSION else "older"
+        raise UsageError(
+            f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION}: use the {newer} dnsprobe"
+        )
+
+
+def schema_of(path: Path) -> int:
+    """The version of a run file's schema. UsageError for what is none of any dnsprobe."""
     try:
         octets = path.stat().st_size
         if path.is_dir() or not os.access(path, os.R_OK):
@@ -236,11 +246,7 @@ def check_header(path: Path) -> None:
         raise UsageError(f"{path}: is {what}; name a file that `dnsprobe run -o` wrote")
     if application != APPLICATION_ID:
         raise UsageError(f"{path}: is an SQLite file of another application, not a run of dnsprobe")
-    if version != SCHEMA_VERSION:
-        newer = "newer" if version > SCHEMA_VERSION else "older"
-        raise UsageError(
-            f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION}: use the {newer} dnsprobe"
-        )
+    return version
 
 
 def _pragmas(path: Path) -> tuple[int | None, int]:

@@ -20,9 +20,10 @@ from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, Target
 from probe.scenario.file import read_scenario_text
 from probe.scenario.plan import Plan
-from probe.scenario.run import Ending, View
+from probe.scenario.run import Ending
 from probe.scenario.run import run as run_plan
 from probe.scenario.steps import OLDEST, Step
+from probe.scenario.view import View
 
 SCENARIO = """\
 # Measures how long nodes go on sending queries to a pod that was deleted.
@@ -149,6 +150,9 @@ class Careful:
 
     def ready_endpoints(self) -> int | None:
         return self.inner.ready_endpoints()
+
+    async def headless(self, service: str, namespace: str) -> frozenset[str]:
+        return await self.inner.headless(service, namespace)
 
     def extent(self) -> Extent:
         return self.inner.extent()

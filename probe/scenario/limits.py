@@ -10,7 +10,7 @@ from fractions import Fraction
 from probe.cluster import Extent
 from probe.cluster.zone import DOMAIN
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import Series, TargetKind
+from probe.model import BESIDE, Series, TargetKind
 from probe.scenario.load import UNPLANNED
 from probe.scenario.quantity import rate_text, whole
 
@@ -69,6 +69,8 @@ class Limits:
     def _check_external(self, leaving: Sequence[Series]) -> None:
         rates: dict[str, Fraction] = {}
         for one in leaving:
+            if one.transport in BESIDE:
+                continue
             if one.target.kind is TargetKind.UPSTREAM or (one.target.kind in _OF_CLUSTER and self._outside(one)):
                 rates[one.lane] = rates.get(one.lane, Fraction(0)) + one.rate * self.nodes
         for lane, rate in rates.items():
@@ -102,7 +104,7 @@ class Limits:
 
 def _flows(one: Series) -> Fraction:
     """How many flows its new source ports keep in conntrack's table at a time."""
-    if one.transport == "tcp":
+    if one.transport != "udp":
         return one.own_rate * STREAM_S
     return one.own_rate / 2 * STREAM_S if one.pair else one.own_rate * HELD_S
 

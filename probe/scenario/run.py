@@ -22,10 +22,11 @@ from probe.engine import Engine
 from probe.errors import DnsprobeError, UsageError
 from probe.host import Host
 from probe.model import NS, Interval, Lane, Mark, Series, Target, TargetKind
-from probe.recorder import Flush
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
+from probe.scenario.clients import resolvers_ask
 from probe.scenario.drops import OwnDrops
+from probe.scenario.headless import with_endpoints
 from probe.scenario.limits import Limits
 from probe.scenario.plan import Plan, Whom, first_series, nobody, rated, series_of
 from probe.scenario.preflight import Looked
@@ -36,41 +37,11 @@ from probe.scenario.signals import Signals, cancelling
 from probe.scenario.start import wait_for
 from probe.scenario.steps import STEPS
 from probe.scenario.taking import MOST_NS, Taking, with_baseline
+from probe.scenario.view import View
 
 POLL_S = 0.1
 LAST_NS = NS // 2
 """From the decision to end until no row is due any more: longer than the engine's notice."""
-
-
-class View(Protocol):
-    """Who watches a run. Every call returns at once."""
-
-    def begin(self, plan: Plan) -> None:
-        """The first query is due now."""
-
-    def added(self, series: list[Series]) -> None:
-        """Series that began: at the start, and when a pod comes up."""
-
-    def flushed(self, flush: Flush, now_ns: int) -> None:
-        """A second's counts; now_ns since t0."""
-
-    def ended(self, pod: str) -> None:
-        """A pod was told to go: what it does from now on does not count."""
-
-    def gone(self, pod: str) -> None:
-        """Nothing answers there any more: it is asked no more."""
-
-    def marked(self, mark: Mark) -> None:
-        """Something happened."""
-
-    def waits(self, text: str) -> None:
-        """What its steps wait for now."""
-
-    def noted(self, text: str) -> None:
-        """A sentence for the person: what is being started, what went wrong, what is waited for."""
-
-    def end(self) -> None:
-        """The last frame; called once, whatever happened."""
 
 
 class Siblings(Protocol):
@@ -163,7 +134,7 @@ async def run(
             _note(await cluster.plan(changes), cluster.facts(), view)
         facts = cluster.facts() if cluster else {}
         targets = cluster.targets if cluster else lambda _: []
-        asked = plan = rated(plan, targets)
+        asked = plan = rated(await with_endpoints(plan, cluster, view.noted), targets)
         if cluster and cluster.in_use and changes:
             asked = _guarded(plan, view)
             plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
@@ -177,7 +148,7 @@ async def run(
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         looked = await looking
         _tell(looked, view)
-        facts |= {"interception": looked.said} if looked.said else {}
+        facts |= resolvers_ask(plan.clients, lambda selector: plan.targets(selector, targets)) | looked.facts
         lookups = await _lookups(stack, plan, targets, cluster, view)
         at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
         # Children inherit the priority: lab, worker and clock are running already.
@@ -384,6 +355,7 @@ class _Going:
             return
         self.engine.stop()
         self.stopped_ns = max(0, self.engine.now_ns())
+        self.view.drains()
         for series in self.series:
             if series.stop_ns > self.stopped_ns:
                 self.writer.end_series(series.index, self.stopped_ns)
@@ -405,6 +377,7 @@ class _Going:
         self.end_ns = min(self.end_ns, max(0, self.engine.now_ns()) + LAST_NS)
         for series in self.engine.end(range(len(self.series)), self.end_ns, last=True):
             self.writer.end_series(series.index, series.stop_ns)
+        self.view.drains()
 
     async def _flush_until_done(self, beside: list[asyncio.Task[None]]) -> None:
         """A flush a second, until time is up and every query has its outcome, or the worker is gone, or it hangs."""
@@ -530,6 +503,7 @@ class _Going:
                 self._mark(replace(told, at_ns=at_ns))
             else:
                 self.writer.lookup(replace(told, at_ns=at_ns))
+                self.view.looked_up(told)
 
     async def _watch(self, cluster: Cluster) -> None:
         try:

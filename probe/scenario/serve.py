@@ -23,9 +23,10 @@ from probe.runfile import KEPT, set_aside
 from probe.scenario.limits import Limits
 from probe.scenario.plan import ENDLESS_NS, Plan
 from probe.scenario.quantity import seconds_text
-from probe.scenario.run import Ending, View, run
+from probe.scenario.run import Ending, run
 from probe.scenario.signals import Signals
 from probe.scenario.steps import changes_of
+from probe.scenario.view import View
 
 LOOK_S = 2.0
 """How often the scenario's file is looked at, and whether the run can go on."""
@@ -127,9 +128,9 @@ class Serving:
         set_aside(asked.path, asked.keep_ns)
         began = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {reason}{f': {why}' if why else ''}"
         facts = {**plan.facts, KEPT: f"the last {seconds_text(asked.keep_ns)}", BEGUN: began}
-        parts = asked.parts(plan, reason)
-        self._going = going = _Going(parts.engine)
         try:
+            parts = asked.parts(plan, reason)
+            self._going = going = _Going(parts.engine)
             ending = await run(
                 *(replace(plan, facts=facts), asked.path, parts.view, parts.engine, parts.cluster, asked.command),
                 idle=False,  # a worker that is started later would inherit it

@@ -14,12 +14,13 @@ from probe.engine import Engine, EngineOptions
 from probe.errors import UsageError
 from probe.histogram import bins_of
 from probe.host import cpu_ns
-from probe.model import NS, Mark, Series, Target
+from probe.model import NS, Target
 from probe.outcome import Counter, UnsentCause
 from probe.recorder import Duration, Flush
 from probe.runfile import Run, open_run
 from probe.scenario.plan import Plan
 from probe.scenario.run import run
+from probe.scenario.view import Unseen
 from probe.timeline import Loss, Timeline
 from probe.verdict import Judged, Ruling, verdict_of
 
@@ -167,7 +168,7 @@ def _limit(measured: Run, loss: Loss, late: float, cpu: float, missed: Judged | 
     return ", ".join(said)
 
 
-class _Watch:
+class _Watch(Unseen):
     """A View: the most that a worker used of its core while queries were due."""
 
     def __init__(self, engine: Engine, until_ns: int, noted: Callable[[str], None]) -> None:
@@ -185,18 +186,5 @@ class _Watch:
             most_ns = max(cpu_ns(pid) - before_ns for pid, before_ns in self._used_ns.items())
             self.cpu = most_ns / (now_ns - self._begun_ns)
 
-    def waits(self, text: str) -> None:
-        """Its steps wait for nothing."""
-
     def noted(self, text: str) -> None:
         self._noted(text)
-
-    def added(self, series: list[Series]) -> None: ...
-
-    def ended(self, pod: str) -> None: ...
-
-    def gone(self, pod: str) -> None: ...
-
-    def marked(self, mark: Mark) -> None: ...
-
-    def end(self) -> None: ...

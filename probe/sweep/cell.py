@@ -18,11 +18,10 @@ from probe.cluster.lab import Lab
 from probe.engine import Engine, EngineOptions
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_PASS, DnsprobeError
 from probe.linux import die_with_parent
-from probe.model import Mark, Series
-from probe.recorder import Flush
 from probe.runfile import open_run
 from probe.scenario.plan import Plan
 from probe.scenario.run import run
+from probe.scenario.view import Unseen
 from probe.sweep.measured import Measured, measured_of
 
 QUIETLY = 19
@@ -40,32 +39,10 @@ class Order:
     parent: int
 
 
-class _Unseen:
-    """A View that nobody looks at."""
-
-    def begin(self, plan: Plan) -> None: ...
-
-    def added(self, series: list[Series]) -> None: ...
-
-    def flushed(self, flush: Flush, now_ns: int) -> None: ...
-
-    def ended(self, pod: str) -> None: ...
-
-    def gone(self, pod: str) -> None: ...
-
-    def marked(self, mark: Mark) -> None: ...
-
-    def waits(self, text: str) -> None: ...
-
-    def noted(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
-
-
 def _carry_out(order: Order) -> tuple[int, Measured | None]:
     """The exit code, and what was measured if it is worth keeping."""
     engine = Engine(EngineOptions(workers=order.workers))
-    ending = asyncio.run(run(order.plan, order.path, _Unseen(), engine, Lab(order.plan.lab), order.command))
+    ending = asyncio.run(run(order.plan, order.path, Unseen(), engine, Lab(order.plan.lab), order.command))
     if ending.interrupted:
         return EXIT_INTERRUPTED, None
     if ending.failed:
