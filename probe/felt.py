@@ -112,7 +112,7 @@ def _from_birth(timeline: Timeline, client: str, keeps_ns: int, names: int) -> T
     born_ns, grown_ns = at[0] if at else -FOREVER, 2 * POSITIVE_NS
 
     def times(window: Window, rng: Random) -> Iterator[Iterable[int]]:
-        until_ns = window.to_ns + keeps_ns
+        until_ns = min(window.to_ns + keeps_ns, timeline.horizon_ns)
         processes = max(8, min(PROCESSES, 50 * DRAWN * every_ns // (until_ns - window.from_ns)))
         for _ in range(processes):
             begun_ns = window.from_ns - int((1 + rng.random()) * POSITIVE_NS)
