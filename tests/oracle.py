@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +18,16 @@ import pytest
 from probe.cluster.images import choose_coredns, find_coredns
 from probe.errors import EnvironmentProblem
 
+AT_HAND = ("1.15.0", "1.9.3")
+"""Releases that every test may ask; what needs another one is marked `releases`."""
 _SERVES = re.compile(r"^\S+:\d+( on \S+)?$|^CoreDNS-|^linux/|waiting for Kubernetes|Failed to (list|watch)")
 _PASSES = re.compile(r"^maxprocs|^Warning|\[(ERROR|WARNING|INFO)]|^[EWI][0-9]{4} ")
 _ALONE = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
+
+
+def asking(*versions: str) -> Sequence[pytest.MarkDecorator]:
+    """The marks of a test that asks those releases."""
+    return [] if {*versions} <= {*AT_HAND} else [pytest.mark.releases]
 
 
 @functools.cache

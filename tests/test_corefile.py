@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from probe.corefile import NEWEST, PLUGINS, PROPERTIES, Corefile, Directive, duration_of, parse_corefile
 from probe.corefile.tokens import tokens_of
 from probe.corefile.zones import addresses_of
-from tests.oracle import coredns, said_by
+from tests.oracle import asking, coredns, said_by
 
 KUBERNETES = """\
 .:53 {
@@ -397,7 +397,10 @@ def test_a_hostile_corefile_is_read_in_its_time(name: str) -> None:
 _ARGUMENTS = {"forward": ". 127.0.0.1"}
 
 
-@pytest.mark.parametrize("version", [NEWEST, "1.9.3", "1.8.0", "1.6.9"])
+RELEASES = (NEWEST, "1.9.3", "1.8.0", "1.6.9")
+
+
+@pytest.mark.parametrize("version", [pytest.param(version, marks=asking(version)) for version in RELEASES])
 def test_the_plugins_and_properties_of_a_release_are_those_of_the_real_one(version: str) -> None:
     names = [*PLUGINS, "no_such"]
     pairs = [(plugin, name) for plugin, known in PROPERTIES.items() for name in [*known, "no_such"]]

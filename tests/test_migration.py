@@ -8,7 +8,7 @@ from probe.audit.migration import migrate
 from probe.audit.releases import MIGRATIONS, Kind
 from probe.corefile import NEWEST, parse_corefile, release_of
 from probe.errors import UsageError
-from tests.oracle import coredns, said_by
+from tests.oracle import asking, coredns, said_by
 from tests.test_corefile import KUBERNETES, SEEDS, mutated
 
 API = "endpoint http://127.0.0.1:1"
@@ -93,7 +93,7 @@ def test_a_corefile_is_brought_to_a_later_release(name: str) -> None:
     assert (again.text, again.changes) == (made.text, ())
 
 
-@pytest.mark.parametrize("name", MIGRATED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=asking(*row[:2])) for name, row in MIGRATED.items()])
 def test_the_real_ones_take_the_before_and_the_after(name: str) -> None:
     running, target, before, _, kind, _ = MIGRATED[name]
     new = coredns("" if target == NEWEST else target)
@@ -103,6 +103,7 @@ def test_the_real_ones_take_the_before_and_the_after(name: str) -> None:
     assert bool(said_by(new, before)) == refused, kind
 
 
+@pytest.mark.releases
 def test_a_resyncperiod_with_a_value_is_refused_even_where_it_is_said_to_be_ignored() -> None:
     made = migrate(kubernetes("resyncperiod 5m"), "1.6.9", "1.6.9")
     assert [each.kind for each in made.changes] == [REMOVED]
