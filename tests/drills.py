@@ -592,7 +592,8 @@ def told(result: Result) -> list[str]:
     """What a person is told, each once, but for what the run says of itself every 5 s and how late queries left."""
     texts = [result.headline, *(text for id_, text in result.doubts.items() if id_ != "lag"), *result.marks]
     texts += [line for line in result.said if not re.match(r"\d+ s of ", line)]
-    return [text for text in dict.fromkeys(texts) if text]
+    once = [text for text in dict.fromkeys(texts) if text]
+    return [text for text in once if not any(text in other for other in once if other != text)]
 
 
 def wrong(drill: Drill, result: Result) -> str:
@@ -637,7 +638,7 @@ def main(words: Sequence[str]) -> None:
             print(row(drill, result, Path(folder)), flush=True)
         if fault := wrong(drill, result):
             faults.append(f"{name}: {fault}")
-    sys.exit("\n".join(faults))
+    sys.exit("\n".join(faults) or None)
 
 
 if __name__ == "__main__":

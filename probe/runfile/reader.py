@@ -309,11 +309,15 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> R
     head = Head(name, started, planned, command, scenario, tuple(json.loads(objectives)), facts)
     series = tuple(series_of_row(r) for r in db.execute("SELECT * FROM series ORDER BY series"))
     counts = _counts(db, since)
+    bad = Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad WHERE bucket >= ?", 4, since * 10))
     if [s.index for s in series] != list(range(len(series))):
         raise ValueError("series that do not count from 0")
     for what, ends in ((counts.series, len(series)), (counts.outcome, len(Outcome)), (counts.good, 2)):
         if what.min(initial=0) < 0 or what.max(initial=-1) >= ends:
             raise ValueError("rows of a series that it does not describe, or of no outcome")
+    lost = (counts.good == 0) & (counts.outcome != Outcome.UNSENT)
+    if not np.isin(counts.series[lost] << 40 | counts.bucket[lost], bad.series << 40 | bad.bucket).all():
+        raise ValueError("lost rows without the instants when they were due")
     if end is None:
         cut = f"the run was cut: the file was last written {flushed / NS:.1f} s after its start"
     lag = np.zeros(BINS, np.int64)
@@ -334,7 +338,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> R
         failures=tuple(_failure(r) for r in db.execute("SELECT * FROM failures ORDER BY due_ns")),
         failures_left_out=left_out,
         counts=counts,
-        bad=Bad(*_columns(db, "SELECT series, bucket, first_ns, last_ns FROM bad WHERE bucket >= ?", 4, since * 10)),
+        bad=bad,
         in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight WHERE second >= ?", 3, since)),
         histograms=_histograms(db if histograms else None),
         unsent=_cells(db, "SELECT series, cause, n FROM unsent", len(series), {c.label: c for c in UnsentCause}),
