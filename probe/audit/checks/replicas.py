@@ -134,7 +134,7 @@ def budget(snapshot: Snapshot, _planned: Planned) -> Said:
     make = f"{kubectl(snapshot)} create poddisruptionbudget {dns.name} --selector={chosen} --max-unavailable=1"
     if not mine:
         text = "no PodDisruptionBudget: a drain of several nodes may evict all pods at once"
-        return Said(Severity.WARN, text, (f"{dns} spec.template.metadata.labels: {dict(labels)}",), make)
+        return Said(Severity.WARN, text, (dns.field("spec.template.metadata.labels"),), make)
     if len(mine) > 1:
         text = (
             "several PodDisruptionBudgets select the same pods: an eviction is refused then, and a drain stands still"
