@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from probe.advice import PLATFORMS
 from probe.audit import audit
 from probe.audit.check import Planned
 from probe.audit.checks import CHECKS
@@ -157,10 +158,11 @@ def ports(*protocols: str, port: Any = 53, **more: Any) -> list[Json]:
     return [{"ports": [{"port": port, "protocol": one, **more} for one in protocols]}]
 
 
-def control_plane(**annotations: str) -> Json:
+def control_plane(repository: str = "", **annotations: str) -> Json:
     made = thing("KubeadmControlPlane", "kcp", namespace="fleet")
     made["metadata"]["annotations"] = annotations
-    made["spec"] = {"kubeadmConfigSpec": {"clusterConfiguration": {"dns": {"imageTag": "v1.12.1"}}}}
+    dns = {"imageTag": "v1.12.1", "imageRepository": repository}
+    made["spec"] = {"kubeadmConfigSpec": {"clusterConfiguration": {"dns": dns}}}
     return made
 
 
@@ -248,6 +250,10 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C12", "fail", "no pod of 2", add(budget(minAvailable="60%")), {}),
     ("C12", "fail", "all 2 pods", add(budget(maxUnavailable="100%")), {}),
     ("C12", "fail", "several PodDisruptionBudgets", add(budget("second", maxUnavailable=1)), {}),
+    ("C12", "pass", "1 of 2 pods", add(budget(maxUnavailable=1, selector={"matchExpressions": [
+        {"key": "k8s-app", "operator": "Exists"}, {"key": "k8s-app", "operator": "NotIn", "values": ["x"]}]})), {}),
+    ("C12", "warn", "no PodDisruptionBudget", add(budget(maxUnavailable=1, selector={"matchExpressions": [
+        {"key": "k8s-app", "operator": "DoesNotExist"}]})), {}),
     ("C12", "info", "with one replica no budget helps", scaled(1), {}),
     ("C12", "pass", "a DaemonSet", both(as_daemons(), drop("PodDisruptionBudget/.*")), {}),
     ("C13", "fail", "deleted before the first new", maker("spec.strategy", {"type": "Recreate"}), {}),
@@ -299,6 +305,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C20", "warn", "unless the kernels are mended", ipvs(kernel="4.18.0-553.el8", system="Rocky Linux 8"), {}),
     ("C20", "warn", "so little is lost", ipvs(), {}),
     ("C20", "pass", "after 10 s", ipvs("10s"), {}),
+    ("C20", "pass", "no kube-proxy",
+     add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "true"})), {}),
     ("C21", "fail", "3 nodes drop", ipvs(kernel="4.19.91-24.1.al7.x86_64", system="Alibaba Cloud Linux 2"), {}),
     ("C21", "warn", "is not known", ipvs(kernel="4.18.0-553.el8_10.x86_64", system="Rocky Linux 8"), {}),
     ("C21", "pass", "all kernels expire", ipvs(), {}),
@@ -308,6 +316,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C22", "warn", "one by one", drop("DaemonSet/kube-proxy", "Pod/kube-proxy-.*"), {}),
     ("C22", "unknown", "neither kube-proxy's image",
      both(add(*kube_proxy("latest")), put("Node/.*", "status.nodeInfo.kubeletVersion", "")), {}),
+    ("C22", "pass", "no kube-proxy",
+     add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "true"})), {}),
     ("C23", "warn", "refuses at once", lambda c: setattr(c, "version", "v1.25.9"), {}),
     ("C24", "warn", "the CNI does",
      add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "strict"})), {}),
@@ -351,6 +361,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C33", "fail", "up to 4096 octets", edit("bufsize 1232", "bufsize 4096"), {}),
     ("C34", "warn", "deployment/coredns was customised",
      lambda c: managed(c.things[MAKER], "kubectl-edit", fields={"f:spec": {"f:replicas": {}}}), {}),
+    ("C34", "warn", "deployment/coredns was customised", lambda c: managed(c.things[MAKER], "kubectl-patch", fields={
+        "f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"coredns"}': {".": {}, "f:image": {}}}}}}}), {}),
     ("C34", "pass", "nobody else", both(
         maker("metadata.managedFields", None), put("ConfigMap/coredns", "metadata.managedFields", None),
         lambda c: managed(c.things[MAKER], "kubectl-client-side-apply")), {}),
@@ -375,12 +387,18 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
      both(maker(f"{TEMPLATE}.affinity", REQUIRED), maker("spec.replicas", 3)), {}),
     ("C37", "warn", "found no place lately",
      add(event("FailedScheduling", "coredns-7d9-x", "0/3 nodes are available: 3 Insufficient memory")), {}),
+    ("C37", "warn", "no node lets its pods on", put("Node/.*", "metadata.labels[kubernetes.io/os]", "windows"), {}),
+    ("C37", "warn", "no node lets its pods on",
+     put("Node/.*", "spec.taints", [{"key": "CriticalAddonsOnly", "effect": "NoExecute"},
+                                    {"key": "node-role.kubernetes.io/control-plane", "effect": "NoExecute"}]), {}),
     ("C37", "warn", "no node lets its pods on",
      put("Node/.*", "spec.taints", [{"key": "mine", "effect": "NoSchedule"}]), {}),
     ("C37", "pass", "a DaemonSet", as_daemons(), {}),
     ("C38", "fail", "1 of 2 pods not Ready: coredns-a: CrashLoopBackOff", both(
         put("Pod/coredns-a", "status.conditions", []),
         put("Pod/coredns-a", "status.containerStatuses[0].state", {"waiting": {"reason": "CrashLoopBackOff"}})), {}),
+    ("C38", "fail", "coredns-a: Pending", both(
+        put("Pod/coredns-a", "status", {"phase": "Pending"})), {}),
     ("C38", "fail", "has no pod", drop(PODS), {}),
     ("C38", "fail", "2 reloads failed", nothing, {"figures": {"reload_failed": 2.0}}),
     ("C38", "fail", "1 panics", nothing, {"figures": {"panics": 1.0}}),
@@ -451,6 +469,9 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
         put("Service/kube-dns", "spec.trafficDistribution", "PreferClose")), {}),
     ("C49", "fail", "adds `/coredns`", add(kubeadm_config(
         imageRepository="k8s.gcr.io/coredns/coredns", imageTag="v1.8.4")), {}),
+    ("C49", "fail", "adds `/coredns`", add(control_plane(repository="k8s.gcr.io/coredns/coredns")), {}),
+    ("C49", "pass", "nothing is known against",
+     add(thing("ConfigMap", "kubeadm-config", data={"ClusterConfiguration": "a: b: c"})), {}),
     ("C49", "fail", "ends at 1.7.0", image("registry.k8s.io/coredns:1.7.0"), {"target": "1.8.0", "platform": "helm"}),
     ("C49", "info", "ends at 1.7.0", image("registry.k8s.io/coredns:1.7.0"), {"target": "1.8.0"}),
     ("C49", "fail", "tags begin with v", image("registry.k8s.io/coredns/coredns:1.12.1"), {}),
@@ -506,6 +527,73 @@ def test_every_check_fires_somewhere_and_has_its_sentences() -> None:
         assert check.title, check.why
         assert check.source, "where that is said"
         assert not check.why.endswith("."), "a clause, as a report has it after a colon"
+
+
+OLD = ipvs(kernel="4.15.0", system="Ubuntu 18.04.6 LTS")
+SHORT, ONE_NODE = edit("20s", "5s"), put(PODS, "spec.nodeName", "node-1")
+FORMS: list[tuple[str, str, Change, str]] = [
+    ("C03", "kubeadm", SHORT, "kubectl -n kube-system edit configmap coredns   # in the Corefile:\n    health {"),
+    ("C03", "eks", SHORT, "aws eks update-addon --cluster-name CLUSTER --addon-name coredns"),
+    ("C03", "helm", SHORT, "  - name: health\n    configBlock: |-\n      lameduck 15s"),
+    ("C03", "k3s", SHORT, r'"health.override":"health {\n    lameduck 15s\n}\n"'),
+    ("C03", "aks", SHORT, "kubectl -n kube-system patch configmap coredns-custom --type merge"),
+    ("C03", "rke2", SHORT, "kind: HelmChartConfig\nmetadata:\n  name: rke2-coredns"),
+    ("C03", "openshift", SHORT, "# cannot be changed here: the DNS operator sets lameduck to 20 s"),
+    ("C10", "eks", scaled(1), '{"replicaCount":2}'),
+    ("C10", "helm", scaled(1), "replicaCount: 2\n"),
+    ("C10", "rke2", scaled(1), "valuesContent: |-\n    replicaCount: 2"),
+    ("C10", "aks", scaled(1), "# cannot be changed here: AKS takes back every edit"),
+    (
+        "C10",
+        "kubeadm",
+        scaled(1),
+        'kubectl -n kube-system patch deployment coredns --patch \'{"spec":{"replicas":2}}\'',
+    ),
+    ("C11", "kubeadm", ONE_NODE, "kubectl -n kube-system rollout restart deployment coredns"),
+    ("C13", "kubeadm", scaled(1), '"minReadySeconds":15'),
+    ("C13", "helm", scaled(1), 'rollingUpdate: {"maxUnavailable":0,"maxSurge":1}'),
+    ("C32", "aks", edit("max_concurrent 1000", "max_concurrent 10"), "# cannot be changed here"),
+    ("C32", "kubeadm", edit("max_concurrent 1000", "policy random"), "policy random\n        max_concurrent 1000\n"),
+    ("C05", "kubeadm", maker(f"{BOX}.readinessProbe", probe_of()), '{"periodSeconds":5,"failureThreshold":1}'),
+    ("C20", "kubeadm", OLD, "udpTimeout: 10s\nkubectl -n kube-system rollout restart daemonset kube-proxy"),
+    ("C20", "k3s", OLD, "/etc/rancher/k3s/config.yaml of every node, then restart it:\nkube-proxy-arg:"),
+    ("C20", "kubeadm", both(OLD, lambda c: setattr(c, "version", "v1.16.9")), "ipvsadm --set 900 120 10"),
+]
+
+
+@pytest.mark.parametrize(("check", "platform", "change", "remedy"), FORMS)
+def test_a_remedy_is_in_the_form_that_the_platform_keeps(
+    check: str, platform: str, change: Change, remedy: str
+) -> None:
+    told = [one.remedy for one in said(check, change, {"platform": platform}) if one.severity in ("fail", "warn")]
+    assert any(remedy in one for one in told), told
+
+
+KINDS = sorted({one.kind for one in fine().snapshot().things} | {"NetworkPolicy", "Event", "StatefulSet", "PodMetrics"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_read_makes_checks_unknown_and_none_fail(kind: str) -> None:
+    found = audit(fine().unreadable(kind).snapshot(), Planned(figures=FIGURES, target="1.14.2"))
+    assert {one.id for one in found} == set(CHECKS)
+    assert not [one for one in found if one.severity == "fail"]
+    assert kind == "PodMetrics" or [one for one in found if one.severity == "unknown" and "not allowed" in one.text]
+
+
+@pytest.mark.parametrize("key", fine().things)
+def test_each_check_bears_that_an_object_is_missing(key: str) -> None:
+    cluster = fine()
+    del cluster.things[key]
+    assert {one.id for one in audit(cluster.snapshot(), Planned(figures=FIGURES))} == set(CHECKS)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_each_check_speaks_on_each_platform(platform: str) -> None:
+    cluster = fine().edit("20s", "5s").edit("    nsid\n", "").set(MAKER, "spec.replicas", 1)
+    for snapshot in (cluster.snapshot(), Cluster([]).snapshot()):
+        found = audit(snapshot, Planned(platform=platform, figures=FIGURES))
+        assert {one.id for one in found} == set(CHECKS)
+        assert all(one.remedy for one in found if one.severity == "fail")
 
 
 @pytest.mark.parametrize(

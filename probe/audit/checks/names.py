@@ -56,7 +56,9 @@ def roles(snapshot: Snapshot, planned: Planned) -> Said:
         and (subject.get("name"), subject.get("namespace")) == (account, snapshot.namespace)
     ]
     mine = [role for role in snapshot.all("ClusterRole") if role.name in bound]
-    allowed = {verb for role in mine for rule in role.at("rules") or [] if _of_slices(rule) for verb in rule["verbs"]}
+    allowed = {
+        verb for role in mine for rule in role.at("rules") or [] if _of_slices(rule) for verb in rule.get("verbs") or []
+    }
     evidence: Evidence = (snapshot.workload.field("spec.template.spec.serviceAccountName"), *some(mine, "rules"))
     if {"list", "watch"} <= allowed or "*" in allowed:
         return Said(Severity.PASS, f"{named(mine)} may list and watch EndpointSlices", evidence[:1] + some(mine))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from probe.advice.forms import KUBECTL
@@ -13,12 +13,13 @@ from probe.audit.kernels import Ipvs, ipvs_of
 from probe.audit.proxy import ProxyConfig
 from probe.audit.quantity import numbers
 from probe.audit.snapshot import SYSTEM, Snapshot, Unread
-from probe.audit.things import Json, Thing
+from probe.audit.things import Thing
 
 ENOUGH = 10.0
 """Seconds of IPVS' UDP timeout that the guides ask for."""
 SETTLES = 300
 """Seconds that sessions from before an edit of the timeout last."""
+_SHOWN = 5
 _VERIFY = "ipvsadm -L --timeout   # on a node: the third number is the UDP timeout in force"
 _CILIUM = "kube-proxy-replacement"
 _REPLACES = ("true", "strict", "partial")
@@ -234,21 +235,23 @@ def udp_services(snapshot: Snapshot, planned: Planned) -> Said:
     return Said(Severity.WARN, text, evidence, remedy)
 
 
-def _makers(snapshot: Snapshot, services: Iterable[Thing]) -> Evidence:
+def _makers(snapshot: Snapshot, services: Sequence[Thing]) -> Evidence:
     """The owners of the pods that they lead to, as far as pods can be seen."""
     try:
         pods = snapshot.all("Pod")
     except Unread:
         return ()
+    there: dict[str, list[Thing]] = {}
+    for pod in pods:
+        there.setdefault(pod.namespace, []).append(pod)
     found: dict[str, None] = {}
-    owner: Mapping[str, Json]
-    for service in services:
+    for service in services[:_SHOWN]:
         selector = service.at("spec.selector") or {}
-        for pod in pods:
-            if selector and pod.namespace == service.namespace and selector.items() <= pod.labels.items():
-                owner = next(iter(pod.at("metadata.ownerReferences") or []), {})
-                found[f"{service} leads to {owner.get('kind', 'Pod')} {owner.get('name', pod.name)}"] = None
-    return tuple(found)[:5]
+        for pod in there.get(service.namespace, []):
+            if selector and selector.items() <= pod.labels.items():
+                kind, name = (pod.at(f"metadata.ownerReferences[0].{part}") for part in ("kind", "name"))
+                found[f"{service} leads to {kind or 'Pod'} {name or pod.name}"] = None
+    return tuple(found)[:_SHOWN]
 
 
 @single

@@ -100,9 +100,7 @@ def policies(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     dns = snapshot.workload
     labels = labels_of_pods(dns)
     every = snapshot.all("NetworkPolicy")
-    ours = [
-        one for one in every if one.namespace == dns.namespace and selects(one.at("spec.podSelector") or {}, labels)
-    ]
+    ours = [one for one in every if one.namespace == dns.namespace and _chooses(one, labels)]
     found = list(_to_dns(ours))
     pods = snapshot.all("Pod") if any(_limits(one, "Egress") for one in every) else ()
     found += _from_applications([one for one in every if one not in ours], pods)
@@ -134,9 +132,7 @@ def _from_applications(every: Iterable[Thing], pods: Iterable[Thing]) -> Iterato
     shut: list[Thing] = []
     half: list[Thing] = []
     for pod in pods:
-        limiting = [
-            one for one in by_space.get(pod.namespace, []) if selects(one.at("spec.podSelector") or {}, pod.labels)
-        ]
+        limiting = [one for one in by_space.get(pod.namespace, []) if _chooses(one, pod.labels)]
         if limiting and not any(_allows(one, "egress", "UDP") for one in limiting):
             shut += [one for one in limiting if one not in shut]
         elif limiting and not any(_allows(one, "egress", "TCP") for one in limiting):
