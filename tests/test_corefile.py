@@ -221,6 +221,8 @@ WRONG = {
     "last brace missing": (". {\n whoami\n cache {\n }", 1, "a `}` is missing", "close"),
     "brace too many": (". {\n whoami\n}\n}\na {\n whoami\n}", 4, "a `}` too many", "take it out"),
     "two braces too many": (". {\n whoami\n}\n}\n}\na {\n whoami\n}", 4, "a `}` too many", "take it out"),
+    "brace too many, with a block": (". {\n whoami\n}\n}\n{\n whoami\n}", 4, "a `}` too many", "take it out"),
+    "brace too many, with a plugin": (". {\n cache {\n }\n }\n}\n log\n}", 5, "a `}` too many", "take it out"),
     "last brace too many": (". {\n whoami\n}\n}\n", 4, "a `}` too many", "take it out"),
     "brace on the next line": (". {\n cache\n {\n  success 5\n }\n}", 3, "`{` stands behind `cache`", "own"),
     "words behind a brace": (". {\n cache {\n } // end\n}", 3, "takes it for another `cache`", "line of its own"),
