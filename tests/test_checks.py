@@ -554,6 +554,20 @@ FORMS: list[tuple[str, str, Change, str]] = [
         scaled(1),
         'kubectl -n kube-system patch deployment coredns --patch \'{"spec":{"replicas":2}}\'',
     ),
+    (
+        "C10",
+        "kubeadm",
+        both(
+            scaled(1),
+            add(
+                {
+                    **thing("HorizontalPodAutoscaler", "dns"),
+                    "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "coredns"}},
+                }
+            ),
+        ),
+        "change its minReplicas and maxReplicas",
+    ),
     ("C11", "kubeadm", ONE_NODE, "kubectl -n kube-system rollout restart deployment coredns"),
     ("C13", "kubeadm", scaled(1), '"minReadySeconds":15'),
     ("C13", "helm", scaled(1), 'rollingUpdate: {"maxUnavailable":0,"maxSurge":1}'),
