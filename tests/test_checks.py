@@ -291,7 +291,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C17", "fail", "does not match the pods", put("Service/kube-dns", "spec.selector", {"k8s-app": "coredns"}), {}),
     ("C17", "warn", "not Ready get queries", put("Service/kube-dns", "spec.publishNotReadyAddresses", True), {}),
     ("C17", "warn", "pods of second, too", add({**thing("Deployment", "second"), "spec": {
-        "replicas": 1, "template": {"metadata": {"labels": LABELS}, "spec": {"containers": []}}}}), {}),
+        "replicas": 1, "selector": {"matchLabels": LABELS},
+        "template": {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "dns", "image": "dns"}]}}}}), {}),
     ("C17", "info", "no selector", put("Service/kube-dns", "spec.selector", None), {}),
     ("C17", "unknown", "no Service", drop("Service/.*"), {}),
     ("C18", "fail", "1 endpoint of no pod", put("Pod/coredns-a", "status.podIP", "10.244.9.9"), {}),

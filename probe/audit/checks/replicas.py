@@ -136,16 +136,16 @@ def budget(snapshot: Snapshot, _planned: Planned) -> Said:
     """C12."""
     dns = snapshot.workload
     labels, n = labels_of_pods(dns), replicas_of(dns)
-    mine = [
-        one for one in snapshot.all("PodDisruptionBudget", dns.namespace) if selects(one.at("spec.selector"), labels)
-    ]
+    every = snapshot.all("PodDisruptionBudget", dns.namespace)
+    mine = [one for one in every if selects(one.at("spec.selector"), labels)]
     if dns.kind == "DaemonSet":
         return Said(Severity.PASS, "a DaemonSet: drains leave its pods alone", (str(dns),))
     if n < 2:
         text = "with one replica no budget helps: it blocks a drain, or protects nothing"
         return Said(Severity.INFO, text, (dns.field("spec.replicas"),))
     chosen = by_label(snapshot).removeprefix("-l ")
-    make = f"{kubectl(snapshot)} create poddisruptionbudget {dns.name} --selector={chosen} --max-unavailable=1"
+    name = dns.name if dns.name not in [one.name for one in every] else f"{dns.name}-replicas"
+    make = f"{kubectl(snapshot)} create poddisruptionbudget {name} --selector={chosen} --max-unavailable=1"
     if not mine:
         text = "no PodDisruptionBudget: a drain of several nodes may evict all pods at once"
         return Said(Severity.WARN, text, (dns.field("spec.template.metadata.labels"),), make)
