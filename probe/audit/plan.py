@@ -178,15 +178,15 @@ def _paces(ground: _Ground) -> Iterator[str]:
     probe = workload.at(f"{at}.readinessProbe") or {}
     ready = float(probe.get("initialDelaySeconds") or 0) + float(workload.at("spec.minReadySeconds") or 0)
     n = ground.shutdown.replicas if ground.shutdown else 1
-    rolling = workload.at("spec.strategy.rollingUpdate") or workload.at("spec.updateStrategy.rollingUpdate") or {}
-    surge, gone = (
-        share_of(rolling.get(name, usual), n, up=up)
-        for name, usual, up in (("maxSurge", "25%", True), ("maxUnavailable", "25%", False))
-    )
+    daemons = workload.kind == "DaemonSet"
+    rolling = workload.at(f"spec.{'updateStrategy' if daemons else 'strategy'}.rollingUpdate") or {}
+    surge = share_of(rolling.get("maxSurge", "0" if daemons else "25%"), n, up=True)
+    gone = share_of(rolling.get("maxUnavailable", "1" if daemons else "25%"), n, up=daemons)
     rounds = math.ceil(n / max(1, surge + gone))
+    counts = f", and {ready:g} s until it counts" if ready else ""
     yield (
-        f"{n} pods in at least {rounds} round{'s' * (rounds > 1)} (maxSurge {surge}, maxUnavailable {gone}), each as long as the image's"
-        f" pull and the start{f', and {ready:g} s until it counts' if ready else ''}"
+        f"{n} pods in at least {rounds} round{'s' * (rounds > 1)} (maxSurge {surge}, maxUnavailable {gone}), each as"
+        f" long as the image's pull and the start{counts}"
     )
     if not workload.at("spec.minReadySeconds") and rounds * ready < ground.planned.propagation:
         yield (
