@@ -139,7 +139,8 @@ def _changes(changes: Sequence[Finding]) -> list[str]:
 
 
 def _step(n: int, step: Step) -> Iterator[str]:
-    of = f": as {', '.join(step.checks)} say" if step.checks and not step.commands else ""
+    say = "says" if len(step.checks) == 1 else "say"
+    of = f": as {', '.join(step.checks)} {say}" if step.checks and not step.commands else ""
     yield from wrapped(f"{n:>2}. {step.title}{of}", 1, 5)
     yield from (f"       {plain(line)}" for line in step.commands)
     yield from (line for text in step.expect for line in wrapped(f"- {plain(text)}", 5, 7))
