@@ -27,7 +27,7 @@ import probe
 from probe import library
 from probe.cli import app, main
 from probe.exporter.catalogue import METRICS
-from probe.runfile import open_run
+from probe.runfile import Run, open_run
 from probe.scenario.file import read_scenario_text, shipped_scenarios
 from probe.scenario.kustomize import build
 from tests.test_house import PYPROJECT, ROOT
@@ -202,7 +202,7 @@ def _anything(_: Sequence[str]) -> None:
 WORDS: dict[str, Callable[[Sequence[str]], None]] = {
     "dnsprobe": _dnsprobe, "make": _make, "kubectl": _kubectl, "sqlite3": _sqlite3, "docker": _docker,
     "pip": _installed, "pipx": _installed, "python": _python, ".": _file, ".ci/run": _file,
-    "git": _anything, "curl": _anything, "conntrack": _anything, "ipvsadm": _anything, "dmesg": _anything, "grep": _anything, "pytest": _file,
+    **dict.fromkeys(("curl", "conntrack", "ipvsadm", "dmesg", "grep"), _anything),
 }  # fmt: skip
 PREFIXES = ("sudo", "nohup", "time", "nice", "env")
 
@@ -269,7 +269,7 @@ def test_json_and_promql_are_read(page: Path) -> None:
 def test_python_is_as_it_is_offered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are not made again: their arguments are read as probe.run() reads them."""
 
-    def run(what: str | library.Options, path: str, **how: Any) -> library.Run:
+    def run(what: str | library.Options, path: str, **how: Any) -> Run:
         assert library._plan_of(what, how.pop("settings", ())).lanes
         assert how.keys() <= {"lab", "context", "workers", "max_qps"}
         assert path.endswith(".db")
