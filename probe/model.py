@@ -21,10 +21,13 @@ BUCKET_NS = 100_000_000
 
 
 class Learnt(StrEnum):
-    """What is good where only the run tells: the commonest of a question's first replies, or what others say."""
+    """What is good where only the run tells: the commonest of a question's first replies, what others say, or what
+    the EndpointSlices of the Service say that is named.
+    """
 
     PINNED = "pinned"
     SAME = "same"
+    ENDPOINTS = "endpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Expect:
     """What counts as good: a set of outcomes and, if any are given, exactly these addresses.
 
     learnt: PINNED, only the commonest of the set once ten replies to the question have been seen; SAME, only what the
-    lane's other targets say, too.
+    lane's other targets say, too; ENDPOINTS, only the addresses that are put in its place when the run begins.
     """
 
     outcomes: frozenset[Outcome]
@@ -41,7 +44,8 @@ class Expect:
 
     @classmethod
     def parse(cls, text: str, qtype: str) -> Expect:
-        """Outcomes joined by `|`, or `any`, `pinned` or `same`, or addresses joined by commas; '' is the default.
+        """Outcomes joined by `|`, or `any`, `pinned`, `same` or `endpoints`, or addresses joined by commas; '' is the
+        default.
 
         The default is an answer, and for AAAA an answer or NODATA. UsageError for anything else.
         """
@@ -62,7 +66,7 @@ class Expect:
         except ValueError:
             raise UsageError(
                 f"expect {text!r}: say {', '.join(_EXPECT_WORDS)}, some of these joined by |,"
-                " any, pinned, same, or addresses joined by commas"
+                " any, pinned, same, endpoints, or addresses joined by commas"
             ) from None
         return cls(_DEFAULT, addresses)
 
@@ -103,7 +107,8 @@ class Edns:
 class Question:
     """What is asked and what counts as a good reply. `name` is absolute: it is sent as it stands.
 
-    A name may hold `{random}` or `{number}` once: each query then asks for another label, to defeat caches.
+    A name may hold `{random}` or `{number}` once: each query then asks for another label, to defeat caches. Of a
+    transport beside DNS the type is one of BESIDE's, and the name a path, or what the connection is to.
     """
 
     name: str
@@ -117,14 +122,21 @@ class Question:
         return cls(name, qtype.upper(), Expect.parse(expect, qtype), edns)
 
 
+BESIDE = {"connect": "CONNECT", "http": "GET"}
+"""Transports that ask no DNS -> what stands for the type of their questions: a TCP connection is opened; a page is
+asked for, its path being the name. Lanes beside DNS tell its faults from those of what it stands on."""
+
+
 class TargetKind(StrEnum):
-    """What stands behind an address."""
+    """What stands behind an address. NODE: its kubelet; API: the API server."""
 
     SERVICE = "service"
     POD = "pod"
     NODELOCAL = "nodelocal"
     UPSTREAM = "upstream"
     SERVER = "server"
+    NODE = "node"
+    API = "api"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +273,7 @@ class Lane:
 
     `rate` is queries a second towards each target, shared evenly by the questions; 0 until it is known. pair: A and
     AAAA of a name leave one socket back to back, as glibc sends them. gso: up to so many queries leave as one burst
-    (UDP_SEGMENT), 1 is none.
+    (UDP_SEGMENT), 1 is none. port: of the targets, 0 for their own.
     """
 
     name: str
@@ -276,6 +288,7 @@ class Lane:
     shape: Shape = CONSTANT
     pair: bool = False
     gso: int = 1
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ MEANINGS: dict[Outcome, Meaning] = {
     Outcome.REFUSED: Meaning("RCODE 5: policy, or CoreDNS forward's max_concurrent", Blame.SERVER),
     Outcome.OTHER_RCODE: Meaning("any other RCODE: FORMERR, NOTIMP, ...", Blame.SERVER),
     Outcome.TRUNCATED: Meaning("TC bit set: ask again by TCP; wins over any RCODE", Blame.SERVER),
-    Outcome.WRONG_ANSWER: Meaning("NOERROR, but not the addresses expected", Blame.SERVER),
+    Outcome.WRONG_ANSWER: Meaning(
+        "NOERROR, but not the addresses expected; by HTTP: a status that is not 200", Blame.SERVER
+    ),
     Outcome.MALFORMED: Meaning("a reply to our question that cannot be parsed", Blame.SERVER),
     Outcome.TIMEOUT: Meaning("silence until the timeout; for TCP with its phase, connect or answer", Blame.NETWORK),
     Outcome.CONNECTION_REFUSED: Meaning("ICMP port unreachable, or a TCP RST on connect", Blame.NETWORK),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.book import Book
-from probe.model import Learnt, Question
+from probe.model import BESIDE, Learnt, Question
 from probe.outcome import Outcome
 from probe.wire import LABEL_OCTETS, Judged, encode, judge, placeholder_of, qtype_number
 
@@ -221,7 +221,7 @@ class Questions:
             return first
         self._first_number = np.append(self._first_number, first)
         self._first_row = np.append(self._first_row, row)
-        rows = [questions.kind] if isinstance(questions, Book) else list(questions)
+        rows = [questions.kind] if isinstance(questions, Book) else [*map(_in_dns, questions)]
         if isinstance(questions, Book):
             self._kinds[len(self._lots)] = _Kind.of(questions.kind)
             around = max(len(part) for part in self._kinds[len(self._lots)].plain) + HEADER + 16
@@ -411,6 +411,11 @@ class Questions:
         said[channel] = judged.answers | {judged.outcome.label}
         others = [theirs for whose, theirs in said.items() if whose != channel]
         return judged.outcome if not others or said[channel] in others else Outcome.WRONG_ANSWER
+
+
+def _in_dns(question: Question) -> Question:
+    """Itself; of one that asks no DNS what it expects alone, for nothing else of it is ever looked at."""
+    return Question(".", "A", question.expect) if question.qtype in BESIDE.values() else question
 
 
 def _name_in(query: bytes) -> bytes:

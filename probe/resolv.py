@@ -79,6 +79,10 @@ def read_resolv_conf(text: str) -> ResolvConf:
     )
 
 
+ASKED_FACT = "resolvers ask"
+"""The run's fact that has the addresses to which its clients go, or else its pod's own resolv.conf."""
+
+
 def is_pod() -> bool:
     """Whether this process is in a pod: a kubelet tells each of its containers where the API server is."""
     return "KUBERNETES_SERVICE_HOST" in os.environ

@@ -187,5 +187,6 @@ def node(name: str = "node-1", zone: str = "a", *, ready: bool = True) -> Json:
         ("architecture", "bootID", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "machineID",
          "operatingSystem", "osImage", "systemUUID"), "",
     )  # fmt: skip
-    status = {"conditions": [condition], "nodeInfo": {**info, "kubeletVersion": "v1.34.1"}}
+    address = {"type": "InternalIP", "address": f"127.244.{name[-1]}.1"}
+    status = {"conditions": [condition], "addresses": [address], "nodeInfo": {**info, "kubeletVersion": "v1.34.1"}}
     return thing("Node", name, labels={"topology.kubernetes.io/zone": zone}, spec={}, status=status)

@@ -127,6 +127,17 @@ def test_a_name_is_a_target_and_an_unknown_one_is_told_the_names(api: ApiServer)
     assert api.asked
 
 
+def test_what_knows_no_dns_is_found_beside_it(api: ApiServer) -> None:
+    async def found(kube: Kube) -> tuple[str, frozenset[str], frozenset[str]]:
+        beside = [*kube.targets("nodes"), *kube.targets("api")]
+        here, elsewhere = [await kube.headless("kube-dns", each) for each in ("kube-system", "default")]
+        return ", ".join(map(str, beside)), here, elsewhere
+
+    said, here, elsewhere = in_cluster(found)
+    assert said == f"node-1 (127.244.1.1:10250), kube-apiserver (127.0.0.1:{api.port})", "no pod is on node-2"
+    assert (here, elsewhere) == (frozenset({"127.244.0.2", "127.244.0.3"}), frozenset())
+
+
 def test_what_shutdown_says_follows_the_cluster(api: ApiServer) -> None:
     async def look(kube: Kube) -> tuple[float, float, str, str]:
         before = kube.shutdown()

@@ -164,7 +164,7 @@ WRONG = [
     ("target: service", "target: services", "x.yaml:14: lanes[0].target: 'services': unknown target; nearest: service"),
     ("ports: pool:4", "ports: pool", "x.yaml:15: lanes[0].ports: ports 'pool': for udp say fresh, fixed or pool:K"),
     ("ports: reused", "ports: fixed", "x.yaml:24: lanes[1].ports: ports 'fixed': for tcp say fresh"),
-    ("transport: tcp", "transport: dot", "x.yaml:23: lanes[1].transport: 'dot': say udp or tcp"),
+    ("transport: tcp", "transport: dot", "x.yaml:23: lanes[1].transport: 'dot': say udp, tcp, connect or http"),
     ("types: [A]", "types: [A, HOST]", "x.yaml:26: lanes[1].types[1]: type 'HOST': not a DNS type"),
     ("      - a.example", f"      - {'a' * 64}.example", "x.yaml:19: lanes[0].questions[0]: name"),
     ("      - a.example", f"      - {'a' * 64}.example", "has 64 octets, 63 are allowed"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from probe.model import NS, Target, TargetKind
+from probe.model import BESIDE, NS, Target, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.resolv import ResolvConf
@@ -80,7 +80,7 @@ class ApiServer:
 @dataclass(frozen=True, slots=True)
 class Checkup:
     """All that a check has seen. resolver: this pod's own, None where this is no pod; resolving: what it means, in
-    sentences. in_lab: there is no cluster.
+    sentences. in_lab: there is no cluster. beside: what is no DNS: pods' /ready and /health, nodes' kubelets.
 
     ready, wanted: CoreDNS pods that are Ready, and how many there should be, None where they cannot be seen.
     namespace: where cluster DNS lives; blind: why the cluster's objects could not be read, or ''.
@@ -88,6 +88,7 @@ class Checkup:
     """
 
     paths: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
     api: ApiServer = ApiServer()
     resolver: ResolvConf | None = None
     resolving: tuple[str, ...] = ()
@@ -115,6 +116,11 @@ class Checkup:
             if path.target.kind in kinds and path.outside == outside and transport in ("", path.transport)
         ]
 
+    def reached(self, *names: str) -> bool | None:
+        """Whether what is no DNS of these targets, or of any, answered at all; None if nothing of it was asked."""
+        mine = [path for path in self.beside if path.asked and (not names or path.target.name in names)]
+        return any(path.state is not State.DEAD for path in mine) if mine else None
+
     @property
     def broken(self) -> list[Path]:
         """Paths that fail those who use them. An upstream that only we cannot reach harms nobody."""
@@ -125,10 +131,11 @@ class Checkup:
         return bad
 
 
-def paths_of(run: Run) -> tuple[Path, ...]:
-    """One for each lane and target, in the order in which they joined."""
+def paths_of(run: Run) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """One for each lane and target, in the order in which they joined: those that ask DNS, and those beside it."""
     timeline = Timeline.of(run)
-    return tuple(_path(timeline, channel) for channel in timeline.channels)
+    paths = [_path(timeline, channel) for channel in timeline.channels]
+    return tuple(p for p in paths if p.transport not in BESIDE), tuple(p for p in paths if p.transport in BESIDE)
 
 
 def _path(timeline: Timeline, channel: Channel) -> Path:

@@ -11,6 +11,7 @@ import typer
 
 from probe import __version__
 from probe.cli import (
+    audit,
     capacity,
     check,
     collect,
@@ -75,6 +76,7 @@ app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=check.EXAMPLES)(check.check)
+app.command(epilog=audit.EXAMPLES)(audit.audit)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)

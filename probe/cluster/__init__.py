@@ -155,6 +155,7 @@ class Cluster(Protocol):
     def targets(self, selector: str) -> list[Target]:
         """`service`, `nodelocal`, `upstream`, `pods`, or one target's name -> what is there now.
 
+        `nodes`, `api`: the kubelets of CoreDNS's nodes and the API server, which take connections and know no DNS.
         UsageError for an unknown selector.
         """
 
@@ -172,6 +173,11 @@ class Cluster(Protocol):
 
     def ready_endpoints(self) -> int | None:
         """How many endpoints of the Service are ready; None while the cluster, or a part of it, is not seen."""
+
+    async def headless(self, service: str, namespace: str) -> frozenset[str]:
+        """The addresses that a headless Service's name stands for now, by its EndpointSlices: of endpoints that are
+        ready; empty if there are none, or they cannot be seen.
+        """
 
     def extent(self) -> Extent:
         """How large it is, as far as a load has to go by that."""

@@ -25,7 +25,7 @@ from probe.cluster.sessions import sessions_of
 from probe.cluster.settings import CHANGED, LabSettings
 from probe.cluster.site import ACTIONS, NETWORKS
 from probe.cluster.upstream import mode_of
-from probe.cluster.zone import DOMAIN, METRICS_PORT, Corefile
+from probe.cluster.zone import DOMAIN, METRICS_PORT, RECORDS, Corefile
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Target, TargetKind
 
@@ -88,6 +88,8 @@ _KINDS = {
     "service": TargetKind.SERVICE,
     "nodelocal": TargetKind.NODELOCAL,
     "upstream": TargetKind.UPSTREAM,
+    "nodes": TargetKind.NODE,
+    "api": TargetKind.API,
 }
 
 
@@ -179,7 +181,8 @@ class Lab:
             self._errors.close()
 
     def targets(self, selector: str) -> list[Target]:
-        """`service`, `nodelocal`, `upstream`, `pods` (Ready once and not deleted, in that order of time), or a name.
+        """`service`, `nodelocal`, `upstream`, `nodes`, `api`, `pods` (Ready once and not deleted, in that order of
+        time), or a name.
 
         The Service and NodeLocal are as many targets as there are nodes to ask them from.
         """
@@ -222,6 +225,11 @@ class Lab:
     def ready_endpoints(self) -> int | None:
         """As the lab's control plane has it; a proxy learns of it later."""
         return self._ready
+
+    async def headless(self, service: str, namespace: str) -> frozenset[str]:
+        """As its pods' zone has it."""
+        records = RECORDS.get(f"{service}.{namespace}.svc.{DOMAIN}", {})
+        return frozenset(address for addresses in records.values() for address in addresses)
 
     def extent(self) -> Extent:
         """Its nodes, and the zone that its pods serve."""

@@ -22,7 +22,7 @@ class Loopback:
 
     def __init__(self, settings: LabSettings) -> None:
         x, self._claim = find_block(settings.dns_port)
-        self.service = f"127.53.{x}.10"
+        self.service, self._own = f"127.53.{x}.10", f"127.53.{x}.1"
         self.nodes = tuple(f"node-{i + 1}" for i in range(settings.nodes))
         self._addresses = Addresses(f"127.53.{x}.{{}}")
         self._vip = Vip(self.service, settings.dns_port, sessions_of(settings))
@@ -30,6 +30,10 @@ class Loopback:
     def pod_address(self, node: int, taken: set[str]) -> str:
         del node
         return self._addresses.next(taken)
+
+    def node_address(self, node: int) -> str:
+        del node
+        return self._own
 
     def attach(self, pod: str, address: str, node: int) -> None:
         del node

@@ -165,6 +165,9 @@ class Netns:
     def pod_address(self, node: int, taken: set[str]) -> str:
         return self._addresses[node].next(taken)
 
+    def node_address(self, node: int) -> str:
+        return self._plan.pods.format(node, 1)
+
     def attach(self, pod: str, address: str, node: int) -> None:
         namespace, self._made = f"{self._lab}-{pod}", self._made + 1
         link = f"pod{self._made}"

@@ -31,6 +31,9 @@ class Network(Protocol):
     def pod_address(self, node: int, taken: set[str]) -> str:
         """The next address of a node in turn: one that has just been left is not used again soon."""
 
+    def node_address(self, node: int) -> str:
+        """Where a node itself can be reached from all probers."""
+
     def attach(self, pod: str, address: str, node: int) -> None:
         """A pod's network comes."""
 

@@ -69,6 +69,7 @@ class Site:
         self.upstream: Target | None = None
         self._modes: asyncio.subprocess.Process | None = None
         self.nodelocal: NodeLocal | None = None
+        self._beside: list[Target] = []
         self._gone: set[int] = set()
 
     def emit(self, kind: str, text: str, subject: str, **counts: Target) -> None:
@@ -96,6 +97,7 @@ class Site:
                 for pod in self.deployment.pods:
                     pod.ready_since = 0.0  # a cluster's pods have been Ready for long when it is upgraded
                 others = (
+                    *self._beside,
                     *([self.upstream] if self.upstream else []),
                     *(self.nodelocal.targets if self.nodelocal else []),
                 )
@@ -103,6 +105,7 @@ class Site:
                 self._tasks.create_task(self._someone_else())
 
     async def _build(self) -> None:
+        await self._open_beside()
         if self.settings.upstream:
             await self._start_upstream()
         self.deployment.scale(self.settings.replicas)
@@ -111,6 +114,17 @@ class Site:
             upstream = at(self.upstream.address, self.upstream.port) if self.upstream else ""
             self.nodelocal = NodeLocal(self.network, self._image, self.services[0], upstream, self.emit)
             await self.nodelocal.start()
+
+    async def _open_beside(self) -> None:
+        """What takes connections on each node as its kubelet would, and on the first as the API server would."""
+        kubelets = [(name, TargetKind.NODE, node) for node, name in enumerate(self.network.nodes)]
+        for name, kind, node in (*kubelets, ("kube-apiserver", TargetKind.API, 0)):
+            sock = self.network.socket(socket.SOCK_STREAM, node)
+            sock.bind((self.network.node_address(node), 0))
+            port = sock.getsockname()[1]
+            await asyncio.start_server(lambda _, writer: writer.close(), sock=sock)
+            target = Target(name, kind, self.network.node_address(node), port, vantage=self.network.probers[0])
+            self._beside.append(target)
 
     async def _start_upstream(self) -> None:
         """A server of its own, asked for all that is not the cluster's; it takes a mode a line, and says it again."""

@@ -46,6 +46,8 @@ def diagnose(timeline: Timeline, platform: str = "kubeadm") -> list[Diagnosis]:
     left = [w for w in timeline.windows if id(w) not in taken]
     for windows in _groups(left):
         found += _of_group(moment.at(windows), platform)
+    told = {d.finding.id for d in found if d.windows}
+    found = [d for d in found if d.windows or d.finding.id not in RULES or told.isdisjoint(RULES[d.finding.id].unless)]
     return sorted(found, key=lambda d: (d.from_ns, d.to_ns))
 
 
@@ -71,10 +73,14 @@ def _of_run(moment: Moment, platform: str) -> Iterator[Diagnosis]:
 
 
 def _of_group(moment: Moment, platform: str) -> Iterator[Diagnosis]:
-    """The surest rule has its windows, then the next one what is left; those that fit no less are told beside it."""
+    """The surest rule has its windows, then the next one what is left; those that fit no less are told beside it.
+
+    What lanes beside DNS lost meanwhile goes with the first: it has a cause of its own where DNS lost nothing.
+    """
     fits = [(id_, _capped(fit)) for id_, rule in RULES.items() if not rule.whole and (fit := rule.fits(moment))]
     fits.sort(key=lambda one: _SURENESS.index(one[1].sure))
-    left = list(moment.windows)
+    left = [w for w in moment.windows if not moment.is_beside(w)] or list(moment.windows)
+    beside = tuple(w for w in moment.windows if w not in left)
     told: set[str] = set()
     while left:
         mine = [(id_, fit) for id_, fit in fits if id_ not in told and any(w in fit.windows for w in left)]
@@ -85,9 +91,10 @@ def _of_group(moment: Moment, platform: str) -> Iterator[Diagnosis]:
         windows = tuple(w for w in left if w in fit.windows)
         others = [(i, f) for i, f in mine[1:] if any(w in f.windows for w in windows)]
         left = [w for w in left if w not in windows]
-        yield _diagnosis(moment, windows, [(id_, fit), *others], platform)
+        yield _diagnosis(moment, (*windows, *beside), [(id_, fit), *others], platform)
+        beside = ()
     if left:
-        yield _diagnosis(moment, tuple(left), [], platform)
+        yield _diagnosis(moment, (*left, *beside), [], platform)
 
 
 def _capped(fit: Fit) -> Fit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from probe.diagnosis.moment import GONE, LOOK_NS, SERVICES, Moment, Sight
+from probe.diagnosis.moment import GONE, LOOK_NS, SERVICES, Moment, Sight, meet
 from probe.diagnosis.pods import NEVER, PodLife
 from probe.diagnosis.rule import Fit, at, seconds
 from probe.model import NS, Sure, TargetKind
@@ -126,7 +126,7 @@ def _of_ends(moment: Moment, kind: Callable[[PodLife], bool]) -> Fit | None:
     if not mine or len(mine) * 2 < len(dict.fromkeys(ended)):
         return None
     hit = [w for w in fresh if any(_begins(w, p) for p in mine)]
-    meant = [w for w in windows if any(_meet(w, f) for f in hit)]
+    meant = [w for w in windows if any(meet(w, f) for f in hit)]
     first = max(hit, key=lambda w: w.lost)
     there = [p for p in moment.pods.values() if p.ready_ns < mine[0].deleted_ns <= p.deleted_ns]
     sight = moment.sight(first)
@@ -176,7 +176,7 @@ def _all_at_once(moment: Moment, *, rolling: bool) -> Fit | None:
         seen += f" of {moment.channel(w).loss((span,)).asked} were lost, while {len(new)} new pods were Ready"
         seen += "".join(f", {s}" for s in fine[:2])
         healthy = bool(fine) and all(s.fine for s in fine)
-        meant = tuple(x for x in lost_in_service(moment) if _meet(x, w))
+        meant = tuple(x for x in lost_in_service(moment) if meet(x, w))
         by = (_lanes([w]), "pods' ends", *(["new pods"] if healthy else []))
         sure = Sure.CERTAIN if healthy else Sure.LIKELY
         return Fit(sure, seen, by, meant, propagation=(w.to_ns - max(p.deleted_ns for p in went)) / NS)
@@ -194,7 +194,7 @@ def _nobody_ready(moment: Moment) -> tuple[tuple[Window, ...], list[PodLife]] | 
     went = [p for p in there if p.deleted_ns <= from_ns and p.deleted_ns > from_ns - 600 * NS]
     if not went or any(p.deleted_ns > from_ns for p in there):
         return None
-    return tuple(w for w in lost_in_service(moment) if any(_meet(w, f) for f in fresh)), went
+    return tuple(w for w in lost_in_service(moment) if any(meet(w, f) for f in fresh)), went
 
 
 def lost_in_service(moment: Moment) -> list[Window]:
@@ -208,10 +208,6 @@ def _begins(window: Window, pod: PodLife) -> bool:
     return window.from_ns - reach_ns * 2 <= pod.closed_ns <= window.to_ns and (
         pod.closed_ns - window.from_ns <= reach_ns or window.to_ns > pod.closed_ns + LOOK_NS // 5
     )
-
-
-def _meet(one: Window, other: Window) -> bool:
-    return one.from_ns < other.to_ns + NS // 2 and other.from_ns < one.to_ns + NS // 2
 
 
 def _pods(moment: Moment, span: tuple[int, int]) -> list[Sight]:

@@ -21,7 +21,8 @@ _NODE = re.compile(r"\bon (\S+?)(?:[,;]|$)")
 
 @dataclass(frozen=True, slots=True)
 class TicketLine:
-    """What a vendor asks for (seed 002): the domain, the response code, the second, UTC."""
+    """The domain, the response code, the second in UTC, as Alibaba Cloud ACK asks for (troubleshooting DNS resolution
+    failures)."""
 
     domain: str
     qtype: str

@@ -1,9 +1,9 @@
-"""A Moment -> whether source ports that are in use lead to a pod that is gone, while new ones do not (U10, U11, 15)."""
+"""A Moment -> whether it is the source port: in use, it leads to a pod that is gone; or two queries share it (14)."""
 
 from __future__ import annotations
 
 from probe.diagnosis.ends import lost_in_service
-from probe.diagnosis.moment import STRAY, Moment
+from probe.diagnosis.moment import SERVICES, STRAY, Moment, spanned
 from probe.diagnosis.pods import NEVER, PodLife
 from probe.diagnosis.rule import Fit, at, seconds
 from probe.model import NS, Sure, TargetKind
@@ -13,6 +13,8 @@ from probe.timeline import Window
 OLD_FLOWS = ("fixed", "pool")
 FRESH_ROWS = 10
 """So many queries from new ports must have been fine meanwhile."""
+PAIRS = 3
+"""So many queries of pairs must have been lost: of fewer each may be anybody's."""
 TAIL_NS = 4 * NS // 10
 """For so long at least old ports must be dead while new ones are fine."""
 
@@ -47,6 +49,32 @@ def reused_tcp(moment: Moment) -> Fit | None:
     seen = f"{pod.name} closed at {at(pod.closed_ns)}; {moment.sight(window)} from {at(window.from_ns)} on"
     sure = Sure.CERTAIN if window.outcome is Outcome.CONNECTION_LOST else Sure.LIKELY
     return Fit(sure, seen, (window.lane, "pods' ends", *(["pods"] if fine else [])), tuple(w for w, _ in found))
+
+
+def race(moment: Moment) -> Fit | None:
+    """14: of A and AAAA that leave one port at once one is lost; asked apart, by TCP or past NAT both are fine."""
+    windows = [w for w in moment.of(*SERVICES, transport="udp") if w.outcome is Outcome.TIMEOUT and _paired(moment, w)]
+    if not windows:
+        return None
+    service = [c for c in moment.timeline.channels if c.target.kind in SERVICES and c.ports.policy == "fresh"]
+    pairs = [c.loss() for c in service if c.transport == "udp" and c.series[0].pair]
+    apart = [c.loss() for c in service if c.transport == "udp" and not c.series[0].pair and not moment.is_outside(c)]
+    lost, asked = (sum(getattr(loss, name) for loss in pairs) for name in ("lost", "asked"))
+    others_lost, others = (sum(getattr(loss, name) for loss in apart) for name in ("lost", "asked"))
+    beside = moment.sights(spanned(windows), *SERVICES, TargetKind.POD, outside=False)
+    beside = [s for s in beside if not (s.channel.target.kind in SERVICES and s.channel.series[0].pair)]
+    if others < FRESH_ROWS or lost < PAIRS or 5 * others_lost * asked > lost * others or any(s.hurt for s in beside):
+        return None
+    raced = moment.grown("host", "conntrack_insert_failed", moment.span)
+    seen = f"in the run {lost:,} of {asked:,} queries in pairs were lost, {others_lost:,} of {others:,} alone;"
+    seen += f" meanwhile {'; '.join(map(str, beside[:3]))}"
+    seen += f"; insert_failed of conntrack grew by {sum(raced.values()):g}" if any(raced.values()) else ""
+    by = (windows[0].lane, *(s.channel.lane for s in beside))
+    return Fit(Sure.CERTAIN if any(raced.values()) else Sure.LIKELY, seen, by, tuple(windows))
+
+
+def _paired(moment: Moment, window: Window) -> bool:
+    return moment.channel(window).series[0].pair
 
 
 def mode_of(moment: Moment) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.cluster.zone import DOMAIN
 from probe.diagnosis.pods import NEVER, PodLife, pods_of
-from probe.model import NS, Mark, Question, TargetKind
+from probe.model import BESIDE, NS, Mark, Question, TargetKind
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.timeline import Channel, Loss, Spans, Timeline, Window, common, ranked_ns
@@ -70,15 +70,20 @@ class Moment:
     pods: Mapping[str, PodLife]
     channels: Mapping[tuple[str, str], Channel]
     outside: frozenset[tuple[str, str]]
+    suffixed: frozenset[tuple[str, str]]
     windows: tuple[Window, ...] = ()
     _seen: dict[tuple[tuple[str, str], tuple[int, int], bool], Sight] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, timeline: Timeline) -> Moment:
-        """All of a run; `outside`: channels that ask for names outside the cluster's zone alone."""
+        """All of a run; outside: channels that ask for names outside the cluster's zone alone; suffixed: see
+        is_suffixed().
+        """
         zone = timeline.run.head.facts.get("zone") or DOMAIN
-        outside = (c.name for c in timeline.channels if not any(_in_zone(q.name, zone) for q in _questions(c)))
-        return cls(timeline, pods_of(timeline.run), {c.name: c for c in timeline.channels}, frozenset(outside))
+        asks = [c for c in timeline.channels if c.transport not in BESIDE]
+        outside = frozenset(c.name for c in asks if not any(_in_zone(q.name, zone) for q in _questions(c)))
+        suffixed = frozenset(c.name for c in asks if any(_is_suffixed(q.name, zone) for q in _questions(c)))
+        return cls(timeline, pods_of(timeline.run), {c.name: c for c in timeline.channels}, outside, suffixed)
 
     def at(self, windows: Sequence[Window]) -> Moment:
         """Of these windows alone."""
@@ -86,10 +91,9 @@ class Moment:
 
     @cached_property
     def span(self) -> tuple[int, int]:
-        """From the first window's beginning to the last one's end; the whole run without any."""
-        if not self.windows:
-            return 0, self.timeline.horizon_ns
-        return min(w.from_ns for w in self.windows), max(w.to_ns for w in self.windows)
+        """From the first window's beginning to the last one's end, of DNS if any is; the whole run without any."""
+        windows = [w for w in self.windows if not self.is_beside(w)] or self.windows
+        return spanned(windows) if windows else (0, self.timeline.horizon_ns)
 
     def channel(self, window: Window) -> Channel:
         """Whose window it is."""
@@ -99,10 +103,18 @@ class Moment:
         """It asks for names outside the cluster's zone alone."""
         return channel.name in self.outside
 
+    def is_suffixed(self, channel: Channel) -> bool:
+        """It asks for names that a search list has made of others, and that are nobody's in the cluster's zone."""
+        return channel.name in self.suffixed
+
+    def is_beside(self, window: Window) -> bool:
+        """Its lane asks no DNS."""
+        return self.channel(window).transport in BESIDE
+
     def of(
         self, *kinds: TargetKind, transport: str = "", ports: Sequence[str] = (), outside: bool | None = None
     ) -> list[Window]:
-        """Its windows of such channels."""
+        """Its windows of such channels, of any transport of DNS if none is said."""
         return [w for w in self.windows if self._is(self.channel(w), kinds, transport, ports, outside)]
 
     def _is(
@@ -110,7 +122,7 @@ class Moment:
     ) -> bool:
         return (
             (not kinds or c.target.kind in kinds)
-            and transport in ("", c.transport)
+            and (c.transport == transport if transport else c.transport not in BESIDE)
             and (not ports or c.ports.policy in ports)
             and (outside is None or outside == self.is_outside(c))
         )
@@ -131,6 +143,11 @@ class Moment:
         chosen = [c for c in self.timeline.channels if self._is(c, kinds, transport, ports, outside)]
         sights = [self._sight(c, looked(span), ended) for c in chosen]
         return [s for s in sights if s.loss.asked]
+
+    def beside(self, span: tuple[int, int], *kinds: TargetKind, name: str = "") -> list[Sight]:
+        """What lanes saw in a stretch that ask no DNS: pods' /ready and /health, connections to others."""
+        sights = (s for transport in BESIDE for s in self.sights(span, *kinds, transport=transport))
+        return [s for s in sights if name in ("", s.channel.target.name)]
 
     def sight(self, window: Window) -> Sight:
         """What the window's own channel saw in it."""
@@ -190,6 +207,16 @@ class Moment:
         return ranked_ns(counts, longest, q)
 
 
+def meet(one: Window, other: Window) -> bool:
+    """They lie together, or nearly: what fails by one cause need not be asked in the same instant."""
+    return one.from_ns < other.to_ns + LOOK_NS and other.from_ns < one.to_ns + LOOK_NS
+
+
+def spanned(windows: Sequence[Window]) -> tuple[int, int]:
+    """From the first beginning to the last end."""
+    return min(w.from_ns for w in windows), max(w.to_ns for w in windows)
+
+
 def looked(span: tuple[int, int]) -> tuple[int, int]:
     """A stretch, made as long as others must be looked at."""
     short = max(0, LOOK_NS - (span[1] - span[0]))
@@ -214,5 +241,17 @@ def _questions(channel: Channel) -> Iterator[Question]:
         yield from s.questions
 
 
+_MOST_LABELS = 4
+"""Before the zone: POD.SERVICE.NAMESPACE.svc (Kubernetes DNS specification, 2.4)."""
+
+
 def _in_zone(name: str, zone: str) -> bool:
     return f".{name.rstrip('.').lower()}".endswith(f".{zone}")
+
+
+def _is_suffixed(name: str, zone: str) -> bool:
+    """`www.example.com.default.svc.cluster.local`: more labels than a Service's pod or port has, or no `svc`."""
+    if not _in_zone(name, zone):
+        return False
+    labels = name.rstrip(".").lower().removesuffix(zone).rstrip(".").split(".")
+    return labels[-1] not in ("svc", "pod", "dns") or (len(labels) > _MOST_LABELS and not labels[0].startswith("_"))

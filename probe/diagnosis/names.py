@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probe.diagnosis.moment import SERVICES, SILENT, Moment, Sight
+from probe.diagnosis.evidence import failures_in
+from probe.diagnosis.moment import SERVICES, SILENT, Moment, Sight, meet, spanned
 from probe.diagnosis.rule import Fit, at
 from probe.model import NS, Sure, TargetKind
 from probe.outcome import REPLIED, Outcome
@@ -81,7 +82,7 @@ def upstream_without_tcp(moment: Moment) -> Fit | None:
     if not udp or not all(s.fine for s in udp) or any(s.fine for s in by_tcp):
         return None
     told = bool(by_tcp) and all(s.fine for s in by_udp)
-    also = [w for w in moment.of(_UPSTREAM, transport="tcp") if any(_meet(w, x) for x in windows)]
+    also = [w for w in moment.of(_UPSTREAM, transport="tcp") if any(meet(w, x) for x in windows)]
     return _fit(moment, Sure.CERTAIN if told else Sure.LIKELY, [*windows, *also], [*udp, *inside], [*by_tcp, *by_udp])
 
 
@@ -90,9 +91,10 @@ def too_big(moment: Moment) -> Fit | None:
     windows = [w for w in moment.windows if w.outcome is Outcome.TRUNCATED]
     if not windows:
         return None
-    span = (min(w.from_ns for w in windows), max(w.to_ns for w in windows))
-    tcp = [s for s in moment.sights(span, *_ASKED, transport="tcp", outside=False) if s.fine]
-    names = sorted({f.question for f in moment.timeline.run.failures if f.outcome is Outcome.TRUNCATED})
+    lost = failures_in(moment.timeline.run, windows)
+    names = sorted({f.question.split(" ")[0] for f in lost if f.outcome is Outcome.TRUNCATED})
+    by_tcp = moment.sights(spanned(windows), *_ASKED, transport="tcp", outside=False)
+    tcp = [s for s in by_tcp if s.fine and any(q.name in names for one in s.channel.series for q in one.questions)]
     seen = f"{'; '.join(str(moment.sight(w)) for w in windows[:3])}; truncated: {', '.join(names[:3])}"
     seen += "".join(f"; {s}" for s in tcp[:1])
     return Fit(
@@ -114,9 +116,9 @@ def unsynced(moment: Moment) -> Fit | None:
     meant = [w for w in mine if w.target in {p.name for p in new}]
     if not meant or not any(w.outcome is Outcome.SERVFAIL for w in meant):
         return None
-    span = (min(w.from_ns for w in meant), max(w.to_ns for w in meant))
+    span = spanned(meant)
     others = [s for s in moment.sights(span, _POD) if s.channel.target.name not in {p.name for p in new}]
-    service = [w for w in moment.of(*SERVICES) if any(_meet(w, x) for x in meant)]
+    service = [w for w in moment.of(*SERVICES) if any(meet(w, x) for x in meant)]
     pod = new[0]
     seen = f"{pod.name} was Ready at {at(pod.ready_ns)}; {moment.sight(meant[0])} from {at(meant[0].from_ns)} on"
     seen += f"; {len(others)} other pods lost {sum(s.loss.lost for s in others)}"
@@ -152,14 +154,52 @@ def no_record(moment: Moment) -> Fit | None:
 
 
 def _in_zone(moment: Moment, outcomes: set[Outcome]) -> Fit | None:
-    windows = [w for w in moment.of(*_ASKED, outside=False) if w.outcome in outcomes]
+    mine = moment.of(*_ASKED, outside=False)
+    windows = [w for w in mine if w.outcome in outcomes and not moment.is_suffixed(moment.channel(w))]
     if not windows:
         return None
+    names = {q.name for w in windows for one in moment.channel(w).series for q in one.questions}
     pods = moment.sights(moment.span, _POD, outside=False)
-    if any(s.fine for s in pods):
+    if any(s.fine and names & {q.name for one in s.channel.series for q in one.questions} for s in pods):
         return None
-    lanes = tuple(dict.fromkeys([w.lane for w in windows] + [s.channel.lane for s in pods]))
-    return Fit(Sure.LIKELY, "; ".join(str(moment.sight(w)) for w in windows[:4]), lanes, tuple(windows))
+    api = moment.beside(moment.span, TargetKind.API)
+    said = "; ".join([*(str(moment.sight(w)) for w in windows[:4]), *map(str, api)])
+    lanes = tuple(dict.fromkeys([w.lane for w in windows] + [s.channel.lane for s in (*pods, *api)]))
+    sure = Sure.CERTAIN if Outcome.SERVFAIL in outcomes and api and all(s.dead for s in api) else Sure.LIKELY
+    return Fit(sure, said, lanes, tuple(windows))
+
+
+def autopath(moment: Moment) -> Fit | None:
+    """13: names with a search suffix are answered, or no longer as they were, while names as they stand are fine."""
+    odd = REPLIED - {Outcome.SERVFAIL, Outcome.REFUSED, Outcome.TRUNCATED, Outcome.OTHER_RCODE}
+    mine = moment.of(*_ASKED, outside=False)
+    windows = [w for w in mine if w.outcome in odd and moment.is_suffixed(moment.channel(w))]
+    if not windows:
+        return None
+    span = spanned(windows)
+    others = [s for s in moment.sights(span, *SERVICES, outside=False) if not moment.is_suffixed(s.channel)]
+    said = moment.timeline.run.head.facts.get("corefile", "")
+    patched = [m for m in moment.marks("corefile_patched") if "autopath" in m.text]
+    known = "autopath" in said or bool(patched)
+    if any(s.hurt for s in others) or not (known or any(w.outcome is Outcome.ANSWER for w in windows)):
+        return None
+    seen = "; ".join([*(str(moment.sight(w)) for w in windows[:3]), *(f"meanwhile {s}" for s in others[:2])])
+    seen += f"; the Corefile has autopath since {at(patched[-1].at_ns)}" if patched else ""
+    seen += f"; the Corefile has {said}" if "autopath" in said else ""
+    by = (windows[0].lane, *(s.channel.lane for s in others), *(["the Corefile"] if known else []))
+    return Fit(Sure.CERTAIN if known and others else Sure.LIKELY, seen, by, tuple(windows))
+
+
+def stale_records(moment: Moment) -> Fit | None:
+    """2, 10b: pods answer, and not with the addresses that are to be: their records are old."""
+    windows = [w for w in moment.of(_POD, outside=False) if w.outcome is Outcome.WRONG_ANSWER]
+    if not windows:
+        return None
+    service = [w for w in moment.of(*SERVICES, outside=False) if w.outcome is Outcome.WRONG_ANSWER]
+    fine = [s for s in moment.sights(spanned(windows), *SERVICES, _POD, outside=False) if s.fine]
+    seen = "; ".join([*(str(moment.sight(w)) for w in windows[:3]), *(f"other names: {s}" for s in fine[:2])])
+    by = (windows[0].lane, *(s.channel.lane for s in fine))
+    return Fit(Sure.LIKELY, seen, by, (*windows, *service))
 
 
 def _relayed(
@@ -178,7 +218,7 @@ def _relayed(
         return None
     if not direct and _only_tcp(moment, windows):
         return None
-    also = [w for w in moment.of(_UPSTREAM) if w.outcome in said and any(_meet(w, x) for x in windows)]
+    also = [w for w in moment.of(_UPSTREAM) if w.outcome in said and any(meet(w, x) for x in windows)]
     return _fit(moment, Sure.CERTAIN if direct and inside else alone, [*windows, *also], inside, direct)
 
 
@@ -191,7 +231,7 @@ def _outside(
         return None
     longest = max(windows, key=lambda w: (w.lost, w.to_ns - w.from_ns))
     span = (longest.from_ns, longest.to_ns)
-    inside = moment.sights(span, *SERVICES, outside=False)
+    inside = [s for s in moment.sights(span, *SERVICES, outside=False) if not moment.is_suffixed(s.channel)]
     if any(s.hurt and s.share > AS_WELL * moment.sight(longest).share for s in inside):
         return None
     return windows, span, [s for s in inside if s.fine]
@@ -209,7 +249,3 @@ def _fit(
     said += [f"the upstream itself: {s}" for s in direct[:2]] + [f"the cluster's names: {s}" for s in inside[:2]]
     lanes = [w.lane for w in windows[:1]] + [s.channel.lane for s in (*inside, *direct)]
     return Fit(sure, "; ".join(said), tuple(dict.fromkeys(lanes)), tuple(windows))
-
-
-def _meet(one: Window, other: Window) -> bool:
-    return one.from_ns < other.to_ns + NS and other.from_ns < one.to_ns + NS

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probe.diagnosis.ends import lost_in_service
-from probe.diagnosis.moment import GONE, SERVICES, SILENT, Moment, Sight
-from probe.diagnosis.pods import PodLife
+from probe.diagnosis.moment import GONE, SERVICES, SILENT, Moment, Sight, spanned
 from probe.diagnosis.rule import Fit, at, seconds
 from probe.model import NS, Sure, TargetKind
 from probe.outcome import Outcome
@@ -79,7 +78,7 @@ def network(moment: Moment) -> Fit | None:
 
 
 def port_blocked(moment: Moment) -> Fit | None:
-    """6, both transports: nobody can be heard on port 53, and pods' metrics can still be read."""
+    """6, both transports: nobody can be heard on port 53, and pods' other ports can be."""
     return _nobody(moment, other_ports=True)
 
 
@@ -91,14 +90,17 @@ def _nobody(moment: Moment, *, other_ports: bool) -> Fit | None:
         return None
     if {s.channel.transport for s in sights} != {"udp", "tcp"}:
         return None
+    beside = moment.beside(span, _POD)
     unread = [moment.unread(name, span) for name in dict.fromkeys(s.channel.target.name for s in pods)]
     read = span[1] - span[0] >= READ_NS and any(each is False for each in unread)
-    if read != other_ports:
+    if other_ports != (any(s.fine for s in beside) if beside else read):
         return None
+    nodes = moment.beside(span, TargetKind.NODE, TargetKind.API)
     gaps = [i for i in moment.timeline.run.intervals if i.kind == "watch_gap" and i.from_ns < span[1] < i.to_ns + NS]
-    seen = _said(sights) + ("; pods' metrics (9153) were read meanwhile" if read else "")
+    seen = f"{_said(sights)}; {_said([*beside, *nodes])}" if beside or nodes else _said(sights)
+    seen += "; pods' metrics (9153) were read meanwhile" if read else ""
     seen += "; the API server could not be reached either" if gaps else ""
-    lanes = tuple(dict.fromkeys(s.channel.lane for s in sights))
+    lanes = tuple(dict.fromkeys(s.channel.lane for s in (*sights, *beside, *nodes)))
     return Fit(Sure.LIKELY, seen, (*lanes, *(["pods' metrics"] if any(unread) or read else [])), _silent(moment))
 
 
@@ -140,49 +142,61 @@ def kube_proxy(moment: Moment) -> Fit | None:
 
 
 def node_lost(moment: Moment) -> Fit | None:
-    """7, one node: its pod cannot be heard by any way, and nobody has told it to go."""
-    found = _one_pod(moment)
+    """7, one node: its pods cannot be heard by any way, and nobody has told them to go."""
+    found = _silent_pods(moment)
     if found is None:
         return None
-    pod, sight, others, windows = found
+    pods, others, service = found
+    dead = {name: mine for name, mine in pods.items() if moment.sight(mine[0]).dead}
+    windows = [w for mine in dead.values() for w in mine]
     phases = _phases(moment, windows)
-    silent_http = moment.unread(pod.name, (sight[0].from_ns, sight[0].to_ns))
-    if (
-        not moment.sight(sight[0]).dead
-        or any(w.outcome not in SILENT for w in sight)
-        or phases.get("answer", 0) > phases.get("connect", 0)
-    ):
+    if not dead or phases.get("answer", 0) > phases.get("connect", 0):
         return None
-    told = moment.marks("node_not_ready", "node_gone", span=(sight[0].from_ns, 1 << 62))
-    seen = f"{moment.sight(sight[0])} from {at(sight[0].from_ns)} on, though nobody had told it to go"
-    seen += f"; {len(others)} other pods lost {sum(s.loss.lost for s in others)}"
+    first = max(windows, key=lambda w: w.lost)
+    span = (first.from_ns, first.to_ns)
+    beside = [s for s in moment.beside(span, _POD) if s.channel.target.name in dead]
+    if any(s.fine for s in beside):
+        return None
+    nodes = [s for s in moment.beside(span, TargetKind.NODE) if s.dead]
+    unread = not beside and any(moment.unread(name, span) for name in dead)
+    told = moment.marks("node_not_ready", "node_gone", span=(first.from_ns, 1 << 62))
+    seen = f"{moment.sight(first)} from {at(first.from_ns)} on, though nobody had told it to go"
+    seen += "".join(f"; {s}" for s in (*beside[:2], *nodes[:1]))
+    seen += f"; {len(others)} lanes to other pods lost {sum(s.loss.lost for s in others)}"
     seen += f"; of TCP {phases['connect']} queries were not even connected" if phases.get("connect") else ""
-    seen += "; its metrics cannot be read by HTTP either" if silent_http else ""
+    seen += "; its metrics cannot be read by HTTP either" if unread else ""
     seen += f"; {told[0].subject}: {told[0].text} at {at(told[0].at_ns)}" if told else ""
-    tcp = [w.lane for w in sight if moment.channel(w).transport == "tcp"]
-    more = [*tcp, *(["TCP connects"] if phases.get("connect") else []), *(["its metrics"] if silent_http else [])]
-    sure = Sure.CERTAIN if told and more else Sure.LIKELY if more or told else Sure.POSSIBLE
-    return Fit(sure, seen, (sight[0].lane, *(s.channel.lane for s in others[:1]), *more), windows)
+    more = [w.lane for w in windows if moment.channel(w).transport == "tcp"]
+    more += [s.channel.lane for s in (*beside, *nodes)]
+    more += [*(["TCP connects"] if phases.get("connect") else []), *(["its metrics"] if unread else [])]
+    sure = Sure.CERTAIN if more and (told or nodes) else Sure.LIKELY if more or told else Sure.POSSIBLE
+    return Fit(sure, seen, (first.lane, *(s.channel.lane for s in others[:1]), *more), (*windows, *service))
 
 
 def pod_stuck(moment: Moment) -> Fit | None:
-    """9 or 8, one pod: it is slow or hangs, though it can be reached."""
-    found = _one_pod(moment)
-    if found is None:
+    """9 or 8, some pods: they are slow or hang, though they can be reached."""
+    found = _silent_pods(moment)
+    if found is None or one_server(moment):
         return None
-    _, sight, others, windows = found
-    phases = _phases(moment, windows)
-    p99 = moment.latency_ns(moment.channel(sight[0]), 0.99)
+    pods, others, service = found
     usual = max((moment.latency_ns(s.channel, 0.99) for s in others), default=0.0)
-    slow = p99 > max(5 * usual, NS // 10)
-    if any(w.outcome not in SILENT for w in sight) or not (phases.get("answer", 0) > phases.get("connect", 0) or slow):
+    stuck: dict[str, list[Window]] = {}
+    told = []
+    for name, mine in pods.items():
+        phases, p99 = _phases(moment, mine), moment.latency_ns(moment.channel(mine[0]), 0.99)
+        beside = [s for s in moment.beside((mine[0].from_ns, mine[0].to_ns), _POD, name=name) if not s.dead]
+        hangs, slow = phases.get("answer", 0) > phases.get("connect", 0), p99 > max(5 * usual, NS // 10)
+        if not hangs and not slow:
+            continue
+        stuck[name] = mine
+        said = f"{moment.sight(mine[0])}, its p99 {seconds(p99)} against {seconds(usual)} of others"
+        said += f"; of TCP {phases['answer']} queries were connected and not answered" if hangs else ""
+        told.append((said + "".join(f"; {s}" for s in beside[:1]), "TCP connects" if hangs else "latency"))
+    if not stuck:
         return None
-    if one_server(moment):
-        return None
-    seen = f"{moment.sight(sight[0])}, its p99 {seconds(p99)} against {seconds(usual)} of the other {len(others)}"
-    seen += f"; of TCP {phases['answer']} queries were connected and not answered" if phases.get("answer") else ""
-    by = (sight[0].lane, others[0].channel.lane if others else "", "latency" if slow else "TCP connects")
-    return Fit(Sure.LIKELY, seen, tuple(filter(None, by)), windows)
+    windows = [w for mine in stuck.values() for w in mine]
+    by = (windows[0].lane, others[0].channel.lane, *(witness for _, witness in told))
+    return Fit(Sure.LIKELY, "; ".join(said for said, _ in told[:3]), by, (*windows, *service))
 
 
 def affinity(moment: Moment) -> Fit | None:
@@ -258,26 +272,30 @@ def nodelocal(moment: Moment) -> Fit | None:
     return Fit(Sure.CERTAIN if told and service else Sure.LIKELY, seen, by, tuple(windows))
 
 
-def _one_pod(moment: Moment) -> tuple[PodLife, list[Window], list[Sight], tuple[Window, ...]] | None:
-    """A pod that counts and is not heard while others are: it, its windows, the others, and all that it explains."""
+def _silent_pods(moment: Moment) -> tuple[dict[str, list[Window]], list[Sight], list[Window]] | None:
+    """Pods that count and are not heard while all others are: the windows of each, the one that lost most first; the
+    others; and what the Service lost through them.
+    """
     mine = [w for w in moment.of(_POD) if w.outcome in SILENT]
-    names = list(dict.fromkeys(w.target for w in mine))
-    if not names or names[0] not in moment.pods:
+    if not mine:
         return None
-    pod = moment.pods[names[0]]
-    span = (min(w.from_ns for w in mine), max(w.to_ns for w in mine))
-    others = [s for s in moment.sights(span, _POD) if s.channel.target.name not in names]
-    if not others or not all(s.fine for s in others) or any(p.deleted_ns <= span[0] + NS for p in [pod]):
+    span = spanned(mine)
+    silent = {name: moment.pods.get(name) for name in dict.fromkeys(w.target for w in mine)}
+    others = [s for s in moment.sights(span, _POD) if s.channel.target.name not in silent]
+    if not others or not all(s.fine for s in others):
         return None
-    total = [w for w in lost_in_service(moment) if moment.sight(w).dead and w.planned >= FEW_ROWS]
-    service = [w for w in lost_in_service(moment) if w not in total or moment.channel(w).ports.policy != "fresh"]
-    sight = sorted((w for w in mine if w.target == pod.name), key=lambda w: -w.lost)
-    return pod, sight, others, (*mine, *service)
+    stay = [name for name, pod in silent.items() if pod and pod.deleted_ns > span[0] + NS]
+    pods = {name: sorted((w for w in mine if w.target == name), key=lambda w: -w.lost) for name in stay}
+    lost = lost_in_service(moment)
+    total = [w for w in lost if moment.sight(w).dead and w.planned >= FEW_ROWS]
+    return pods, others, [w for w in lost if w not in total or moment.channel(w).ports.policy != "fresh"]
 
 
 def _phases(moment: Moment, windows: Sequence[Window]) -> dict[str, int]:
     """How far lost TCP queries got meanwhile."""
-    span = (min(w.from_ns for w in windows), max(w.to_ns for w in windows))
+    if not windows:
+        return {}
+    span = spanned(windows)
     names = {(w.lane, w.target) for w in windows}
     found: dict[str, int] = {}
     for failure in moment.timeline.run.failures:
@@ -332,3 +350,29 @@ def _near(moment: Moment, when_ns: int) -> bool:
 def _said(sights: Sequence[Sight]) -> str:
     more = f" and {len(sights) - 6} more" if len(sights) > 6 else ""
     return "; ".join(map(str, sights[:6])) + more
+
+
+def api_server(moment: Moment) -> Fit | None:
+    """F1, 10b: the API server takes no connections, while cluster DNS answers."""
+    windows = [w for w in moment.windows if moment.channel(w).target.kind is TargetKind.API]
+    if not windows:
+        return None
+    span = spanned(windows)
+    dns = [s for s in moment.sights(span, *SERVICES, _POD, outside=False) if s.fine]
+    if not dns:
+        return None
+    nodes = moment.beside(span, TargetKind.NODE)
+    seen = _said([*(moment.sight(w) for w in windows), *dns[:2], *nodes[:2]])
+    lanes = tuple(dict.fromkeys([w.lane for w in windows] + [s.channel.lane for s in (*dns[:2], *nodes)]))
+    return Fit(Sure.LIKELY, seen, lanes, tuple(windows))
+
+
+def unready(moment: Moment) -> Fit | None:
+    """10b: /ready says no, and the pod answers DNS."""
+    windows = [w for w in moment.windows if moment.is_beside(w) and moment.channel(w).target.kind is _POD]
+    mine = [w for w in windows if w.outcome in (Outcome.WRONG_ANSWER, Outcome.CONNECTION_REFUSED)]
+    dns = [s for w in mine for s in moment.sights((w.from_ns, w.to_ns), _POD) if s.channel.target.name == w.target]
+    if not mine or not dns or any(s.hurt for s in dns):
+        return None
+    seen = _said([*(moment.sight(w) for w in mine[:3]), *dns[:3]])
+    return Fit(Sure.LIKELY, seen, tuple(dict.fromkeys([mine[0].lane, *(s.channel.lane for s in dns)])), tuple(mine))

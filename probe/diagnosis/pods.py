@@ -90,7 +90,7 @@ def _life(name: str, marks: list[Mark], begins_ns: int) -> PodLife:
         name,
         created_ns=first("pod_created"),
         ready_ns=0 if ready_ns < _EARLY_NS and first("pod_created") == NEVER else ready_ns,
-        unready_ns=first("pod_not_ready", after_ns=0),
+        unready_ns=first("pod_not_ready"),
         deleted_ns=deleted.at_ns if deleted else NEVER,
         sigterm_ns=first("clock_sigterm", "sigterm"),
         over_ns=first("clock_lameduck_over"),

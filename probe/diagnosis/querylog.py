@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probe.model import Failure
+from probe.wire import LABEL_OCTETS
 
 _LINE = re.compile(
     r"\[INFO\] \[?(?P<client>[0-9a-fA-F.:]+?)\]?:(?P<port>\d+) - (?P<id>\d+) "
@@ -67,6 +68,6 @@ def matched(failures: Sequence[Failure], log: Iterable[Logged]) -> Matched:
 
 
 def _is_name(asked: str, name: str) -> bool:
-    """Whether it is the name asked for, in which a label may be drawn anew for each query."""
-    fixed = re.sub(r"\{\w+\}", "", asked).lower().strip(".")
-    return name.rstrip(".").endswith(fixed) if "{" in asked else name.rstrip(".") == fixed
+    """Whether it is the name asked for, in which octets of a label may be drawn anew for each query."""
+    fixed = re.split(r"\{\w+\}", asked.lower().rstrip("."))
+    return re.fullmatch(rf"[a-z0-9]{{{LABEL_OCTETS}}}".join(map(re.escape, fixed)), name.rstrip(".")) is not None

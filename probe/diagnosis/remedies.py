@@ -47,6 +47,16 @@ def pace(moment: Moment, fit: Fit, platform: str) -> str:
     return f"{KUBECTL} patch deployment coredns --patch '{spec}'\n{lameduck(moment, fit, platform)}"
 
 
+def restore(_: Moment, __: Fit, platform: str) -> str:
+    """What was overwritten is put back, where the platform keeps it."""
+    return (
+        f"# as {platform} keeps it: {platform_of(platform).keeps}\n"
+        f"{KUBECTL} get deployment,configmap coredns -o yaml   # compare with your copy, and apply what is missing\n"
+        "# kubeadm: upgrade with --skip-phases=addon/coredns; Cluster API: annotate the KubeadmControlPlane with\n"
+        "# controlplane.cluster.x-k8s.io/skip-coredns"
+    )
+
+
 def shutdown_of(moment: Moment) -> Shutdown:
     """How pods end, by the run's facts, else as it was seen; what neither says is as Kubernetes has it by default."""
     facts = moment.timeline.run.head.facts

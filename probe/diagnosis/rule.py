@@ -37,7 +37,7 @@ class Rule:
     """A row of the decision table (reference, 4). cause: a sentence; apart: what tells it from what looks alike.
 
     fits: what it says of a group of windows, or, with `whole`, of a run. lacks: the lane to run if it can only be
-    suspected.
+    suspected. unless: rules of windows that say more of the same.
     """
 
     row: str
@@ -48,6 +48,7 @@ class Rule:
     fits: Callable[[Moment], Fit | None]
     lacks: str = ""
     whole: bool = False
+    unless: tuple[str, ...] = ()
 
 
 def seconds(ns: float) -> str:

@@ -196,6 +196,17 @@ RULES: dict[str, Rule] = {
         paths.pod_stuck,
         "`pods` by TCP",
     ),
+    "race": Rule(
+        "14",
+        "A and AAAA from one port race through conntrack, and one of them is dropped: the lookup waits for its timeout",
+        "asked from ports of their own, by TCP or past the Service (no NAT) both are fine; insert_failed grows",
+        "# in the application's pod: dnsConfig.options: [{name: single-request-reopen}] or use-vc; glibc from 2.33\n"
+        "# for good: NodeLocal DNSCache, whose queries are not tracked, and a kernel from 5.1 on\n"
+        "conntrack -S   # on the node: insert_failed",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: A and AAAA; kubernetes/kubernetes#56903",
+        flows.race,
+        "`pair: true` beside a lane without",
+    ),
     "stale_flow": Rule(
         "U10",
         "source ports in use lead to a pod that is gone: conntrack keeps their flows, new ports are fine",
@@ -246,6 +257,25 @@ RULES: dict[str, Rule] = {
         "kubernetes/dns#324",
         paths.nodelocal,
         "`service` beside `nodelocal`",
+    ),
+    "api_server": Rule(
+        "F1",
+        "the API server takes no connections: CoreDNS goes on with the records that it has, and learns nothing new",
+        "DNS and nodes' kubelets can be reached meanwhile",
+        "kubectl get --raw '/readyz?verbose'\n"
+        "kubectl -n default get endpointslices -l kubernetes.io/service-name=kubernetes",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: the API server",
+        paths.api_server,
+        "`api` and `nodes` by connect",
+    ),
+    "unready": Rule(
+        "10b",
+        "a pod answers DNS, and its /ready says no: it has lost the API server, or reloads (before 1.9.4)",
+        "by UDP and TCP it answers meanwhile, and /health does",
+        f"{_LOGS} | grep -iE 'ready|failed to'\n{KUBECTL} get pods {_LABEL}",
+        "coredns plugin/ready (until-ready), plugin/kubernetes; coredns/coredns#5472",
+        paths.unready,
+        "`pods` by http",
     ),
     "kube_proxy": Rule(
         "F3",
@@ -341,6 +371,25 @@ RULES: dict[str, Rule] = {
         names.upstream_silent,
         "`upstream`",
     ),
+    "autopath": Rule(
+        "13",
+        "autopath answers names with a search suffix for their clients, and does so wrongly while pods come and go",
+        "names as they stand, with a dot at the end, are fine; without autopath a suffixed name is NXDOMAIN",
+        f"{_COREFILE}   # delete `autopath @kubernetes`, and `pods verified` with it",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: autopath",
+        names.autopath,
+        "a name with a search suffix",
+    ),
+    "stale_records": Rule(
+        "2",
+        "CoreDNS answers with old addresses: it has lost its watch of the API server, or crashed (before 1.7.0)",
+        "the EndpointSlices have others, ClusterIPs are right; if the Service was changed meanwhile, run it again",
+        f"{_LOGS} | grep -i 'failed to watch'\n{KUBECTL} rollout restart deployment coredns\n"
+        "# CoreDNS before 1.7.0: upgrade it",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: headless",
+        names.stale_records,
+        "a headless Service with `expect: endpoints`",
+    ),
     "other_answers": Rule(
         "2",
         "one pod answers otherwise than the others: it has lost the API server, or has another Corefile",
@@ -390,6 +439,26 @@ RULES: dict[str, Rule] = {
         whole.never_ready,
         whole=True,
     ),
+    "overwritten": Rule(
+        "U7",
+        "the upgrade put its own Corefile or replicas in place of yours: what you had set is gone",
+        "it came with a new image within minutes, and no step of this run asked for it",
+        remedies.restore,
+        "Alibaba Cloud ACK, precautions for upgrading CoreDNS; kubeadm (deployedDNSReplicas), Cluster API",
+        whole.overwritten,
+        whole=True,
+    ),
+    "nodelocal_unused": Rule(
+        "16",
+        "NodeLocal DNSCache answers, and resolvers do not ask it: their resolv.conf has the Service alone",
+        "CoreDNS counts what the Service is asked; where NodeLocal has the Service's address too it would not",
+        "# in the application's pod, or injected: dnsPolicy: None,\n"
+        "#   dnsConfig: {nameservers: [169.254.20.10, SERVICE-IP], searches: ..., options: ...}\n"
+        "kubectl get pod POD -o jsonpath='{.spec.dnsConfig}'   # Alpine (musl) asks both at once: use another image",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures: NodeLocal DNSCache",
+        whole.nodelocal_unused,
+        whole=True,
+    ),
     "one_slow": Rule(
         "9",
         "one CoreDNS pod is overloaded: its answers are late, those of the others are not",
@@ -399,6 +468,7 @@ RULES: dict[str, Rule] = {
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: uneven load",
         whole.one_slow,
         whole=True,
+        unless=("pod_stuck", "affinity"),
     ),
     "all_slow": Rule(
         "8",
@@ -418,6 +488,7 @@ RULES: dict[str, Rule] = {
         "Alibaba Cloud ACK, precautions for upgrading CoreDNS",
         whole.one_for_all,
         whole=True,
+        unless=("affinity",),
     ),
 }
 """In the order of their tie-breaks (reference, 4.10); a new one: a function that says whether it fits, a line here."""

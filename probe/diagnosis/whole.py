@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
-from probe.diagnosis.moment import SERVICES, Moment
+from probe.diagnosis.moment import SERVICES, STRAY, Moment
 from probe.diagnosis.paths import one_server
 from probe.diagnosis.pods import NEVER
 from probe.diagnosis.rule import Fit, at, seconds
-from probe.model import NS, Sure, TargetKind
+from probe.model import BESIDE, NS, Mark, Sure, TargetKind
 from probe.outcome import UNSENT_HELP, UnsentCause
+from probe.resolv import ASKED_FACT
 from probe.timeline import joined
 
 SLOW_NS = NS // 10
@@ -21,6 +23,13 @@ ROWS = 30
 
 RELOAD_NS = 180 * NS
 """A changed ConfigMap is loaded by pods within so long, and a lameduck with the probes after it is over."""
+
+
+_COUNTED = (TargetKind.SERVICE, TargetKind.POD)
+REACHED = 0.3
+"""So much of what the Service was asked at least must have been counted by pods, which are read every few seconds."""
+TOGETHER_NS = 120 * NS
+"""What an upgrade changes, it changes within so long of its new image."""
 
 
 def stall(moment: Moment) -> Fit | None:
@@ -95,12 +104,8 @@ def reload_lameduck(moment: Moment) -> Fit | None:
     ]
     if not unready:
         return None
-    begin = min(p.unready_ns for p in unready)
-    pods = [
-        s
-        for s in moment.sights((begin, begin + 5 * NS), TargetKind.POD)
-        if s.channel.target.name in {p.name for p in unready}
-    ]
+    begin, names = min(p.unready_ns for p in unready), {p.name for p in unready}
+    pods = [s for s in moment.sights((begin, begin + 5 * NS), TargetKind.POD) if s.channel.target.name in names]
     service = moment.sights((begin, begin + 5 * NS), *SERVICES)
     seen = (
         f"the Corefile was changed at {at(patched[0].at_ns)}; {len(unready)} pods became not Ready from {at(begin)} on"
@@ -111,11 +116,58 @@ def reload_lameduck(moment: Moment) -> Fit | None:
     windows = tuple(
         w
         for w in moment.timeline.windows
-        if w.to_ns > begin and w.from_ns < over and moment.channel(w).target.kind in SERVICES
+        if w.to_ns > begin
+        and w.from_ns < over
+        and (moment.channel(w).target.kind in SERVICES or (moment.is_beside(w) and w.target in names))
     )
     return Fit(
         Sure.CERTAIN if fine else Sure.LIKELY, seen, ("pods' Ready", "pods"), windows, span=(begin, moment.span[1])
     )
+
+
+def nodelocal_unused(moment: Moment) -> Fit | None:
+    """16: NodeLocal DNSCache answers, and resolvers ask the Service, whose pods count what it is asked."""
+    asks = [c for c in moment.timeline.channels if c.transport not in BESIDE]
+    local = [c for c in asks if c.target.kind is TargetKind.NODELOCAL and not moment.is_outside(c)]
+    service = [c for c in asks if c.target.kind is TargetKind.SERVICE]
+    asked = moment.timeline.run.head.facts.get(ASKED_FACT, "").split(", ")
+    if not local or not service or any(c.loss().share > STRAY or not c.loss().asked for c in local):
+        return None
+    theirs = [c.target.address for c in service if c.target.address in asked]
+    if not theirs or any(c.target.address in asked for c in local):
+        return None
+    counted = sum(moment.grown("coredns", "requests", moment.span).values())
+    by_service, by_pods = (sum(c.whole.good for c in asks if c.target.kind is k) for k in _COUNTED)
+    if counted < by_pods + by_service * REACHED:
+        return None
+    seen = "; ".join(f"{c.lane} -> {c.target.name}: {c.loss().good:,} of {c.loss().asked:,} answered" for c in local)
+    seen += f"; resolvers ask {', '.join(asked)}; CoreDNS pods counted {counted:,.0f} requests, of which this run asked"
+    seen += f" them {by_pods:,} itself and the Service {by_service:,}: what the Service is asked does reach them"
+    return Fit(Sure.LIKELY, seen, (local[0].lane, "resolv.conf", "requests of CoreDNS"))
+
+
+def overwritten(moment: Moment) -> Fit | None:
+    """U7: with a new image came another Corefile or fewer replicas, and no step of ours asked for that."""
+    pods = moment.timeline.run.head.facts.get("pods", "")
+    for begun in moment.marks("rollout_started"):
+        image = begun.text.partition(", ")[2]
+        if not pods or not image or image in pods:
+            continue
+        span = (begun.at_ns - TOGETHER_NS, begun.at_ns + TOGETHER_NS)
+        ours = moment.marks("step", span=span)
+        fewer = [m for m in moment.marks("scaled", span=span) if m.subject == begun.subject and _is_fewer(m)]
+        found = [*fewer, *moment.marks("corefile_patched", span=span)]
+        if not found or ours:
+            continue
+        said = "; ".join(f"{m.kind} at {at(m.at_ns)}: {' '.join(m.text.split())[:200]}" for m in found[:3])
+        seen = f"{begun.subject} has {image} from {at(begun.at_ns)} on; {said}"
+        return Fit(Sure.LIKELY, seen, ("the rollout", "its other changes"), span=(begun.at_ns, moment.span[1]))
+    return None
+
+
+def _is_fewer(mark: Mark) -> bool:
+    found = re.search(r"from (\d+) to (\d+)", mark.text)
+    return bool(found and int(found[2]) < int(found[1]))
 
 
 def one_slow(moment: Moment) -> Fit | None:
@@ -141,7 +193,8 @@ def one_for_all(moment: Moment) -> Fit | None:
 
 def _slow(moment: Moment, *, alone: bool) -> Fit | None:
     """A tenth of the answers came late: one in a hundred does on any machine that is busy for a moment."""
-    channels = [c for c in moment.timeline.channels if c.loss().good >= ROWS and not moment.is_outside(c)]
+    asks = [c for c in moment.timeline.channels if c.transport not in BESIDE and not moment.is_outside(c)]
+    channels = [c for c in asks if c.loss().good >= ROWS]
     late = {c.name: moment.latency_ns(c, QUANTILE) for c in channels}
     pods: dict[str, float] = {}
     for c in channels:

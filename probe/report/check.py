@@ -35,6 +35,8 @@ _KINDS = {
     TargetKind.POD: "pod",
     TargetKind.NODELOCAL: "NodeLocal",
     TargetKind.UPSTREAM: "upstream",
+    TargetKind.NODE: "node",
+    TargetKind.API: "API server",
     TargetKind.SERVER: "",
 }
 _NONE = ("", "", "")
@@ -203,6 +205,7 @@ def check_json(seen: Checkup, causes: Sequence[Finding]) -> str:
         "headline": headline(seen, causes),
         "seconds": round(seen.seconds, 3),
         "paths": [_path(path) for path in seen.paths],
+        "beside": [_path(path) for path in seen.beside],
         "api": asdict(seen.api),
         "causes": [{name: value for name, value in asdict(one).items() if name != "source"} for one in causes],
         "resolver": resolver,

@@ -32,6 +32,8 @@ KINDS: dict[TargetKind, str] = {
     TargetKind.NODELOCAL: "#009e73",
     TargetKind.UPSTREAM: "#cc79a7",
     TargetKind.SERVER: "#0072b2",
+    TargetKind.NODE: "#999999",
+    TargetKind.API: "#f0e442",
 }
 SEQUENCE = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#0072b2", "#f0e442")
 """For a handful of lines that are neither."""

@@ -42,6 +42,9 @@ lanes:
       [{name: "{random}.dnsprobe.invalid", expect: answer|nodata|nxdomain}]}
   - {name: pods-udp, target: pods, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster}
   - {name: pods-tcp, target: pods, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster, transport: tcp}
+  - {name: pods-health, target: pods, transport: http, port: 8080, rate: 2, timeout: 2s, questions: [/health]}
+  - {name: pods-ready, target: pods, transport: http, port: 8181, rate: 2, timeout: 2s, questions: [/ready]}
+  - {name: nodes-connect, target: nodes, transport: connect, rate: 2, timeout: 2s}
   - {name: nodelocal-udp, target: nodelocal, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster}
   - {name: nodelocal-tcp, target: nodelocal, ports: fresh, rate: 2, timeout: 2s, types: [A], questions: *cluster,
      transport: tcp}
@@ -51,6 +54,8 @@ lanes:
 """
 """The name outside is in no cache, and nobody's (RFC 6761): an upstream that lives says NXDOMAIN. CoreDNS gives up on
 one that is dead after 2 to 5 s, with SERVFAIL."""
+_ASKED = tuple(selector for selector in CLUSTER_TARGETS if selector != "api")
+"""The API server is asked by itself, what only it can say."""
 MOST_PODS = 50
 """Of more pods so many are asked, at random."""
 FINDS = 5.0
@@ -103,7 +108,8 @@ class Check:
                     interrupted, measured = ending.interrupted, open_run(path)
                     told = dict.fromkeys(one.text for one in measured.intervals if one.kind == "intercepted")
                     facts = {**seen.facts, "interception": measured.head.facts.get("interception", "not looked for")}
-                    seen = replace(seen, paths=paths_of(measured), intercepted=tuple(told), facts=facts)
+                    paths, beside = paths_of(measured)
+                    seen = replace(seen, paths=paths, beside=beside, intercepted=tuple(told), facts=facts)
                 api = await asking
                 return replace(seen, api=api, seconds=time.monotonic() - began), interrupted
             finally:
@@ -140,10 +146,10 @@ class Check:
     def _targets(self) -> list[Target]:
         """Whom to ask: what the cluster has, and the nameservers of this pod that are none of these."""
         targets: list[Target] = []
-        for selector in CLUSTER_TARGETS if self._found else ():
+        for selector in _ASKED if self._found else ():
             there = self.cluster.targets(selector)
             targets += random.sample(there, MOST_PODS) if len(there) > MOST_PODS else there
-        known = {target.address for target in targets}
+        known = {target.address for target in targets if target.kind is not TargetKind.NODE}
         named = self.resolver.nameservers if self.resolver else ()
         return targets + [Target(f"nameserver {ip}", TargetKind.SERVER, ip) for ip in named if ip not in known]
 
@@ -157,7 +163,7 @@ class Check:
         """Those that ask it; a nameserver as the Service is, for names of the cluster if it should know any."""
         kind = target.kind
         if kind is not TargetKind.SERVER:
-            selector = "pods" if kind is TargetKind.POD else kind.value
+            selector = {TargetKind.POD: "pods", TargetKind.NODE: "nodes"}.get(kind, kind.value)
             return [lane for lane in base if lane.target == selector]
         knows = bool(self.resolver and self.resolver.domain)
         mine = [lane for lane in base if lane.target == "service" and (knows or lane.name.endswith("outside"))]
@@ -168,7 +174,8 @@ class Check:
         facts = self._facts()
         ready = len(self.cluster.targets("pods")) if self._found else 0
         wanted = self.cluster.shutdown().replicas if self._found else 0
-        ours = {target.address for target in targets if target.kind is not TargetKind.SERVER}
+        others = (TargetKind.SERVER, TargetKind.NODE)
+        ours = {target.address for target in targets if target.kind not in others}
         links = [name for _, name in socket.if_nameindex()]
         return Checkup(
             resolving=tuple(said_of(self.resolver, ours, links)) if self.resolver else (),

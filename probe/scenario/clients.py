@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -10,7 +11,8 @@ from pydantic import Field
 from probe.clients import CLIENTS
 from probe.clients.asking import Asking
 from probe.errors import UsageError
-from probe.model import Question
+from probe.model import Question, Target
+from probe.resolv import ASKED_FACT, is_pod, own_resolv_conf
 from probe.scenario.document import Document
 from probe.scenario.fields import Part, Text, field_of
 from probe.scenario.names import MOST_SUFFIXES, NDOTS, ndots_of, suffix_of
@@ -62,3 +64,10 @@ def asking_of(keys: ClientKeys, targets: list[str], document: Document) -> Askin
             raise document.error(("clients", "profiles", i), f"{profile!r} is there twice")
     many = (tuple(keys.profiles), tuple(keys.names), keys.rate, keys.target, tuple(keys.search), keys.ndots)
     return Asking(*many, tuple(keys.options))
+
+
+def resolvers_ask(asking: Asking | None, behind: Callable[[str], Sequence[Target]]) -> dict[str, str]:
+    """The fact that says whom resolvers go to: the run's clients, or else those of the pod that this process is in."""
+    own = own_resolv_conf().nameservers if is_pod() else ()
+    named = [target.address for target in behind(asking.target)] if asking else own
+    return {ASKED_FACT: ", ".join(dict.fromkeys(named))} if named else {}

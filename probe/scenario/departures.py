@@ -151,6 +151,9 @@ class Careful:
     def ready_endpoints(self) -> int | None:
         return self.inner.ready_endpoints()
 
+    async def headless(self, service: str, namespace: str) -> frozenset[str]:
+        return await self.inner.headless(service, namespace)
+
     def extent(self) -> Extent:
         return self.inner.extent()
 

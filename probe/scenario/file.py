@@ -22,7 +22,7 @@ from probe.scenario.document import Document, Place, override, parse_document
 from probe.scenario.fields import Name, Part, Port, Scalar, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
 from probe.scenario.matrix import MatrixKeys
-from probe.scenario.plan import ALL_SERVERS, CLUSTER_TARGETS, Plan, checked_objective
+from probe.scenario.plan import ALL_SERVERS, BESIDE_DNS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, seconds_text, whole
 from probe.scenario.steps import Step, read_step, step_schema, waited_ns
 from probe.scenario.textfile import read_text
@@ -272,7 +272,8 @@ def _plan(scenario: ScenarioKeys, document: Document, text: str) -> Plan:
         document.at(("objectives", i), partial(checked_objective, objective, [lane.name for lane in lanes]))
     for i, rule in enumerate(scenario.abort_on):
         document.at(("abort_on", i), partial(read_rule, rule, [lane.name for lane in lanes]))
-    clients = asking_of(scenario.clients, allowed, document) if scenario.clients else None
+    dns = [name for name in allowed if name not in BESIDE_DNS]
+    clients = asking_of(scenario.clients, dns, document) if scenario.clients else None
     return Plan(
         name=scenario.name,
         scenario=text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -12,9 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from probe.book import by_type, pattern
-from probe.model import NS, Lane, Ports, Question
+from probe.model import BESIDE, NS, Lane, Ports, Question
 from probe.scenario.document import Document, Place
-from probe.scenario.fields import Name, Part, Text, Truth, field_of
+from probe.scenario.fields import Name, Part, Port, Text, Truth, field_of
 from probe.scenario.load import (
     Load,
     arriving,
@@ -34,6 +35,7 @@ from probe.scenario.load import (
     within,
 )
 from probe.scenario.names import MOST_SUFFIXES, NDOTS, Asking, edns_of, edns_size_of, ndots_of, suffix_of
+from probe.scenario.plan import BESIDE_DNS
 from probe.scenario.quantity import duration_ns, rate_of, timeout_of, whole
 from probe.wire import qtype_number
 
@@ -85,7 +87,8 @@ class LaneKeys(Part):
 
     name: Name
     target: Text
-    transport: Literal["udp", "tcp"] = "udp"
+    transport: Literal["udp", "tcp", "connect", "http"] = "udp"
+    port: Port | None = None
     ports: Text = "fresh"
     rate: Annotated[Load, field_of(load_of)] | None = None
     ramp: RampKeys | None = None
@@ -96,7 +99,7 @@ class LaneKeys(Part):
     pair: Truth = False
     gso: Annotated[int, field_of(burst_of)] = 1
     timeout: Annotated[int, field_of(timeout_of)] = TIMEOUT_NS
-    questions: Annotated[list[_Question], Field(min_length=1)]
+    questions: Annotated[list[_Question], Field(min_length=1)] | None = None
     types: list[Text] = Field(["A", "AAAA"], min_length=1)
     search: list[Annotated[str, field_of(suffix_of)]] = Field([], max_length=MOST_SUFFIXES)
     ndots: Annotated[int, field_of(ndots_of)] = NDOTS
@@ -118,6 +121,11 @@ def lane_of(lane: LaneKeys, i: int, around: Around, document: Document) -> Lane:
         document.at((*here, "types", k), partial(qtype_number, qtype))
     questions, weights = _questions(lane, here, document)
     load = _load(lane, here, around, list(by_type(questions)), document)
+    if lane.target in BESIDE_DNS and lane.transport not in BESIDE:
+        said = f"{lane.transport}: {lane.target} know no DNS: say {' or '.join(BESIDE)}"
+        raise document.error((*here, "transport"), said)
+    if lane.transport in BESIDE:
+        _check_beside(lane, load, here, document)
     document.at((*here, "ports"), partial(check_ports, lane.transport, ports, load.shape))
     if lane.pair:
         document.at((*here, "pair"), partial(check_pair, lane.transport, load.shape, questions, weights))
@@ -125,8 +133,28 @@ def lane_of(lane: LaneKeys, i: int, around: Around, document: Document) -> Lane:
         document.at((*here, "gso"), partial(check_burst, lane.transport, ports, load.shape, around.changes))
     return Lane(
         *(lane.name, lane.target, lane.transport, ports, load.rate, lane.timeout, questions, weights),
-        *(load.shape, lane.pair, lane.gso),
+        *(load.shape, lane.pair, lane.gso, lane.port or 0),
     )
+
+
+_OF_DNS = ("types", "search", "ndots", "edns", "dnssec", "nsid", "external", "pair", "gso")
+"""Keys that say how names are asked."""
+
+
+def _check_beside(lane: LaneKeys, load: Load, here: Place, document: Document) -> None:
+    """A lane that asks no DNS has a connection for each row, and no key that is about names."""
+    for key in [key for key in _OF_DNS if key in lane.model_fields_set]:
+        raise document.error((*here, key), f"is about DNS, which transport {lane.transport} does not ask: leave it out")
+    if lane.ports != "fresh" or not load.shape.scheduled:
+        key = "ports" if lane.ports != "fresh" else "rate"
+        raise document.error((*here, key), f"transport {lane.transport} opens a connection for each row of a schedule")
+
+
+def _page(asked: QuestionKeys, here: Place, document: Document) -> Question:
+    """A path that is asked for."""
+    if not re.fullmatch(r"/[!-~]*", asked.name) or {"type", "weight", "expect"} & asked.model_fields_set:
+        raise document.error(here, f"{asked.name!r}: by http a path is asked for, such as /ready, and 200 expected")
+    return Question.of(asked.name, BESIDE["http"])
 
 
 def _load(lane: LaneKeys, here: Place, around: Around, types: Sequence[str], document: Document) -> Load:
@@ -159,6 +187,14 @@ def _load(lane: LaneKeys, here: Place, around: Around, types: Sequence[str], doc
 
 def _questions(lane: LaneKeys, here: Place, document: Document) -> tuple[tuple[Question, ...], tuple[int, ...]]:
     """A lane's questions, and their weights unless all are alike."""
+    if lane.transport == "connect":
+        if lane.questions:
+            raise document.error((*here, "questions"), "a connection is opened, and nothing asked: leave them out")
+        return (Question.of(lane.target, BESIDE["connect"]),), ()
+    if not lane.questions:
+        raise document.error((*here, "questions"), "missing; this key must be given")
+    if lane.transport == "http":
+        return tuple(_page(asked, (*here, "questions", j), document) for j, asked in enumerate(lane.questions)), ()
     if "ndots" in lane.model_fields_set and not lane.search:
         raise document.error((*here, "ndots"), "goes with search: without it a name is asked as it stands")
     asking = Asking(edns_of(lane.edns, lane.dnssec, lane.nsid), tuple(lane.search), lane.ndots, lane.external)

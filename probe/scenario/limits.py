@@ -10,7 +10,7 @@ from fractions import Fraction
 from probe.cluster import Extent
 from probe.cluster.zone import DOMAIN
 from probe.errors import EnvironmentProblem, UsageError
-from probe.model import Series, TargetKind
+from probe.model import BESIDE, Series, TargetKind
 from probe.scenario.load import UNPLANNED
 from probe.scenario.quantity import rate_text, whole
 
@@ -22,7 +22,8 @@ MOST_TRACKED = Fraction(5, 100)
 """Of conntrack's table, for new source ports: it is the node's, and what does not fit into it is dropped."""
 HELD_S, STREAM_S = 30, 120
 """How long conntrack holds a flow: nf_conntrack_udp_timeout, for one query and one reply; nf_conntrack_udp_timeout_
-stream, for more, and nf_conntrack_tcp_timeout_time_wait (reference, 2.2)."""
+stream, for more, and nf_conntrack_tcp_timeout_time_wait
+(Linux, Documentation/networking/nf_conntrack-sysctl.rst)."""
 NODES, EVERY = "DNSPROBE_NODES", "every"
 """Set where each node asks the same, as in a DaemonSet: how many there are, or `every`: those that are Ready."""
 _REVERSE = ("in-addr.arpa", "ip6.arpa")
@@ -69,6 +70,8 @@ class Limits:
     def _check_external(self, leaving: Sequence[Series]) -> None:
         rates: dict[str, Fraction] = {}
         for one in leaving:
+            if one.transport in BESIDE:
+                continue
             if one.target.kind is TargetKind.UPSTREAM or (one.target.kind in _OF_CLUSTER and self._outside(one)):
                 rates[one.lane] = rates.get(one.lane, Fraction(0)) + one.rate * self.nodes
         for lane, rate in rates.items():
@@ -102,7 +105,7 @@ class Limits:
 
 def _flows(one: Series) -> Fraction:
     """How many flows its new source ports keep in conntrack's table at a time."""
-    if one.transport == "tcp":
+    if one.transport != "udp":
         return one.own_rate * STREAM_S
     return one.own_rate / 2 * STREAM_S if one.pair else one.own_rate * HELD_S
 

@@ -21,7 +21,9 @@ from probe.scenario.steps import Step, awaits, changes_of
 from probe.schedule import pacer_of, phase
 from probe.verdict import Objective, parse_objective
 
-CLUSTER_TARGETS = ("service", "pods", "nodelocal", "upstream")
+CLUSTER_TARGETS = ("service", "pods", "nodelocal", "upstream", "nodes", "api")
+BESIDE_DNS = {"nodes": TargetKind.NODE, "api": TargetKind.API}
+"""Those that know no DNS."""
 ALL_SERVERS = "servers"
 Whom = Callable[[str], list[Target]]
 """What stands behind a selector."""
@@ -95,6 +97,7 @@ class Plan:
 def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: int) -> list[Series]:
     """One series per question type, counted from `index`, each with its share of the lane's rate and its own phase."""
     made = []
+    target = replace(target, port=lane.port or target.port)
     whole = sum(lane.weights) or len(lane.questions)
     types = by_type(lane.questions)
     for k, qtype in enumerate(sorted(types) if lane.pair else types, index):
@@ -174,6 +177,9 @@ def expected_targets(plan: Plan) -> Whom:
     def stand_for(selector: str) -> list[Target]:
         if selector == "upstream":
             return [Target(selector, TargetKind.UPSTREAM, "127.53.0.99", plan.lab.dns_port)]
+        if selector in BESIDE_DNS:
+            count = plan.lab.nodes if selector == "nodes" else 1
+            return [Target(f"{selector}-{n}", BESIDE_DNS[selector], "127.53.0.1", 10250) for n in range(1, count + 1)]
         if selector == "pods":
             pods = range(1, plan.lab.replicas + 1)
             return [Target(f"pod {n}", TargetKind.POD, f"127.53.0.{n + 100}", plan.lab.dns_port) for n in pods]

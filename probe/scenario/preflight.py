@@ -39,6 +39,11 @@ class Looked:
     found: Mapping[str, str] = field(default_factory=dict)
     said: str = ""
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """As the run's file has it."""
+        return {"interception": self.said} if self.said else {}
+
 
 async def look(series: Sequence[Series], cluster: Cluster | None, domain: str) -> Looked:
     """Ask where nobody is, a pod that counts, and the Service before pods that count; only from inside a pod.

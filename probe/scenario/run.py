@@ -24,7 +24,9 @@ from probe.host import Host
 from probe.model import NS, Interval, Lane, Mark, Series, Target, TargetKind
 from probe.runfile import Head, RunFileProblem, RunWriter
 from probe.scenario.abort import Rule, read_rule, recent_for
+from probe.scenario.clients import resolvers_ask
 from probe.scenario.drops import OwnDrops
+from probe.scenario.headless import with_endpoints
 from probe.scenario.limits import Limits
 from probe.scenario.plan import Plan, Whom, first_series, nobody, rated, series_of
 from probe.scenario.preflight import Looked
@@ -132,7 +134,7 @@ async def run(
             _note(await cluster.plan(changes), cluster.facts(), view)
         facts = cluster.facts() if cluster else {}
         targets = cluster.targets if cluster else lambda _: []
-        asked = plan = rated(plan, targets)
+        asked = plan = rated(await with_endpoints(plan, cluster, view.noted), targets)
         if cluster and cluster.in_use and changes:
             asked = _guarded(plan, view)
             plan = replace(asked, duration_ns=asked.duration_ns + MOST_NS)  # the steps' own end comes before
@@ -146,7 +148,7 @@ async def run(
         await engine.start(series, plan.longest_timeout_ns, cluster.namespaces if cluster else ("",))
         looked = await looking
         _tell(looked, view)
-        facts |= {"interception": looked.said} if looked.said else {}
+        facts |= resolvers_ask(plan.clients, lambda selector: plan.targets(selector, targets)) | looked.facts
         lookups = await _lookups(stack, plan, targets, cluster, view)
         at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
         # Children inherit the priority: lab, worker and clock are running already.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.model import BUCKET_NS, NS
+from probe.model import BESIDE, BUCKET_NS, NS
 from probe.outcome import Outcome
 from probe.timeline.channel import Channel
 from probe.timeline.spans import Ints, Spans, common, inside, joined
@@ -132,15 +132,20 @@ def is_closed(channel: Channel, window: Window, decided_ns: int) -> bool:
 def windows_of(channels: Sequence[Channel], horizon_ns: int) -> list[Window]:
     """The windows of all channels of a run, in the order in which they began."""
     elsewhere = Elsewheres(channels)
-    sides: dict[str, list[Channel]] = {}
+    sides: dict[tuple[str, bool], list[Channel]] = {}
     for c in channels:
-        sides.setdefault(c.target.refusing_side, []).append(c)
+        sides.setdefault(_side(c), []).append(c)
     heard = {side: refusals_of(members) for side, members in sides.items()}
     found: list[Window] = []
     for k, channel in enumerate(channels):
-        classes = _Classes(channel, heard[channel.target.refusing_side])
+        classes = _Classes(channel, heard[_side(channel)])
         found += _windows(k, channel, classes, elsewhere, horizon_ns)
     return sorted(found, key=lambda w: (w.from_ns, w.lane, w.target))
+
+
+def _side(channel: Channel) -> tuple[str, bool]:
+    """Whose refusals it shares: /ready's, which is refused from SIGTERM on, says nothing about DNS."""
+    return channel.target.refusing_side, channel.transport in BESIDE
 
 
 def _windows(k: int, channel: Channel, classes: _Classes, elsewhere: Elsewheres, horizon_ns: int) -> Iterable[Window]:

@@ -10,9 +10,15 @@ from collections.abc import Callable
 import numpy as np
 
 from probe.questions import Questions
+from probe.transport.beside import Connect, Http
 from probe.transport.rows import Transport
 from probe.transport.tcp import Tcp
 from probe.transport.udp import Udp
 
-TRANSPORTS: dict[str, Callable[[Questions, np.random.Generator, int], Transport]] = {"udp": Udp, "tcp": Tcp}
+TRANSPORTS: dict[str, Callable[[Questions, np.random.Generator, int], Transport]] = {
+    "udp": Udp,
+    "tcp": Tcp,
+    "connect": Connect,
+    "http": Http,
+}
 """Each is made with the run's questions, a source of randomness and the receive buffer to ask for, in bytes."""

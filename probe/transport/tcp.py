@@ -50,7 +50,7 @@ _CONNECTING, _OPEN, _CLOSED = _Life
 
 
 @dataclass(slots=True)
-class _Connection:
+class Connection:
     """One TCP connection. `place` is its socket number in the flight table, `serial` its own.
 
     queue: rows, as slot and frame, that wait for it to open; out: octets that wait for the kernel to take them.
@@ -70,6 +70,11 @@ class _Connection:
     number: int = -1
     rows: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        """It was accepted, and has not ended."""
+        return self.life is _OPEN
+
 
 class Tcp:
     """The transport `tcp`: one flight table and one epoll set for all its connections."""
@@ -84,15 +89,15 @@ class Tcp:
         self._halves: dict[int, tuple[int, int]] = {}
         self._turns = Turns()
         self._idle: dict[int, list[int]] = {}
-        self._last: dict[int, _Connection] = {}
+        self._last: dict[int, Connection] = {}
         # loaded rows, in runs that leave together, and their frames back to back
         self._frames = b""
         self._begins: list[int] = []
         self._runs: list[tuple[int, int]] = []
         self._next_run = 0
         # by place in the flight table, by file descriptor, by serial
-        self._connections: dict[int, _Connection] = {}
-        self._by_fd: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
+        self._by_fd: dict[int, Connection] = {}
         self._serials = 0
         self._ports: dict[int, int] = {}
         self._closed: deque[tuple[int, int]] = deque()
@@ -104,7 +109,7 @@ class Tcp:
         self._begins_of: list[int] = []
         self._lengths_of: list[int] = []
         self._octets = 0
-        self._events: list[tuple[_Connection, Outcome, int]] = []
+        self._events: list[tuple[Connection, Outcome, int]] = []
         self._read_at = 0
 
     # -- connections
@@ -122,7 +127,7 @@ class Tcp:
         first = self._ledger.flight.add_sockets(count, channel.index, channel.rows_each(count))
         self._turns.admit(channel, first, count)
 
-    def _connect(self, channel: Channel, place: int) -> _Connection:
+    def _connect(self, channel: Channel, place: int) -> Connection:
         """Begin to connect. OSError or Unsent if there is no socket or port to be had."""
         now = time.monotonic_ns()
         kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -142,7 +147,7 @@ class Tcp:
             sock.close()
             raise
         self._serials += 1
-        connection = _Connection(channel, place, self._serials, sock, now)
+        connection = Connection(channel, place, self._serials, sock, now)
         self._ports[connection.serial] = sock.getsockname()[1]
         self._connections[place] = connection
         if code in _PROGRESS:
@@ -152,7 +157,7 @@ class Tcp:
             self._events.append((connection, _outcome_of(code), code))
         return connection
 
-    def _close(self, connection: _Connection) -> None:
+    def _close(self, connection: Connection) -> None:
         """Let go of a connection; its rows that still wait expire in their own time."""
         if connection.life is _CLOSED:
             return
@@ -183,7 +188,7 @@ class Tcp:
             return {"tcp_receive_buffer": str(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))}
 
     def another(self) -> Tcp:
-        return Tcp(self._questions, self._random, self._asked_buffer)
+        return type(self)(self._questions, self._random, self._asked_buffer)
 
     def close(self) -> None:
         self._epoll.close()
@@ -263,14 +268,18 @@ class Tcp:
         connection.rows += 1
         slot, query_id = ledger.flight.reserve_one(connection.place)
         ledger.slot[row], ledger.socket[row], ledger.source[row] = slot, connection.place, connection.serial
-        frame = self._frame(row)
-        frame = frame[:2] + query_id.to_bytes(2, "big") + frame[4:]
+        frame = self._alone(row, query_id)
         if connection.life is _OPEN:
             ledger.phase[row] = _ANSWER
             connection.out += frame
             self._write(connection)
         else:
             connection.queue.append((slot, frame))
+
+    def _alone(self, row: int, query_id: int) -> bytes:
+        """What is sent for a row that has a connection of its own."""
+        frame = self._frame(row)
+        return frame[:2] + query_id.to_bytes(2, "big") + frame[4:]
 
     def _pipeline(self, rows: range) -> None:
         """Put rows on their connection, opening it where there is none."""
@@ -294,7 +303,7 @@ class Tcp:
         else:
             connection.queue += zip(ledger.slot[mine].tolist(), map(self._frame, rows), strict=True)
 
-    def _write(self, connection: _Connection) -> None:
+    def _write(self, connection: Connection) -> None:
         """Send what is queued, as far as the kernel takes it."""
         if connection.out:
             try:
@@ -327,7 +336,7 @@ class Tcp:
             self._failed(connection, outcome, code)
         self._events.clear()
 
-    def _opened(self, connection: _Connection) -> None:
+    def _opened(self, connection: Connection) -> None:
         """The connection is there, or could not be made."""
         code = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -347,7 +356,7 @@ class Tcp:
         connection.queue.clear()
         self._write(connection)
 
-    def _receive(self, connection: _Connection, hung_up: int) -> None:
+    def _receive(self, connection: Connection, hung_up: int) -> None:
         """Take whole frames (RFC 1035, 4.2.2) off a connection."""
         ended = False
         code = 0
@@ -371,7 +380,7 @@ class Tcp:
         if ended:
             self._events.append((connection, Outcome.CONNECTION_LOST, code))
 
-    def _take_frames(self, connection: _Connection) -> None:
+    def _take_frames(self, connection: Connection) -> None:
         """Put the whole frames that came aside, for the next judgement."""
         got, before, at, last = bytes(connection.got), self._octets, 0, len(connection.got) - 2
         n = len(self._begins_of)
@@ -394,7 +403,7 @@ class Tcp:
     def settle(self) -> None:
         self._ledger.settle()
 
-    def _failed(self, connection: _Connection, outcome: Outcome, code: int) -> None:
+    def _failed(self, connection: Connection, outcome: Outcome, code: int) -> None:
         """A connection could not be made, or ended: its rows that still wait share that outcome."""
         if connection.life is _CLOSED:
             return
@@ -405,7 +414,7 @@ class Tcp:
         self._ledger.finished.append(self._ledger.flight.finish(slots, outcome, state=State.ANSWERED, errno=code))
         self._close(connection)
 
-    def _waiting_on(self, connection: _Connection) -> Ints:
+    def _waiting_on(self, connection: Connection) -> Ints:
         """The slots of the rows that wait on this connection, not on an earlier one of the same channel."""
         slots = self._ledger.flight.waiting(connection.place)
         mine: Ints = slots[self._ledger.flight.column("source")[slots] == connection.serial]

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from probe.errors import UsageError
-from probe.model import NS, Series, TargetKind
+from probe.model import BESIDE, NS, Series, TargetKind
 from probe.verdict.measures import MEASURES
 
 EXAMPLES = "loss(vip-*) <= 0.1%, longest_disruption(vip-*, nodelocal-*) <= 1s, p99 <= 100ms within 60s of steps"
@@ -115,10 +115,12 @@ def fail_condition(text: str) -> Objective:
 
 
 def default_objectives(series: Iterable[Series]) -> tuple[str, ...]:
-    """What must hold if nobody says otherwise: on Service and node-local lanes, or else on all that do not ask pods."""
+    """What must hold if nobody says otherwise: on Service and node-local lanes, or else on all that ask DNS but not
+    pods.
+    """
     pods: dict[str, bool] = {}
     for s in series:
-        pods[s.lane] = pods.get(s.lane, True) and s.target.kind is TargetKind.POD
+        pods[s.lane] = pods.get(s.lane, True) and (s.target.kind is TargetKind.POD or s.transport in BESIDE)
     service = [lane for lane in pods if any(fnmatchcase(lane, glob) for glob in SERVICE_LANES)]
     others = [lane for lane, pod in pods.items() if not pod]
     if service:

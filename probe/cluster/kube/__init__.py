@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from probe.cluster import Extent, Happened, Meter, Planned, Rollout, Shutdown, S
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.acting import Acting, Permission, names_of
 from probe.cluster.kube.actions import ACTIONS
-from probe.cluster.kube.api import Api, Selection, connect
+from probe.cluster.kube.api import Api, NotSeen, Selection, connect
 from probe.cluster.kube.changes import Changes
 from probe.cluster.kube.discovery import Found, discover, discover_endpoints, find_service
 from probe.cluster.kube.logs import Logs
@@ -180,11 +181,14 @@ class Kube:
         return self._started
 
     def targets(self, selector: str) -> list[Target]:
-        """`service` (one of each family), `nodelocal`, `upstream`, `pods` (Ready once and not deleted), or a name."""
+        """`service` (one of each family), `nodelocal`, `upstream`, `nodes`, `api`, `pods` (Ready once and not deleted),
+        or a name.
+        """
         found, changes = self._now
         service, pods = objects.service_targets(found.service), list(changes.pods.values())
         pods = self._nearest.of(pods) if self._nearest else pods
         kinds = {"service": service, "nodelocal": found.nodelocal(), "upstream": found.upstream(), "pods": pods}
+        kinds |= {"nodes": found.kubelets(), "api": found.api_server()}
         if selector in kinds:
             return kinds[selector]
         every = [target for targets in kinds.values() for target in targets]
@@ -222,6 +226,19 @@ class Kube:
     def facts(self) -> dict[str, str]:
         """What was found, and what could not be seen and why."""
         return self._now[0].facts()
+
+    async def headless(self, service: str, namespace: str) -> frozenset[str]:
+        """Of those that are Ready, as CoreDNS has it (plugin/kubernetes/object, EndpointSliceToEndpoints)."""
+        found, _ = self._now
+        what = Selection(EndpointSlice, namespace, {"kubernetes.io/service-name": service})
+        try:
+            slices, _ = await found.api.list(what)
+        except NotSeen as problem:
+            found.miss(str(problem))
+            return frozenset()
+        endpoints = (each for one in slices for each in one.endpoints or [])
+        ready = (each for each in endpoints if not each.conditions or each.conditions.ready in (None, True))
+        return frozenset(str(ipaddress.ip_address(address)) for each in ready for address in each.addresses)
 
     def extent(self) -> Extent:
         """Ready nodes, and the zones of the Corefile's plugin kubernetes."""

@@ -5,11 +5,13 @@ What cannot be read is left out and said in `not_seen`; the Service, its Endpoin
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
@@ -39,7 +41,10 @@ _LOGS = (
 _PROXY_CONFIGS = ("kube-proxy", "kube-proxy-config")
 """kubeadm's, and EKS's."""
 _PROXY_PORT, _LOOPBACK = 10249, "127.0.0.1"
-_MOST_PROXIES = 20
+_KUBELET = 10250
+"""kubelet's port (KubeletConfiguration, port)."""
+_MOST = 20
+"""So many nodes' kube-proxies, or kubelets, are asked."""
 
 
 async def find_service(api: Api, named: tuple[str, str] | None) -> Service:
@@ -168,6 +173,21 @@ class Found:
             for n, (address, port) in enumerate(found, 1)
         ]
 
+    def kubelets(self) -> list[Target]:
+        """Of the nodes that CoreDNS pods are on: their port is open on every node."""
+        on = {pod.spec.nodeName for pod in self.now(self.pods)}
+        there = [node for node in self.now(self.nodes) if name_of(node) in on and objects.node_address(node)]
+        return [Target(name_of(one), TargetKind.NODE, objects.node_address(one), _KUBELET) for one in there[:_MOST]]
+
+    def api_server(self) -> list[Target]:
+        """As we reach it, where its address is none that has to be looked up."""
+        url = urlsplit(self.api.server)
+        try:
+            address = str(ipaddress.ip_address(url.hostname or ""))
+        except ValueError:
+            return []
+        return [Target("kube-apiserver", TargetKind.API, address, url.port or 443)]
+
     def _own_upstreams(self) -> list[str]:
         """Nameservers of our own resolv.conf, if we are a pod and it is its node's."""
         ours = [target.address for target in self.nodelocal()] + objects.cluster_ips(self.service)
@@ -193,7 +213,7 @@ class Found:
         nodes.sort(key=lambda node: (node[0] not in ours, node[0] not in pods))
         return [
             Meter("kube-proxy", name, _LOOPBACK if name in ours else address, _PROXY_PORT)
-            for name, address in nodes[:_MOST_PROXIES]
+            for name, address in nodes[:_MOST]
         ]
 
     def facts(self) -> dict[str, str]:
