@@ -92,7 +92,8 @@ class Case:
     fault: Fault | None = None
     after: float = 4.0
     model: bool = False
-    lane: str = ""
+    more: str = ""
+    """What is added to the scenario."""
 
 
 async def _blocked(ground: Ground) -> None:
@@ -116,6 +117,25 @@ async def _full(ground: Ground) -> None:
     ground.filter("ct state new numgen random mod 100 < 30 drop")
 
 
+async def _raced(ground: Ground) -> None:
+    """Simulated: of two queries to the Service that leave one port before a reply came, the second is lost or not."""
+    first = "ct original ip daddr 10.96.0.10 ct state new udp dport 53"
+    rules = f"{first} udp sport @seen numgen random mod 100 < 40 drop; {first} add @seen {{ udp sport }};"
+    chain = f"chain fault {{ type filter hook forward priority -50; policy accept; {rules} }}"
+    ground.nft(
+        f"table ip fault {{ set seen {{ type inet_service; flags dynamic,timeout; timeout 100ms; }}; {chain}; }}"
+    )
+
+
+async def _no_api(ground: Ground) -> None:
+    """Whatever listens on the node itself; its pods are past it."""
+    ground.filter("ip daddr 10.244.0.1 tcp flags syn drop", hook="input")
+
+
+async def _all_busy(ground: Ground) -> None:
+    await asyncio.gather(*(_slowed(ground.pids(pod)) for pod in ground.pods()))
+
+
 async def _no_proxy(ground: Ground) -> None:
     ground.nft("delete table ip kube-proxy")
 
@@ -126,8 +146,11 @@ async def _crash(ground: Ground) -> None:
 
 
 async def _busy(ground: Ground) -> None:
+    await _slowed(ground.pids(ground.pods()[0]))
+
+
+async def _slowed(pids: Sequence[int]) -> None:
     """A pod that runs for 50 ms of every 600."""
-    pids = ground.pids(ground.pods()[0])
     with suppress(ProcessLookupError):  # the lab has ended
         while True:
             for each, lasts in ((signal.SIGSTOP, 0.55), (signal.SIGCONT, 0.05)):
@@ -159,6 +182,18 @@ def _up(mode: str) -> Case:
     return Case((f"upstream_{does}",), NETNS, f"[{{wait: 4s}}, {{upstream: {mode}}}]")
 
 
+HEADLESS = """
+  - {name: headless-udp, target: service, ports: fresh, rate: 10, timeout: 1s, types: [A],
+     questions: &large [headless100.default.svc.cluster.local]}
+  - {name: headless-tcp, target: service, transport: tcp, ports: fresh, rate: 5, timeout: 1s, types: [A],
+     questions: *large}
+"""
+CLIENTS = """
+clients: {profiles: [glibc], names: [kubernetes.default], search: [svc.cluster.local], target: service}
+"""
+SEARCH = Path(__file__).parent / "data" / "autopath.conf"
+
+
 CASES: dict[str, Case] = {
     "upstream silent": _up("silent"),
     "upstream refusing": _up("refusing"),
@@ -173,7 +208,21 @@ CASES: dict[str, Case] = {
         " {upstream: 'slow:1500ms'}]",
         "14s",
     ),
-    "headless too big": Case(("too_big",), NETNS, lane="headless"),
+    "headless too big": Case(("too_big",), NETNS, more=HEADLESS),
+    "autopath": Case(
+        ("autopath",),
+        {**NETNS, "lab.configmap_delay": "0s"},
+        f"[{{wait: 3s}}, {{patch_corefile: 'autopath cluster.local {SEARCH}'}}]",
+        "14s",
+    ),
+    "A and AAAA race": Case(("race",), NETNS, fault=_raced),
+    "API server gone": Case(("api_server",), NETNS, fault=_no_api),
+    "no API for CoreDNS": Case(
+        ("no_api",),
+        {**NETNS, "lab.configmap_delay": "0s"},
+        "[{wait: 2s}, {patch_corefile: 'kubernetes cluster.local { endpoint http://10.244.0.9:1 }'}]",
+        "18s",
+    ),
     "UDP 53 blocked": Case(("udp_blocked",), NETNS, fault=_blocked),
     "port 53 blocked": Case(("port_blocked",), NETNS, duration="16s", fault=_port_blocked),
     "network broken": Case(("network",), NETNS, fault=_broken),
@@ -181,6 +230,7 @@ CASES: dict[str, Case] = {
     "conntrack full": Case(("conntrack_full",), NETNS, fault=_full),
     "kube-proxy gone": Case(("kube_proxy",), NETNS, fault=_no_proxy),
     "one pod overloaded": Case(("pod_stuck", "one_slow"), NETNS, fault=_busy),
+    "all pods overloaded": Case(("all_slow",), NETNS, fault=_all_busy, after=0.5),
     "affinity": Case(("affinity", "one_for_all"), NETNS, fault=_pinned, after=0.0),
     "client overloaded": Case(("stall", "prober"), NETNS, fault=_stalled),
     "bad Corefile": Case(
@@ -253,6 +303,7 @@ CASES: dict[str, Case] = {
         {**NETNS, "lab.nodelocal": "true", "lab.start_delay": "1500ms"},
         "[{wait: 3s}, restart_nodelocal: ]",
     ),
+    "NodeLocal unused": Case(("nodelocal_unused",), {**NETNS, "lab.nodelocal": "true"}, duration="16s", more=CLIENTS),
     "reload on 1.9.3": Case(
         ("reload_lameduck",),
         {**NETNS, **QUICK, "lab.coredns": "1.9.3", "lab.lameduck": "8s", "lab.configmap_delay": "0s"},
@@ -263,12 +314,6 @@ CASES: dict[str, Case] = {
         ("nothing",), {**NETNS, **QUICK, "lab.lameduck": "5s", "lab.propagation": "1s"}, "[{wait: 2s}, {scale: 2}]"
     ),
 }
-HEADLESS = """
-  - {name: headless-udp, target: service, ports: fresh, rate: 10, timeout: 1s, types: [A],
-     questions: &large [headless100.default.svc.cluster.local]}
-  - {name: headless-tcp, target: service, transport: tcp, ports: fresh, rate: 5, timeout: 1s, types: [A],
-     questions: *large}
-"""
 
 
 def hidden(made: Run) -> Run:
@@ -289,7 +334,7 @@ async def make(cause: str, path: Path) -> None:
     settings = [
         f"{key}={value}" for key, value in {"lab.coredns": "real", "duration": case.duration, **case.settings}.items()
     ]
-    text = find_scenario("causes").read_text() + (HEADLESS if case.lane else "")
+    text = find_scenario("causes").read_text() + case.more
     plan = read_scenario_text("causes", text, [*settings, f"steps={case.steps}"])
     lab, engine, view = Lab(plan.lab), Engine(), Silent()
     going = asyncio.create_task(run(plan, path, view, engine, lab, idle=False))
