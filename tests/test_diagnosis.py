@@ -322,6 +322,9 @@ def test_every_rule_says_all_of_it() -> None:
     for id_, rule in RULES.items():
         assert all((rule.cause, rule.apart, rule.source, rule.remedy)), id_
         assert rule.row[0] in "UF1234567890", id_
+        remedy = rule.remedy if isinstance(rule.remedy, str) else ""
+        assert [line for line in remedy.splitlines() if len(line) > 76] == [], "a screen has 80 columns"
+        assert remedy.count("{") == remedy.count("}"), id_
 
 
 def test_the_life_of_a_pod_is_read_from_marks(tmp_path: Path) -> None:

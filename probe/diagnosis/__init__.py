@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from probe.diagnosis.moment import Moment
-from probe.diagnosis.rule import Fit, Rule
+from probe.diagnosis.rule import Fit, Rule, of_pod
 from probe.diagnosis.rules import RULES
-from probe.model import NS, Finding, Sure
+from probe.model import NS, Finding, Sure, TargetKind
 from probe.timeline import Timeline, Window
 
 __all__ = ["RULES", "Diagnosis", "diagnose"]
@@ -110,7 +110,8 @@ def _diagnosis(moment: Moment, windows: tuple[Window, ...], fits: list[tuple[str
 
 
 def _finding(moment: Moment, id_: str, rule: Rule, fit: Fit, platform: str) -> Finding:
-    remedy = rule.remedy if isinstance(rule.remedy, str) else rule.remedy(moment, fit, platform)
+    pod = next((w.target for w in fit.windows if moment.channel(w).target.kind is TargetKind.POD), "")
+    remedy = of_pod(rule.remedy, pod) if isinstance(rule.remedy, str) else rule.remedy(moment, fit, platform)
     return Finding(id_, "broken", rule.cause, fit.seen, remedy, rule.source, fit.sure, rule.apart)
 
 
