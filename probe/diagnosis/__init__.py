@@ -18,6 +18,12 @@ TOGETHER_NS = NS
 WITNESSES = 2
 """With fewer lanes or other witnesses nothing is told from its neighbours (reference, 4.10)."""
 _SURENESS = tuple(Sure)
+_TELLING = {
+    TargetKind.POD: "`pods` by UDP and TCP",
+    TargetKind.UPSTREAM: "`upstream`",
+    TargetKind.NODE: "`nodes` by connect",
+}
+"""Whom to ask where no rule fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +124,12 @@ def _finding(moment: Moment, id_: str, rule: Rule, fit: Fit, platform: str) -> F
 def _undetermined(moment: Moment, windows: Sequence[Window], findings: Sequence[Finding]) -> Finding:
     """What is missing to say more."""
     between = ", ".join(f.id for f in findings)
-    lacks = [RULES[f.id].lacks for f in findings if RULES[f.id].lacks] or ["`pods` by UDP and TCP", "`upstream`"]
+    asked = {channel.target.kind for channel in moment.timeline.channels}
+    lacks = [RULES[f.id].lacks for f in findings if RULES[f.id].lacks]
+    lacks = lacks or [text for kind, text in _TELLING.items() if kind not in asked]
     seen = "; ".join(str(moment.sight(w)) for w in windows[:4])
     text = f"undetermined between {between}" if findings else "no rule fits what is lost"
-    apart = f"run it with {' and '.join(dict.fromkeys(lacks))}"
+    apart = f"run it with {' and '.join(dict.fromkeys(lacks))}" if lacks else "who tells causes apart was asked"
     return Finding(
         "undetermined",
         "unknown",

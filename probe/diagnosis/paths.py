@@ -388,4 +388,5 @@ def unready(moment: Moment) -> Fit | None:
     if not mine or not dns or any(s.hurt for s in dns):
         return None
     seen = _said([*(moment.sight(w) for w in mine[:3]), *dns[:3]])
-    return Fit(Sure.LIKELY, seen, tuple(dict.fromkeys([mine[0].lane, *(s.channel.lane for s in dns)])), tuple(mine))
+    sure = Sure.LIKELY if any(w.lost > 1 for w in mine) else Sure.POSSIBLE  # a reload closes it for a moment
+    return Fit(sure, seen, tuple(dict.fromkeys([mine[0].lane, *(s.channel.lane for s in dns)])), tuple(mine))
