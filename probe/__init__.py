@@ -12,6 +12,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     1 histogram    log-linear latency counts that add
     1 linux        recvmmsg, error queue, timestamps, timers                                the only door to ctypes
     1 resolv       resolv.conf -> whom a resolver asks, for which names and how patiently, and whose file it is
+    1 corefile/    the text of a Corefile -> server blocks and plugins with their lines, and what is wrong with it
     1 pages        paths and who answers there -> an HTTP server beside the run
     1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal
     2 transport/   rows out, finished rows back: udp, tcp
@@ -27,12 +28,14 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
                    run -> what came of each path
     5 diagnosis/   timeline -> what each group of windows looks like: the cause, how sure, the evidence, the remedy;
                    paths that fail -> the same causes and remedies
+    5 audit/       the objects of a cluster -> what will break in the next CoreDNS upgrade, and how to mend it
     5 felt         timeline -> what each client would have felt in a window; what real lookups did
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
     6 report/      run files -> text, json
     6 exporter/    a run while it goes -> its state for Prometheus, rendered when it is scraped
     6 collect/     a Job's pods -> their run files and logs, put together
     6 sweep/       a scenario's matrix -> every cell a run, in one file -> which setting is right
+    6 doctor/      this machine -> what it has of what dnsprobe uses, and what mends the rest
     6 live         the run while it goes: a table on a terminal, else a line every 5 s
     7 cli          the commands
 

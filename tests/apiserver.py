@@ -20,12 +20,14 @@ _PLURALS = {
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Service": "services", "Pod": "pods", "ConfigMap": "configmaps", "Node": "nodes", "Deployment": "deployments",
     "DaemonSet": "daemonsets", "EndpointSlice": "endpointslices", "ReplicaSet": "replicasets", "Event": "events",
-    "Job": "jobs", "Namespace": "namespaces",
+    "Job": "jobs", "Namespace": "namespaces", "StatefulSet": "statefulsets", "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "poddisruptionbudgets", "ServiceAccount": "serviceaccounts", "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings", "KubeadmControlPlane": "kubeadmcontrolplanes",
 }  # fmt: skip
 
 
 def _selected(thing: Any, labels: str, fields: str) -> bool:
-    """Whether selectors as lightkube writes them are met: `a=b`, `a in (b,c)`, `metadata.name=b`."""
+    """Whether selectors are met: `a=b`, `a in (b,c)`, `a`; `metadata.name=b`, and several of these, with `!=`."""
     have = thing["metadata"]["labels"]
     for part in labels.replace(",", ", ").split(", ") if " in (" not in labels else [labels]:
         if " in (" in part:
@@ -34,15 +36,28 @@ def _selected(thing: Any, labels: str, fields: str) -> bool:
                 return False
         elif part and have.get(part.partition("=")[0]) != part.partition("=")[2].lstrip("="):
             return False
-    path, _, value = fields.partition("=")
-    for key in filter(None, path.rstrip("=").split(".")):
-        thing = thing[key]
-    return not fields or thing == value.lstrip("=")
+    return all(_is(thing, field) for field in filter(None, fields.split(",")))
+
+
+def _is(thing: Any, field: str) -> bool:
+    """`status.phase!=Failed`."""
+    path, _, value = field.partition("=")
+    for key in filter(None, path.rstrip("!=").split(".")):
+        thing = thing.get(key, {})
+    return (thing == value.lstrip("=")) is not path.endswith("!")
 
 
 def _chunk(request: BaseHTTPRequestHandler, octets: bytes) -> None:
     request.wfile.write(b"%x\r\n%s\r\n" % (len(octets), octets))
     request.wfile.flush()
+
+
+def _send(request: BaseHTTPRequestHandler, data: bytes, code: int = 200) -> None:
+    request.send_response(code)
+    request.send_header("Content-Type", "application/json")
+    request.send_header("Content-Length", str(len(data)))
+    request.end_headers()
+    request.wfile.write(data)
 
 
 class Log:
@@ -97,6 +112,7 @@ class ApiServer:
     """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
     `deny`: the same for what changes something, from method and path. `sent`: what did, method and path, in order.
 
+    canned: by path, a page's octets by its number, and how many pages there are, instead of objects.
     logs: by pod; ports: by `pod:port`, the port of this machine that its proxy leads to.
 
     stop() and start() keep port and objects; a watch is held open until stop() or expire().
@@ -108,6 +124,7 @@ class ApiServer:
         self.deaf = False
         self.logs: dict[str, Log] = {}
         self.ports: dict[str, int] = {}
+        self.canned: dict[str, tuple[Callable[[int], bytes], int]] = {}
         self.asked: list[str] = []
         self.sent: list[tuple[str, str]] = []
         self._changed = threading.Condition()
@@ -232,11 +249,17 @@ class ApiServer:
             self._pass_on(request, url.path, url.query)
             return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if url.path in self.canned:
+            page, pages = self.canned[url.path]
+            number = int(query.get("continue", 0))
+            rest = f',"continue":"{number + 1}"' if number + 1 < pages else ""
+            _send(request, b'{"metadata":{"resourceVersion":"1"%s},"items":[%s]}' % (rest.encode(), page(number)))
+            return
         parts = url.path.strip("/").split("/")
-        namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
+        namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts[:-1] else ""
 
         def meant(thing: Json) -> bool:
-            if _PLURALS[thing["kind"]] != parts[-1] or thing["metadata"].get("namespace", "") != namespace:
+            if _PLURALS[thing["kind"]] != parts[-1] or namespace not in ("", thing["metadata"].get("namespace", "")):
                 return False
             return _selected(thing, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
@@ -245,7 +268,7 @@ class ApiServer:
             return
         named = [thing for thing in self.things.values() if _PLURALS[thing["kind"]] == (parts[-2:] or [""])[0]
                  and thing["metadata"]["name"] == parts[-1]]  # fmt: skip
-        if parts[-1] not in _PLURALS.values():
+        if parts[-1] not in _PLURALS.values() or "metrics.k8s.io" in parts:
             self._say(
                 request,
                 named[0] if named else {"kind": "Status", "code": 404, "message": "none"},
@@ -257,7 +280,11 @@ class ApiServer:
             return
         with self._changed:
             items = [thing for thing in self.things.values() if meant(thing)]
-            self._say(request, {"items": items, "metadata": {"resourceVersion": str(self._version)}})
+            first, most = int(query.get("continue", 0)), int(query.get("limit", len(items)))
+            meta = {"resourceVersion": str(self._version)}
+            if first + most < len(items):
+                meta["continue"] = str(first + most)
+            self._say(request, {"items": items[first : first + most], "metadata": meta})
 
     def _change(self, request: BaseHTTPRequestHandler, parts: list[str], body: Any) -> None:
         """POST, PATCH (JSON patch, or a merge patch of one level) and DELETE of one object, POST of an eviction.
@@ -335,12 +362,7 @@ class ApiServer:
 
     @staticmethod
     def _say(request: BaseHTTPRequestHandler, body: Json, code: int = 200) -> None:
-        data = json.dumps(body).encode()
-        request.send_response(code)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
+        _send(request, json.dumps(body).encode(), code)
 
     def _stream(self, request: BaseHTTPRequestHandler, version: int, meant: Callable[[Json], bool]) -> None:
         request.send_response(200)

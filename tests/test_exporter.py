@@ -371,6 +371,36 @@ def test_the_window_that_is_open_grows_and_is_one(tmp_path: Path, monkeypatch: p
     assert total(page_of(exporter), "dnsprobe_outage_seconds_total") == pytest.approx(20, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("second", "outages", "seconds", "same"),
+    [
+        ("x" * 4 + "." * 6, 1, 8, True),
+        ("." * 6 + "x" * 2 + "." * 2, 2, 6, False),
+        ("." * 10, 1, 4, False),
+    ],
+)
+def test_an_outage_in_which_a_run_began_anew_is_one(
+    second: str, outages: int, seconds: float, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between them nothing was asked: nobody knows that it was over."""
+    monkeypatch.setattr("probe.exporter.outages.REST", 0)
+    exporter = Exporter("serve")
+    began = 0.0
+    for k, drawing in enumerate(("......xxxx", second)):
+        run = Told(exporter, tmp_path / f"{k}.db", [series_of(0, "vip", seconds=10)], drawn(drawing))
+        run.until(3)
+        if k:
+            since = total(page_of(exporter), "dnsprobe_outage_start_timestamp_seconds")
+            assert (since == began) == same, "since when DNS fails is not since when it was asked anew"
+        run.until(10)
+        began = began or total(page_of(exporter), "dnsprobe_outage_start_timestamp_seconds")
+        run.end()
+    page = page_of(exporter)
+    assert began
+    assert total(page, "dnsprobe_outages_total", query="vip") == outages
+    assert total(page, "dnsprobe_outage_seconds_total") == pytest.approx(seconds, abs=1.1)
+
+
 def test_runs_that_follow_each_other_go_on_counting(tmp_path: Path) -> None:
     exporter = Exporter("serve")
     fate = drawn("..x...")

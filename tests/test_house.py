@@ -24,7 +24,19 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 MODULES = sorted(path for folder in ("probe", "tests", "bench", "grafana") for path in (ROOT / folder).rglob("*.py"))
 
-REGISTRIES = ("TRANSPORTS", "PACERS", "STEPS", "CHECKS", "RULES", "REPORTS", "CLIENTS", "MEASURES", "DOUBTS", "METRICS")
+REGISTRIES = (
+    "TRANSPORTS",
+    "PACERS",
+    "STEPS",
+    "CHECKS",
+    "RULES",
+    "REPORTS",
+    "CLIENTS",
+    "MEASURES",
+    "DOUBTS",
+    "METRICS",
+    "EXAMINATIONS",
+)
 NOT_YET_IN_MANUAL = {"CHECKS"}
 """Registries without a table in the README yet. A table opens with `<!-- STEPS -->` and ends at the next heading."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from probe.audit.snapshot import Snapshot
@@ -26,21 +26,39 @@ class Planned:
 
     target: CoreDNS's version to come, '' if that is not known. platform: a key of PLATFORMS. propagation: seconds from
     an endpoint's change until the last node acts on it; measured: where that figure comes from, '' if it is assumed.
+    figures: what a run measured, by the names of FIGURES.
     """
 
     target: str = ""
     platform: str = "kubeadm"
     propagation: float = 10.0
     measured: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+FIGURES = {
+    "resident_bytes": "the most memory that a CoreDNS process had",
+    "throttled": "in which share of its CPU periods a CoreDNS container was throttled",
+    "panics": "how many panics CoreDNS counted while the run went",
+    "reload_failed": "how many reloads failed while the run went",
+    "conntrack_share": "how full conntrack's table was at most, of what it holds",
+    "loss": "the share of the planned queries to the Service that were not good",
+    "seconds": "how long the run went",
+}
+"""What checks go by that no object of the API tells; each may be missing, which makes its check unknown."""
+
+
+Evidence = tuple[Field | str, ...]
+"""Fields of objects, or lines of a Corefile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a check says of one thing. evidence: the fields, or lines of the Corefile, that it goes by."""
+    """What a check says of one thing. evidence: what it goes by."""
 
     severity: Severity
     text: str
-    evidence: tuple[Field | str, ...] = ()
+    evidence: Evidence = ()
     remedy: str = ""
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Json = Any
 """A value as the API says it; None for what it leaves out."""
+_LONGEST = 200
 _STEP = re.compile(r"\[([^]]+)]|([^.\[\]]+)")
+
+
+def _shown(value: Json) -> str:
+    """Lists and objects as JSON, up to 200 characters."""
+    text = json.dumps(value) if isinstance(value, list | dict) else str(value)
+    return "not set" if value is None else text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,7 @@ class Field:
 
     def __str__(self) -> str:
         """`deployment/coredns spec.replicas: 1`."""
-        return f"{self.thing} {self.path}: {'not set' if self.value is None else self.value}"
+        return f"{self.thing} {self.path}: {_shown(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +70,9 @@ class Thing:
         In brackets stands a number, the value of a list entry's `name`, or a key with dots.
         """
         here: Json = self.body
-        for key, name in _STEP.findall(path):
-            here = _into(here, key or name)
+        for step in _steps(path):
+            # Every pod of a large cluster is looked at more than once: mostly these are dicts.
+            here = here.get(step) if type(here) is dict else _into(here, step)
             if here is None:
                 return None
         return here
@@ -70,6 +80,11 @@ class Thing:
     def field(self, path: str) -> Field:
         """The same, with its place."""
         return Field(self, path, self.at(path))
+
+
+@lru_cache(maxsize=4096)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(key or name for key, name in _STEP.findall(path))
 
 
 def _into(here: Json, key: str) -> Json:

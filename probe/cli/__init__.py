@@ -11,10 +11,12 @@ import typer
 
 from probe import __version__
 from probe.cli import (
+    audit,
     capacity,
     check,
     collect,
     compare,
+    doctor,
     explain,
     fleet,
     lab,
@@ -75,6 +77,8 @@ app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=check.EXAMPLES)(check.check)
+app.command(epilog=audit.EXAMPLES)(audit.audit)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command(epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command(epilog=report.MERGE_EXAMPLES)(report.merge)

@@ -30,6 +30,7 @@ T = TypeVar("T")
 RATES = "Rates"
 AD_HOC, SCENARIO, RESULT = "Ad hoc: a server, in dnsperf's letters", "A scenario", "What comes of it"
 PROPAGATION = "How late nodes learn of a pod's end"
+AUDITED, PLANNED = "What is audited", "What is planned"
 PAGES = "Files beside what is printed; html, png and svg need: pip install 'dnsprobe[report]'"
 MANY = "Many processes, many machines"
 EXPECT_HELP = (
@@ -40,6 +41,7 @@ EXPECT_HELP = (
 NAME_HELP = (
     f"Ask for it; repeatable; {{random}} or {{number}} in it is another label in each query (default {DEFAULT_NAME})."
 )
+SCHEMA_HELP = "Print the JSON Schema of a scenario, for editors that complete and check YAML."
 EXTERNAL_HELP = "Names with {random} or {number} may load servers that are not ours."
 SEARCH_HELP = "Try names with it, as a pod's resolver does; repeatable; what becomes of these is expected as `pinned`."
 NDOTS_HELP = "From so many dots on a name is first asked as it stands (default 5)."
@@ -124,6 +126,24 @@ MANIFEST_CLUSTER_HELP = (
 )
 HOST_NETWORK_HELP = "In the nodes' own network; PodSecurity has to allow the namespace `privileged`."
 POD_MONITOR_HELP = "With PodMonitors for the Prometheus operator, which must be there."
+
+SNAPSHOT_HELP = "Instead of a cluster: a file or folder of --save or of kubectl get ... -o yaml; repeatable."
+SAVE_HELP = "Write what was read: YAML, or JSON if it ends in .json; with --snapshot it can be audited anywhere."
+MANAGEMENT_HELP = "The context of the management cluster, with Cluster API's KubeadmControlPlanes."
+LAB_AUDIT_HELP = "Audit the lab: its settings as the objects that they stand for."
+TARGET_HELP = "CoreDNS's version after the upgrade, such as 1.12.1."
+VENDOR_HELP = f"Who keeps CoreDNS's objects: {', '.join(PLATFORMS)} (default by their signs)."
+LATE_HELP = (
+    "How late the last node learns of a pod's end: 4s, or kube-proxy: the 99th percentile of its own metric (default"
+    " 10s)."
+)
+FROM_RUN_HELP = "A run of this cluster: how late its nodes learned, what was lost and why, beside what is configured."
+ONLY_HELP = "Of the checks these alone, C05,C16; repeatable."
+SKIP_HELP = "Not these; repeatable."
+EXPLAIN_HELP = "What a check looks at and why, and where that is from."
+FAIL_ON_HELP = "What the exit code 1 stands for: fail or warn (default fail)."
+MIGRATE_HELP = "Print the Corefile for --target-version as a diff, and nothing else."
+AGAINST_HELP = "A snapshot from before the upgrade: what has been overwritten since, and the patch that puts it back."
 
 YES_HELP = "Change a real cluster as the scenario says; with --cluster."
 CLUSTER_HELP = "The name of the cluster that may be changed: the context's; in a pod the UID of namespace kube-system."
@@ -239,6 +259,7 @@ ComparedFile = Annotated[str, option(RESULT, "", "--json", "FILE", "Write the co
 ComparedPage = Annotated[str, option(RESULT, "", "--html", "FILE", "The timelines above each other: one page.")]
 AdviceFile = Annotated[str, option(RESULT, "", "--json", "FILE", ADVICE_FILE_HELP)]
 FoundFile = Annotated[str, option(RESULT, "", "--json", "FILE", FOUND_HELP)]
+Schema = Annotated[bool, flag(RESULT, "", "--schema", SCHEMA_HELP)]
 CheckFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text or json (default text).")]
 KeptFile = Annotated[str, option(RESULT, "-o", "--out", "FILE", "Keep what was asked as a run file (default none).")]
 Linger = Annotated[str, option(RESULT, "", "--linger", "TIME", LINGER_HELP)]
@@ -251,6 +272,25 @@ Fail = Annotated[Texts, option(RESULT, "", "--fail", "WHEN", FAIL_HELP)]
 AbortOn = Annotated[Texts, option(RESULT, "", "--abort-on", "WHEN", ABORT_HELP)]
 MaxExternal = Annotated[str, option(RESULT, "", "--max-external-qps", "RATE", MAX_EXTERNAL_HELP)]
 MaxQps = Annotated[str, option(RESULT, "", "--max-qps", "RATE", MAX_QPS_HELP)]
+
+SnapshotFiles = Annotated[Texts, option(AUDITED, "", "--snapshot", "FILE", SNAPSHOT_HELP)]
+SaveFile = Annotated[str, option(AUDITED, "", "--save", "FILE", SAVE_HELP)]
+AuditContext = Annotated[OneText, option(AUDITED, "", "--context", "NAME", CONTEXT_HELP)]
+AuditService = Annotated[OneText, option(AUDITED, "", "--service", "NAMESPACE/NAME", SERVICE_HELP)]
+ManagementContext = Annotated[OneText, option(AUDITED, "", "--management-context", "NAME", MANAGEMENT_HELP)]
+AuditLab = Annotated[bool, flag(AUDITED, "", "--lab", LAB_AUDIT_HELP)]
+AuditSettings = Annotated[Texts, option(AUDITED, "", "--set", "PATH=VALUE", "Of the lab: change a value; repeatable.")]
+TargetVersion = Annotated[str, option(PLANNED, "", "--target-version", "VERSION", TARGET_HELP)]
+Vendor = Annotated[str, option(PLANNED, "", "--vendor", "NAME", VENDOR_HELP)]
+Late = Annotated[str, option(PLANNED, "", "--propagation", "TIME", LATE_HELP)]
+FromRun = Annotated[str, option(PLANNED, "", "--from-run", "FILE", FROM_RUN_HELP)]
+Against = Annotated[Texts, option(PLANNED, "", "--against", "FILE", AGAINST_HELP)]
+Only = Annotated[Texts, option(RESULT, "", "--only", "CHECKS", ONLY_HELP)]
+Skip = Annotated[Texts, option(RESULT, "", "--skip", "CHECKS", SKIP_HELP)]
+ExplainCheck = Annotated[str, option(RESULT, "", "--explain", "CHECK", EXPLAIN_HELP)]
+FailOn = Annotated[str, option(RESULT, "", "--fail-on", "SEVERITY", FAIL_ON_HELP)]
+Migrate = Annotated[bool, flag(RESULT, "", "--migrate", MIGRATE_HELP)]
+AuditFormat = Annotated[str, option(RESULT, "", "--format", "FORMAT", "text, json, junit or markdown (default text).")]
 
 IN_CLUSTER = "In a cluster"
 ImageName = Annotated[str, option(IN_CLUSTER, "", "--image", "REF", "The prober's image, as its nodes pull it.")]

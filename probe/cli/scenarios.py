@@ -24,13 +24,21 @@ from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario, shipped_scenarios
 from probe.scenario.plan import Plan
 from probe.scenario.quantity import seconds_text
+from probe.scenario.schema import scenario_schema
 from probe.scenario.steps import changes_of
 
-EXAMPLES = options.examples("dnsprobe scenarios", "dnsprobe run scale-down --lab --dry-run")
+EXAMPLES = options.examples(
+    "dnsprobe scenarios",
+    "dnsprobe scenarios --schema > scenario.schema.json",
+    "dnsprobe run scale-down --lab --dry-run",
+)
 
 
-def scenarios() -> None:
-    """List the scenarios that come with dnsprobe."""
+def scenarios(schema: options.Schema = False) -> None:
+    """List the scenarios that come with dnsprobe, or say which keys one may have."""
+    if schema:
+        say(json.dumps(scenario_schema(), indent=2))
+        return
     shown: list[RenderableType] = []
     for name, file in shipped_scenarios().items():
         plan = read_scenario(str(file))

@@ -25,7 +25,7 @@ from probe.linux import in_network
 
 _BRIDGE = "02:00:00:00:00:01"
 """The MAC address of every bridge: left to itself it changes as pods go, and the others' neighbour tables are wrong."""
-_PROGRAMS = {"ip": "iproute2", "nft": "nftables", "conntrack": "conntrack"}
+PROGRAMS = {"ip": "iproute2", "nft": "nftables", "conntrack": "conntrack"}
 """What the lab calls, and the Debian package that has it."""
 
 
@@ -63,9 +63,9 @@ def check_permitted() -> None:
     otherwise = "or say lab.backend: loopback, which needs neither root nor these programs"
     if os.geteuid() != 0:
         raise EnvironmentProblem(f"lab.backend netns: network namespaces need root: run it with sudo, {otherwise}")
-    missing = [name for name in _PROGRAMS if not shutil.which(name)]
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
-        packages = " ".join(_PROGRAMS[name] for name in missing)
+        packages = " ".join(PROGRAMS[name] for name in missing)
         raise EnvironmentProblem(
             f"lab.backend netns: {', '.join(missing)} not found: apt-get install {packages}, {otherwise}"
         )

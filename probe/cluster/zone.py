@@ -117,6 +117,14 @@ class Corefile:
         """
         (folder / "cluster.zone").write_text(_zone_file(f"{DOMAIN}.", RECORDS))
         (folder / "root.zone").write_text(_zone_file(".", {}))
+        corefile = folder / "Corefile"
+        # The reload plugin reads it whenever it likes: never half a file.
+        (folder / "Corefile.new").write_text(self.text(name, address, port))
+        (folder / "Corefile.new").rename(corefile)
+        return corefile
+
+    def text(self, name: str, address: str, port: int) -> str:
+        """As one pod has it."""
         lameduck = f" {{\n        lameduck {round(self.lameduck * 1000)}ms\n    }}" if self.lameduck > 0 else ""
         lines = [
             f"bind {address}",
@@ -131,8 +139,4 @@ class Corefile:
             f"file cluster.zone {DOMAIN}",
             self.forward.replace("upstream", self.upstream) if self.upstream else "file root.zone .",
         ]
-        corefile = folder / "Corefile"
-        # The reload plugin reads it whenever it likes: never half a file.
-        (folder / "Corefile.new").write_text("".join([f".:{port} {{\n", *(f"    {line}\n" for line in lines), "}\n"]))
-        (folder / "Corefile.new").rename(corefile)
-        return corefile
+        return "".join([f".:{port} {{\n", *(f"    {line}\n" for line in lines), "}\n"])

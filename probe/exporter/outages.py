@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probe.errors import DnsprobeError
-from probe.model import NS, TargetKind
+from probe.model import NS, Series, TargetKind
 from probe.recorder import Flush
 from probe.timeline import Timeline, Window
 from probe.timeline.growing import Growing, Losses, Name
+from probe.timeline.windows import GOOD_AGAIN_NS, GOOD_AGAIN_ROWS
 
 NEWS_NS = 5 * NS
 """A pod that was told to go may lose queries before that is heard of: its window counts after so long, or once over."""
@@ -20,11 +21,15 @@ REST = 20
 
 
 class Outage(NamedTuple):
-    """Windows of a channel: how many, the open one among them; how long, in ns; since when one is open, ns since t0."""
+    """Windows of a channel: how many, the open one among them; how long, in ns; since when one is open, ns since t0.
+
+    first_ns: when the first of them began.
+    """
 
     number: int = 0
     lasted_ns: int = 0
     since_ns: int | None = None
+    first_ns: int = 0
 
 
 class Outages:
@@ -44,9 +49,12 @@ class Outages:
         if self._losses and time.monotonic_ns() >= self._rests_until_ns:
             self._look(now_ns, is_last=False)
 
-    def finish(self, now_ns: int) -> None:
-        """The run is over, and so are its windows."""
+    def finish(self, now_ns: int) -> dict[Name, Outage]:
+        """The run is over, and so are its windows; the channels of which one was still open."""
+        self._look(now_ns, is_last=False)
+        still = {name: outage for name, outage in self.now.items() if outage.since_ns is not None}
         self._look(now_ns, is_last=True)
+        return still
 
     def _look(self, now_ns: int, *, is_last: bool) -> None:
         before_ns = time.thread_time_ns()
@@ -64,14 +72,21 @@ class Outages:
         self._rests_until_ns = time.monotonic_ns() + REST * (time.thread_time_ns() - before_ns)
 
 
+def closing_ns(series: Series) -> float:
+    """After so long without a lost query a window is over."""
+    return max(GOOD_AGAIN_NS, GOOD_AGAIN_ROWS * NS / float(series.own_rate)) if series.own_rate else GOOD_AGAIN_NS
+
+
 def _count(found: dict[Name, Outage], window: Window, *, is_open: bool) -> None:
     name = window.lane, window.target
     before = found.get(name, Outage())
     since_ns = window.from_ns if is_open else None
-    found[name] = Outage(before.number + 1, before.lasted_ns + window.to_ns - window.from_ns, since_ns)
+    first_ns = before.first_ns if before.number else window.from_ns
+    found[name] = Outage(before.number + 1, before.lasted_ns + window.to_ns - window.from_ns, since_ns, first_ns)
 
 
 def _grown(before: Outage | None, now: Outage | None) -> Outage:
     """A window may turn out to be shorter: its pod was told to go before."""
     before, now = before or Outage(), now or Outage()
-    return Outage(max(before.number, now.number), max(before.lasted_ns, now.lasted_ns), now.since_ns)
+    number, lasted_ns = max(before.number, now.number), max(before.lasted_ns, now.lasted_ns)
+    return Outage(number, lasted_ns, now.since_ns, now.first_ns if now.number else before.first_ns)

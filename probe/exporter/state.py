@@ -15,7 +15,7 @@ from probe.clients.asking import Asking
 from probe.cluster import Cluster
 from probe.exporter.buckets import bucketed, summed
 from probe.exporter.health import Done, Health
-from probe.exporter.outages import Outages
+from probe.exporter.outages import Outage, Outages, closing_ns
 from probe.exporter.snapshot import LES, Ints, Labels, Snapshot, State, floats, ints
 from probe.histogram import BINS
 from probe.host import Quotas
@@ -24,6 +24,7 @@ from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Columns, Duration, Flush, Sum
 from probe.recorder.sums import planned, rows
 from probe.schedule import Course
+from probe.timeline.growing import Name
 
 FORGET_NS = 600 * NS
 """So long after nobody is asked there any more a channel's counts are left out: whoever scrapes has them by then."""
@@ -55,6 +56,8 @@ class Exporter:
         """Channels that nobody asks any more: since when."""
         self.ending: set[str] = set()
         """Pods that were told to go."""
+        self.losing: dict[Name, float] = {}
+        """Channels on which the last run ended amid an outage: since when, s since 1970."""
         self.now = Snapshot(mode=mode)
 
     def watching(
@@ -110,6 +113,7 @@ class Watching:
         """Of each path, when its last good row was due, and how many were lost until that was known."""
         self._sent: dict[str, int] = {}
         self._outages = Outages(path)
+        self._lost_before = exporter.losing
         self._quotas = Quotas()
         self._withheld_ns = self._quotas.withheld_ns()
         self._health = Health(Done(0, 0, 0, 0, self._withheld_ns, ints(BINS)))
@@ -175,7 +179,8 @@ class Watching:
         self._show(self._state)
 
     def end(self) -> None:
-        self._outages.finish(self._now_ns)
+        still = self._outages.finish(self._now_ns)
+        self._exporter.losing = {name: self._since_s(name, outage) for name, outage in still.items()}
         self._exporter.leaves(self._series)
         self._show(State.LINGER)
 
@@ -238,9 +243,10 @@ class Watching:
         firsts = {s.channel: s.index for s in reversed(self._series)}
         counts, lasted_s, since = ints(len(mine)), floats(len(mine)), floats(len(mine))
         for name, outage in self._outages.now.items():
-            if (first := firsts.get(name)) is not None:
-                counts[first], lasted_s[first] = outage.number, outage.lasted_ns / NS
-                since[first] = 0.0 if outage.since_ns is None else self._unix_s(outage.since_ns)
+            if (first := firsts.get(name)) is None:
+                continue
+            counts[first], lasted_s[first] = outage.number - self._goes_on(name, outage), outage.lasted_ns / NS
+            since[first] = self._since_s(name, outage)
         pods = dict.fromkeys(channel[:2] for channel in known if channel[1] == TargetKind.POD)
         asked = [s for s in self._series if known.get(channel_of(s))]
         return replace(
@@ -254,6 +260,18 @@ class Watching:
             terminating=tuple((pod, pod[0] in self._exporter.ending) for pod in pods),
             addresses=tuple(dict.fromkeys((s.target.name, s.target.kind, s.target.address) for s in asked)),
         )
+
+    def _goes_on(self, name: Name, outage: Outage) -> bool:
+        """Whether its first window is the one in which the last run ended: it was not good for long enough since."""
+        first = next(s for s in self._series if s.channel == name)
+        return name in self._lost_before and outage.first_ns < first.start_ns + closing_ns(first)
+
+    def _since_s(self, name: Name, outage: Outage) -> float:
+        """When the open window began, s since 1970; 0 if none is."""
+        if outage.since_ns is None:
+            return 0.0
+        goes_on = outage.since_ns == outage.first_ns and self._goes_on(name, outage)
+        return self._lost_before[name] if goes_on else self._unix_s(outage.since_ns)
 
     def _of_paths(self, shown: Snapshot, mine: list[Labels]) -> Snapshot:
         base = self._base

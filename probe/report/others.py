@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from probe.report.columns import wrapped
 from probe.report.units import count, plain
 from probe.runfile import Run
@@ -52,13 +50,8 @@ def _said(source: str, mine: Mapping[str, Metric]) -> str:
         told.insert(0, f"{count(round(changes))} changes of endpoints programmed, {mean:.1f} s after on average")
     if "syncs" in mine and (syncs := mine["syncs"].grown):
         told.append(f"{count(round(syncs))} syncs of {1e3 * mine['sync_seconds'].grown / syncs:,.0f} ms")
-    if "resident_bytes" in mine and (most := _most(mine["resident_bytes"])):
+    if "resident_bytes" in mine and (most := mine["resident_bytes"].most):
         told.append(f"up to {most / (1 << 20):,.0f} MiB")
-    if "conntrack_entries" in mine and (most := _most(mine["conntrack_entries"])):
+    if "conntrack_entries" in mine and (most := mine["conntrack_entries"].most):
         told.append(f"up to {count(round(most))} conntrack entries")
     return ", ".join(told)
-
-
-def _most(metric: Metric) -> float:
-    seen = metric.value[~np.isnan(metric.value)]
-    return float(seen.max()) if len(seen) else 0.0

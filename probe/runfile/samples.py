@@ -55,6 +55,12 @@ class Metric:
         steps = np.diff(seen)
         return float(np.where(steps < 0, seen[1:], steps).sum())
 
+    @property
+    def most(self) -> float:
+        """The largest value; 0 if none was read."""
+        seen = self.value[~np.isnan(self.value)]
+        return float(seen.max()) if len(seen) else 0.0
+
 
 def rows_of(samples: Iterable[Sample]) -> list[tuple[str, list[tuple[object, ...]]]]:
     """The statements that write them."""

@@ -15,6 +15,8 @@ from probe.scenario.quantity import duration_ns, port_of
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 
 T = TypeVar("T")
+Scalar = str | int | float | bool
+"""What YAML makes of a single value that a person types."""
 
 
 class Part(BaseModel):
@@ -34,7 +36,7 @@ def field_of(read: Callable[[str], T]) -> PlainValidator:
         except UsageError as problem:
             raise ValueError(str(problem)) from None
 
-    return PlainValidator(checked)
+    return PlainValidator(checked, json_schema_input_type=Scalar)
 
 
 def shape_of(value: object) -> str:

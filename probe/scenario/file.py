@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from probe.clients.asking import CONF_FACT
 from probe.cluster.settings import Delay, LabSettings
@@ -19,12 +19,12 @@ from probe.model import NS, Target, TargetKind
 from probe.scenario.abort import read_rule
 from probe.scenario.clients import ClientKeys, asking_of
 from probe.scenario.document import Document, Place, override, parse_document
-from probe.scenario.fields import Name, Part, Port, Seconds, Text, Truth, field_of, shape_of
+from probe.scenario.fields import Name, Part, Port, Scalar, Seconds, Text, Truth, field_of, shape_of
 from probe.scenario.lane import Around, LaneKeys, PaceKeys, QuestionKeys, RampKeys, lane_of
 from probe.scenario.matrix import MatrixKeys
 from probe.scenario.plan import ALL_SERVERS, BESIDE_DNS, CLUSTER_TARGETS, Plan, checked_objective
 from probe.scenario.quantity import DAY_NS, address_of, duration_ns, port_of, seconds_text, whole
-from probe.scenario.steps import Step, read_step, waited_ns
+from probe.scenario.steps import Step, read_step, step_schema, waited_ns
 from probe.scenario.textfile import read_text
 
 MOST_OCTETS = 256 * 1024
@@ -95,6 +95,7 @@ def _step(value: Any) -> Step:
 
 
 _LAB = LabSettings()
+_Delays = Annotated[tuple[Delay, ...], PlainValidator(_delays, json_schema_input_type=Scalar | list[Scalar])]
 
 
 class _Lab(Part):
@@ -112,7 +113,7 @@ class _Lab(Part):
     readiness_failures: Annotated[int, field_of(lambda text: whole(text, 1, 100, "the number of failures"))] = (
         _LAB.readiness_failures
     )
-    propagation: Annotated[tuple[Delay, ...], PlainValidator(_delays)] = _LAB.propagation
+    propagation: _Delays = _LAB.propagation
     proxy_mode: Literal["iptables", "ipvs"] = "iptables"
     udp_timeout: Seconds | None = _LAB.udp_timeout
     expire_nodest_conn: Truth = _LAB.expire_nodest_conn
@@ -142,13 +143,15 @@ class _Server(Part):
     kind: Literal["server", "upstream", "nodelocal"] = "server"
 
 
-class _Scenario(Part):
+class ScenarioKeys(Part):
+    """The whole of it."""
+
     name: Name
     duration: Annotated[int, field_of(lambda text: duration_ns(text, NS, DAY_NS))]
     lab: _Lab = _Lab()
     servers: list[_Server] = Field([])
     lanes: Annotated[list[LaneKeys], Field(min_length=1, max_length=100)]
-    steps: list[Annotated[Step, BeforeValidator(_step)]] = Field([])
+    steps: list[Annotated[Step, BeforeValidator(_step), WithJsonSchema(step_schema())]] = Field([])
     objectives: list[Text] = Field([])
     abort_on: list[Text] = Field([])
     clients: ClientKeys | None = None
@@ -170,7 +173,7 @@ def read_scenario_text(name: str, text: str, settings: list[str]) -> Plan:
 def read_document(document: Document, text: str, settings: list[str]) -> Plan:
     """The plan of a document; its text and the settings that were put into it are kept."""
     try:
-        scenario = _Scenario.model_validate(document.tree)
+        scenario = ScenarioKeys.model_validate(document.tree)
     except ValidationError as problems:
         raise ScenarioError("\n".join(_explained(document, p) for p in _telling(problems)[:10])) from None
     kept = text + "".join(f"# --set {setting}\n" for setting in settings)
@@ -244,11 +247,11 @@ def _keys_at(place: Place) -> list[str]:
         "matrix": MatrixKeys,
     }
     words = [step for step in place if isinstance(step, str)]
-    part = parts[words[-1]] if words else _Scenario
+    part = parts[words[-1]] if words else ScenarioKeys
     return [field.alias or name for name, field in part.model_fields.items()]
 
 
-def _plan(scenario: _Scenario, document: Document, text: str) -> Plan:
+def _plan(scenario: ScenarioKeys, document: Document, text: str) -> Plan:
     servers = tuple(Target(s.name, TargetKind(s.kind), s.address, s.port) for s in scenario.servers)
     _each_once([s.name for s in servers], "servers", document)
     _each_once([lane.name for lane in scenario.lanes], "lanes", document)

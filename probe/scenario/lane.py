@@ -64,6 +64,9 @@ def _question(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+_Question = Annotated[QuestionKeys, BeforeValidator(_question, json_schema_input_type=str | QuestionKeys)]
+
+
 class RampKeys(Part):
     """A rate that goes evenly from one to another."""
 
@@ -96,7 +99,7 @@ class LaneKeys(Part):
     pair: Truth = False
     gso: Annotated[int, field_of(burst_of)] = 1
     timeout: Annotated[int, field_of(timeout_of)] = TIMEOUT_NS
-    questions: Annotated[list[Annotated[QuestionKeys, BeforeValidator(_question)]], Field(min_length=1)] | None = None
+    questions: Annotated[list[_Question], Field(min_length=1)] | None = None
     types: list[Text] = Field(["A", "AAAA"], min_length=1)
     search: list[Annotated[str, field_of(suffix_of)]] = Field([], max_length=MOST_SUFFIXES)
     ndots: Annotated[int, field_of(ndots_of)] = NDOTS

@@ -54,6 +54,14 @@ def read_step(word: str, value: str) -> Step:
     return STEPS[word].read(value)
 
 
+def step_schema() -> dict[str, object]:
+    """A step in JSON Schema: a word, or a word and its value."""
+    value = {"type": ["string", "number", "boolean", "null"]}
+    words = {word: {**value, "description": kind.help} for word, kind in STEPS.items()}
+    one = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+    return {"anyOf": [{"type": "object", "properties": words, **one}, {"enum": list(words)}]}
+
+
 def waited_ns(steps: tuple[Step, ...]) -> int:
     """How long after the start the last step is taken at the earliest."""
     return sum(step.ns for step in steps)

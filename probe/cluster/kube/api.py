@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT
 from lightkube.config.models import User
 from lightkube.core.resource import api_info
 from lightkube.resources.core_v1 import Pod
-from msgspec import MsgspecError, Struct, field, yaml
+from msgspec import MsgspecError, Raw, Struct, field, json, yaml
 
 from probe.errors import EnvironmentProblem, UsageError
 from probe.linux import received_ns
@@ -33,6 +33,9 @@ _METHODS = {"get": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"
 _VERBS = {"list": "list, watch", "watch": "list, watch"}
 """What goes with what."""
 _NOT_NOW = (409, 422, 429)
+_PAGE = 500
+"""Objects of one answer: what kubectl asks for."""
+_GONE = 410
 
 
 class Way(Struct):
@@ -55,6 +58,17 @@ class _NamedWay(Struct):
 
 class _Ways(Struct):
     clusters: list[_NamedWay]
+
+
+class _PageMeta(Struct):
+    rest: str | None = field(name="continue", default=None)
+
+
+class _Page(Struct):
+    """Of a list, or of a Status, which has no items."""
+
+    metadata: _PageMeta
+    items: list[Raw] | None = None
 
 
 _stream: ContextVar[Any] = ContextVar("stream")
@@ -178,6 +192,30 @@ class Api:
             listing = self._client.list(what.of, **what.where)
             found = [item async for item in listing]
             return found, str(listing.resourceVersion)
+
+    async def pages(self, what: Selection, labels: str = "", fields: str = "") -> AsyncGenerator[Sequence[Raw], None]:
+        """The objects there are, as the API says them, so many at a time; the selectors are the API's own.
+
+        Where a page comes too late for the rest to be of the same moment (410), the rest is of now.
+        """
+        rest = ""
+        while True:
+            asked = {"limit": _PAGE, "labelSelector": labels, "fieldSelector": fields, "continue": rest}
+            query = urlencode({name: value for name, value in asked.items() if value})
+            with self._told("list", what):
+                try:
+                    page = json.decode((await self._said("GET", f"{what.path}?{query}")).content, type=_Page)
+                except httpx2.HTTPStatusError as problem:
+                    if problem.response.status_code != _GONE or not rest:
+                        raise
+                    page = json.decode(problem.response.content, type=_Page)
+                    if not page.metadata.rest:
+                        raise
+            rest = page.metadata.rest or ""
+            if page.items is not None:
+                yield page.items
+            if not rest:
+                return
 
     async def count(self, what: Selection) -> int:
         """How many objects there are: one is read, the server counts the others (ListMeta, remainingItemCount)."""

@@ -1,0 +1,181 @@
+"""Cluster DNS's Service -> whether it pins clients, leads to the right pods, and to enough of them from every zone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from probe.audit.check import Check, Evidence, Planned, Said, Severity
+from probe.audit.checks.subject import ZONE, counted, ready, single, some
+from probe.audit.snapshot import Snapshot, Unread, labels_of_pods
+from probe.audit.things import Thing
+
+_HINTS = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+
+
+def _service(snapshot: Snapshot) -> Thing:
+    if snapshot.service is None:
+        raise Unread("Service", f"no Service of cluster DNS in {snapshot.namespace}: say --service NAMESPACE/NAME")
+    return snapshot.service
+
+
+def _patch(service: Thing, spec: str) -> str:
+    return f"kubectl -n {service.namespace} patch service {service.name} --patch '{{\"spec\":{spec}}}'"
+
+
+@single
+def affinity(snapshot: Snapshot, _planned: Planned) -> Said:
+    """C16."""
+    service = _service(snapshot)
+    said = service.field("spec.sessionAffinity")
+    if said.value in (None, "None"):
+        return Said(Severity.PASS, "no session affinity", (said,))
+    hold = service.field("spec.sessionAffinityConfig.clientIP.timeoutSeconds")
+    text = (
+        f"each client address is held on one pod for {hold.value or 10800} s: when that pod goes the client loses all,"
+        " not its share, and load is uneven"
+    )
+    remedy = _patch(service, '{"sessionAffinity":"None","sessionAffinityConfig":null}')
+    return Said(Severity.FAIL, text, (said, hold), remedy)
+
+
+def ports(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
+    """C17."""
+    service = _service(snapshot)
+    there = {(one.get("protocol", "TCP"), one.get("port")) for one in service.at("spec.ports") or []}
+    shown = f"{service} spec.ports: {', '.join(sorted(f'{port}/{protocol}' for protocol, port in there))}"
+    selector = service.field("spec.selector")
+    found = []
+    if ("UDP", 53) not in there:
+        remedy = _patch(service, '{"ports":[{"name":"dns","port":53,"protocol":"UDP"}]}')
+        found.append(Said(Severity.FAIL, "the Service has no port 53/UDP", (shown,), remedy))
+    if ("TCP", 53) not in there:
+        text = "no port 53/TCP: truncated answers cannot be asked for again, and NodeLocal DNSCache comes by TCP alone"
+        remedy = _patch(service, '{"ports":[{"name":"dns-tcp","port":53,"protocol":"TCP"}]}')
+        found.append(Said(Severity.WARN, text, (shown,), remedy))
+    dns = snapshot.dns
+    labels = labels_of_pods(dns) if dns else {}
+    if dns and selector.value and not selector.value.items() <= labels.items():
+        text = f"its selector does not match the pods of {dns}: new pods get no queries"
+        evidence = (selector, dns.field("spec.template.metadata.labels"))
+        remedy = f"kubectl -n {service.namespace} edit service {service.name}   # spec.selector: {dict(labels)}"
+        found.append(Said(Severity.FAIL, text, evidence, remedy))
+    unready = service.field("spec.publishNotReadyAddresses")
+    if unready.value:
+        text = "pods that are not Ready get queries, too: new ones before they know any record"
+        remedy = _patch(service, '{"publishNotReadyAddresses":false}')
+        found.append(Said(Severity.WARN, text, (unready,), remedy))
+    if not selector.value:
+        text = "it has no selector: somebody else fills its endpoints, and which pods those are is not known here"
+        found.append(Said(Severity.INFO, text, (selector,)))
+    yield from found or [Said(Severity.PASS, "53/UDP and 53/TCP, and it selects the pods there are", (shown, selector))]
+
+
+@single
+def endpoints(snapshot: Snapshot, _planned: Planned) -> Said:
+    """C18."""
+    pods = {str(pod.at("status.podIP") or ""): pod for pod in snapshot.pods}
+    listed = {
+        str(address): (one, each)
+        for one in snapshot.slices
+        for each in one.at("endpoints") or []
+        for address in each.get("addresses") or []
+        if one.at("addressType") != "IPv6" or ":" in str(next(iter(pods), ""))
+    }
+    look = (
+        f"kubectl -n {snapshot.namespace} get endpointslices,pods -o wide   # again: they are read one after the other"
+    )
+    evidence = some(snapshot.slices)
+    if not listed:
+        return Said(Severity.FAIL, "the Service has no endpoint", evidence or (str(_service(snapshot)),), look)
+    stale = [address for address in listed if address not in pods]
+    if stale:
+        shown = tuple(f"{listed[address][0]} endpoints: {address}" for address in stale[:5])
+        text = f"{counted(len(stale), 'endpoint')} of no pod that there is: a share of the queries goes nowhere"
+        remedy = (
+            f"{look}\n# is the controller alive? kubectl -n kube-system get pods -l component=kube-controller-manager"
+        )
+        return Said(Severity.FAIL, text, shown, remedy)
+    missing = [pod for address, pod in pods.items() if ready(pod) and address not in listed]
+    wrong = [
+        pod
+        for address, pod in pods.items()
+        if address in listed and ((listed[address][1].get("conditions") or {}).get("ready", True) != ready(pod))
+    ]
+    if missing or wrong:
+        text = f"the EndpointSlices lag behind: {counted(len(missing + wrong), 'pod')} otherwise than they say"
+        return Said(Severity.WARN, text, some(missing + wrong, "status.conditions"), look)
+    return Said(Severity.PASS, f"{counted(len(listed), 'endpoint')}, as the pods are", evidence)
+
+
+def near(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
+    """C48."""
+    service = _service(snapshot)
+    running = [pod for pod in snapshot.pods if ready(pod)]
+    local = service.field("spec.internalTrafficPolicy")
+    if local.value == "Local":
+        has = {str(pod.at("spec.nodeName")) for pod in running}
+        without = [node for node in snapshot.nodes if node.name not in has]
+        remedy = _patch(service, '{"internalTrafficPolicy":"Cluster"}')
+        text = "queries go to pods of the same node alone"
+        if without:
+            text += f": {counted(len(without), 'node')} of {len(snapshot.nodes)} has none, and so no DNS"
+            yield Said(Severity.FAIL, text, (local, *some(without)), remedy)
+        else:
+            yield Said(Severity.WARN, f"{text}: a node has no DNS while its pod is replaced", (local,), remedy)
+        return
+    wish = service.field("spec.trafficDistribution")
+    hint = next((f for f in (service.field(f"metadata.annotations[{key}]") for key in _HINTS) if f.value), None)
+    if not wish.value and not (hint and str(hint.value).lower() == "auto"):
+        yield Said(Severity.PASS, "queries go to pods of all zones", (local, wish))
+        return
+    said = wish if wish.value else hint
+    zones = {node.name: str(node.labels.get(ZONE) or "") for node in snapshot.nodes}
+    pods = Counter(zones.get(str(pod.at("spec.nodeName")), "") for pod in running)
+    alone = sorted(zone for zone in set(zones.values()) - {""} if pods[zone] == 1)
+    evidence: Evidence = (said or wish, *(f"zone {zone}: 1 pod" for zone in alone[:5]))
+    if alone:
+        text = (
+            f"queries stay in their zone, and {', '.join(alone)} has one pod: while it is replaced the zone loses all"
+            " of its queries, until nodes have learnt to go elsewhere"
+        )
+        remedy = _patch(service, '{"trafficDistribution":null}')
+        if not wish.value and hint:
+            key = hint.path.partition("[")[2].rstrip("]")
+            remedy = f"kubectl -n {service.namespace} annotate service {service.name} {key}-"
+        remedy += "\n# or two pods in each zone"
+        yield Said(Severity.WARN, text, evidence, remedy)
+    else:
+        yield Said(Severity.INFO, "queries stay in their zone, where it has a pod; none has just one", evidence)
+
+
+SERVICE = (
+    Check(
+        "C16",
+        "sessionAffinity of the Service",
+        "a client that is held on one pod loses all its queries when that pod goes",
+        "Alibaba Cloud ACK, precautions for upgrading CoreDNS",
+        affinity,
+    ),
+    Check(
+        "C17",
+        "ports and selector of the Service",
+        "a Service without 53/TCP, or that selects other pods, breaks with the new pods",
+        "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
+        ports,
+    ),
+    Check(
+        "C18",
+        "EndpointSlices and Ready pods",
+        "an address of no pod takes its share of the queries with it",
+        "kubernetes pkg/controller/endpointslice (podToEndpoint)",
+        endpoints,
+    ),
+    Check(
+        "C48",
+        "queries kept near: traffic policy, distribution, hints",
+        "where queries stay in a zone or on a node, its last pod is all the DNS it has",
+        "Kubernetes, Service: traffic distribution; Service internal traffic policy",
+        near,
+    ),
+)

@@ -1,0 +1,19 @@
+"""The text of a Corefile -> its server blocks, plugins and properties with their lines, and what is wrong with it."""
+
+from probe.corefile.parse import parse_corefile
+from probe.corefile.plugins import NEWEST, PLUGINS, PROPERTIES, Known, release_of
+from probe.corefile.tree import Corefile, Directive, Problem, ServerBlock, duration_of
+
+__all__ = [
+    "NEWEST",
+    "PLUGINS",
+    "PROPERTIES",
+    "Corefile",
+    "Directive",
+    "Known",
+    "Problem",
+    "ServerBlock",
+    "duration_of",
+    "parse_corefile",
+    "release_of",
+]
