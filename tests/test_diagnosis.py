@@ -394,6 +394,13 @@ def test_lost_queries_are_found_in_a_capture_a_log_and_a_ticket(tmp_path: Path) 
     assert told_json["logged"] == {"seen": 1, "unseen": 2}
 
 
+def test_what_asked_no_dns_is_found_in_a_capture_alone(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run.db", ["api connect fresh 3.+4x", "vip udp fresh ."])
+    lost = [Failure(0, "api CONNECT", 4 * NS, 0, Outcome.TIMEOUT, 0, "connect", 40000)]
+    assert capture_filter(run, lost).startswith("(tcp port ")
+    assert (ticket(run, lost), matched(lost, []).unseen) == ([], 0)
+
+
 @pytest.mark.parametrize(
     ("asked", "logged", "same"),
     [
