@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from probe.audit import CHECKS, Check, Severity
 from probe.audit.plan import Step
 from probe.model import Finding
-from probe.report.columns import table, wrapped
+from probe.report.columns import wrapped
 from probe.report.markdown import block, inert
 from probe.report.units import plain
 
@@ -91,7 +91,9 @@ def audit_text(seen: Audited) -> str:
 
 
 def _facts(facts: Mapping[str, str]) -> list[str]:
-    return table([(name, plain(text)) for name, text in facts.items() if text], "<<")
+    wide = max(map(len, facts), default=0)
+    said = [(name, plain(text)) for name, text in facts.items() if text]
+    return [line for name, text in said for line in wrapped(f"{name:{wide}}  {text}", 2, wide + 4)]
 
 
 def _said(one: Finding) -> Iterator[str]:
