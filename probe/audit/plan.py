@@ -1,6 +1,6 @@
 """What an audit found -> the steps of this upgrade in their order, and what clients will feel in each.
 
-Facts: reference, 0 items 5 to 8, 2.2, 2.3, C20; how long what is lost is probe.advice.rule's.
+How long what is lost is probe.advice.rule's.
 """
 
 from __future__ import annotations

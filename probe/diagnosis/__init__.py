@@ -16,7 +16,7 @@ __all__ = ["RULES", "Diagnosis", "diagnose"]
 TOGETHER_NS = NS
 """Windows no further apart are looked at together."""
 WITNESSES = 2
-"""With fewer lanes or other witnesses nothing is told from its neighbours (reference, 4.10)."""
+"""With fewer lanes or other witnesses nothing is told from its neighbours."""
 _SURENESS = tuple(Sure)
 _TELLING = {
     TargetKind.POD: "`pods` by UDP and TCP",

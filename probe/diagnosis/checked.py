@@ -1,6 +1,6 @@
 """A Checkup -> its verdict, and for what is broken the likely cause, by the decision table's own words and remedies.
 
-Facts: reference, 4 (symptom vectors); 4.10 for their order. The first that explains a path has it.
+The first that explains a path has it.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ Remedy = Callable[[Moment, Fit, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of the decision table (reference, 4). cause: a sentence; apart: what tells it from what looks alike.
+    """A row of the decision table. cause: a sentence; apart: what tells it from what looks alike.
 
     fits: what it says of a group of windows, or, with `whole`, of a run. lacks: the lane to run if it can only be
     suspected. unless: rules of windows that say more of the same.

@@ -494,4 +494,4 @@ RULES: dict[str, Rule] = {
         unless=("affinity",),
     ),
 }
-"""In the order of their tie-breaks (reference, 4.10); a new one: a function that says whether it fits, a line here."""
+"""In the order of their tie-breaks; a new one: a function that says whether it fits, a line here."""

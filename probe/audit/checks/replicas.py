@@ -418,4 +418,4 @@ REPLICAS = (
         surge,
     ),
 )
-"""C37 stands in the reference's 5.8; it asks of the same objects."""
+"""C37 asks of the same objects."""
