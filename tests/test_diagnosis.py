@@ -306,7 +306,7 @@ def test_what_is_lost_in_the_pieces_of_a_window_is_what_the_window_lost(tmp_path
     timeline = Timeline.of(run_of(tmp_path / "run.db", [f"vip udp fresh {drawing}"]))
     for window in timeline.windows:
         near = _pieces(timeline, timeline.channels[0], window)
-        pieces = [piece for piece in near if window.from_ns <= piece.from_ns < window.to_ns]
+        pieces = [p for p in near if window.from_ns <= p.from_ns < window.to_ns]
         assert [p.from_ns for p in pieces] == [window.from_ns, *(p.to_ns for p in pieces[:-1])]
         lost = sum(p.shares["A"][-1][0] * (p.to_ns - p.from_ns) * RATE / NS for p in pieces if p.shares)
         assert lost == pytest.approx(window.lost, abs=len(pieces)), "no 100 ms are in two of them"

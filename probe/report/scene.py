@@ -21,7 +21,7 @@ from probe.verdict import Verdict
 
 ROWS, PODS = 24, 16
 """Strips and pods that have a row of their own, those that lost most and ended first; the others share one."""
-LABEL = 40
+LABEL = 38
 """Characters of a row's name."""
 LABELS_APART = 0.14
 """A mark's words are written beside it where the next one is so much of the run away."""
