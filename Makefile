@@ -4,16 +4,18 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 NEWEST_COREDNS = 1.15.0
+OLDER_RELEASES = 1.6.9 1.7.0 1.8.0
 COREDNS_VERSION = $(NEWEST_COREDNS)
 DNSPYRE_VERSION = 3.12.0
 PROMETHEUS = http://127.0.0.1:9090
 OUT = preview.html
+PYTHONS = $(PYTHON)
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e alerts confusion lint bench grafana preview captures dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e alerts confusion releases lint bench package grafana preview captures dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -42,6 +44,11 @@ alerts: .venv/dev ## The shipped rules on a real Prometheus beside seven labs, a
 bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS='cpu pacing --rounds 2' for some of it)
 	@$(BIN)/python -m bench $(ARGS)
 
+package: .venv/run ## Build sdist and wheel into dist/, install each anew and try it (PYTHONS='python3.11 python3.13')
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	@set -e; for python in $(PYTHONS); do for each in dist/*; do .ci/installed $$python $$each; done; done
+
 grafana: .venv/dev ## Write dashboards, alerts and what sets them up, under grafana/, from their Python source
 	@$(BIN)/python -m grafana $(ARGS)
 
@@ -50,6 +57,10 @@ preview: .venv/dev ## Draw the dashboards from what a Prometheus has, without Gr
 
 captures: .venv/dev ## What glibc, musl and Go put on the wire beside their profiles, in each fault, on a quiet machine (root)
 	@$(BIN)/python -m pytest tests/resolvers_captured.py $(ARGS)
+
+releases: .venv/dev ## The audit's tables against older releases of CoreDNS, which it builds first: ten minutes each
+	@for version in $(OLDER_RELEASES); do $(MAKE) --no-print-directory coredns COREDNS_VERSION=$$version; done
+	@$(BIN)/python -m pytest -m releases tests/test_migration.py tests/test_corefile.py $(ARGS)
 
 confusion: .venv/dev ## Labs with a hidden cause: how often `explain` names it first (root; 50 minutes, ARGS='-n 1' for 10)
 	@$(BIN)/python -m tests.confusion $(or $(ARGS),-n 5 -j 2)
@@ -66,7 +77,8 @@ servers: ## Install what tests use from Debian (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make servers needs root: say sudo make servers"; exit 1; }
 	apt-get update
 	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-		knot nsd dnsperf tcpdump nftables iproute2 conntrack buildah prometheus gcc libc6-dev musl-tools prometheus-alertmanager
+		knot nsd dnsperf tcpdump nftables iproute2 conntrack buildah prometheus gcc libc6-dev musl-tools prometheus-alertmanager \
+		zsh fish
 
 lock: .venv/bin/python ## Pin again what is tested: requirements.txt and requirements-dev.txt (with Python 3.11)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

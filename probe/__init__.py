@@ -38,6 +38,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     6 doctor/      this machine -> what it has of what dnsprobe uses, and what mends the rest
     6 live         the run while it goes: a table on a terminal, else a line every 5 s
     7 cli          the commands
+    7 library      what `import probe` offers to Python: probe.run(), probe.open_run()
 
 Data goes one way:
 
@@ -46,8 +47,23 @@ Data goes one way:
 """
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probe.library import Options, open_run, run, verdict_of
 
 # Before numpy is imported: nothing here multiplies matrices, and its threads would take the core that queries need.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.1.0"
+
+__all__ = ["Options", "open_run", "run", "verdict_of"]
+"""Of probe.library, which is imported when one of them is first used: `import probe` itself imports nothing."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from probe import library  # noqa: PLC0415
+
+    return getattr(library, name)

@@ -128,9 +128,12 @@ def _into(here: Any, step: str) -> Any:
     return here.setdefault(step, {})
 
 
+FIELDS: Json = {"f:data": {"f:Corefile": {}}, "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {}}}}
+
+
 def managed(one: Json, manager: str, *, at: str = "2026-11-01T10:00:00Z", fields: Json | None = None) -> Json:
     """With who wrote it."""
-    wrote = {"manager": manager, "operation": "Update", "time": at, "fieldsV1": fields or {"f:data": {}, "f:spec": {}}}
+    wrote = {"manager": manager, "operation": "Update", "time": at, "fieldsV1": fields or FIELDS}
     one["metadata"].setdefault("managedFields", []).append(wrote)
     return one
 

@@ -1,4 +1,4 @@
-"""A resolver's program and a profile, both at the same faults in one network namespace -> what each put on the wire.
+"""A resolver's program, a profile, both at the same faults in one network namespace -> what each put on the wire.
 
 `python -m tests.resolvers ORDER`, under `unshare --net --mount`: ORDER and the answer are JSON. Nothing leads out of
 the namespace, and it is gone with the process.
@@ -7,6 +7,7 @@ the namespace, and it is gone with the process.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 import socket
@@ -16,20 +17,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
-from probe.clients import CLIENTS
-from probe.clients.sockets import Server
+from probe.clients import CLIENTS, Answer
+from probe.clients.sockets import walk
 from probe.linux import SO_TIMESTAMPNS, ask_for_stamps
+from probe.model import NS
 from probe.resolv import read_resolv_conf
 from tests.replies import QTYPES, REPLIES, Rule, read_question
 from tests.servers import ScriptedServer
 
 SERVING = ("127.0.0.1", "127.0.0.2")
 """Nameservers that are there; any other refuses."""
-PATIENCE = 7.0
-"""Seconds for a lookup: glibc's by TCP knows no end."""
 RULES = (
     Rule(REPLIES["silent"], name="silent-*"),
     Rule(REPLIES["servfail"], name="servfail-*"),
@@ -72,7 +72,7 @@ class Packet:
 
 @dataclass
 class Seen:
-    """What one lookup came to."""
+    """What one lookup came to, or those of one process that looked up a name several times."""
 
     took: float
     error: str
@@ -80,8 +80,26 @@ class Seen:
     packets: list[Packet] = field(default_factory=list)
 
 
-def still_waiting() -> Seen:
-    return Seen(PATIENCE, "still waiting", [])
+@dataclass(frozen=True)
+class Order:
+    """What is looked up. program: the resolver's, none for a library of ours; names: `*` in them stands for who asks.
+
+    times: how often the program runs, for it may not do the same each time; the profile does each time.
+    at: when each process looks its name up, in seconds. patience: seconds for a process, glibc's by TCP knows no end.
+    at_once: so many processes run side by side.
+    """
+
+    profile: str
+    conf: str
+    program: list[str]
+    names: list[str]
+    times: int = 1
+    at: list[float] = field(default_factory=lambda: [0.0])
+    patience: float = 7.0
+    at_once: int = 100
+
+    def still_waiting(self) -> Seen:
+        return Seen(self.patience, "still waiting", [])
 
 
 class Wire(threading.Thread):
@@ -129,59 +147,83 @@ class Wire(threading.Thread):
         return [Packet(**{**asdict(p), "at": p.at - mine[0].at}) for p in mine]
 
 
-async def _really(program: list[str], name: str) -> Seen:
-    process = await asyncio.create_subprocess_exec(*program, name, stdout=subprocess.PIPE)
+async def _really(order: Order, name: str) -> Seen:
+    if not order.program:
+        conf = read_resolv_conf(order.conf)
+        servers = [(ip, 53) for ip in conf.nameservers]
+        return await _here(order, name, CLIENTS[order.profile].looks_up(conf, servers))
+    words = [*order.program, name, *(map(str, order.at) if len(order.at) > 1 else ())]
+    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(order.patience):
             text = (await process.communicate())[0].decode()
     except TimeoutError:
         process.kill()
         await process.wait()
-        return still_waiting()
+        return order.still_waiting()
     took, error, addresses = text.split("\t")
-    return Seen(float(took), error, sorted(addresses.split()))
+    found = sorted(str(ipaddress.ip_address(text)) for text in addresses.split())
+    return Seen(float(took), error, found)
 
 
-async def _emulated(profile: str, conf: str, servers: list[Server], name: str) -> Seen:
-    looks_up = CLIENTS[profile].looks_up(read_resolv_conf(conf), servers)
+async def _here(order: Order, name: str, looks_up: Callable[[str], Awaitable[Answer]]) -> Seen:
+    async def after(seconds: float) -> Answer:
+        await asyncio.sleep(seconds)
+        return await looks_up(name)
+
     from_ns = time.monotonic_ns()
     try:
-        async with asyncio.timeout(PATIENCE):
-            answer = await looks_up(name)
+        async with asyncio.timeout(order.patience):
+            answers = await asyncio.gather(*map(after, order.at))
     except TimeoutError:
-        return still_waiting()
-    return Seen((time.monotonic_ns() - from_ns) / 1e9, answer.error, sorted(answer.addresses))
+        return order.still_waiting()
+    took = (time.monotonic_ns() - from_ns) / NS
+    return Seen(took, "; ".join(answer.error for answer in answers), sorted(answers[-1].addresses))
 
 
-async def _look(profile: str, conf: str, program: list[str], names: list[str]) -> dict[str, tuple[Seen, Seen]]:
-    """Each name by the one, then by the other, with their marks in it; all names at once."""
+async def _emulated(order: Order, name: str) -> Seen:
+    conf = read_resolv_conf(order.conf)
+    servers = [(ip, 53) for ip in conf.nameservers]
+    client = CLIENTS[order.profile].client(conf, 53)
+    return await _here(order, name, lambda name: walk(client.lookup(name, time.monotonic_ns()), servers))
+
+
+async def _look(order: Order) -> dict[str, list[Seen]]:
+    """Each name by the profile, then by the resolver, as often as it shall; all names at once."""
     wire = Wire()
     wire.start()
-    servers = [(ip, 53) for ip in read_resolv_conf(conf).nameservers]
-    real = await asyncio.gather(*(_really(program, name.replace("*", "real")) for name in names))
-    emulated = await asyncio.gather(
-        *(_emulated(profile, conf, servers, name.replace("*", "emulated")) for name in names)
-    )
+    marks = ["emulated", *(f"real{k}" for k in range(order.times))]
+    seen: dict[str, list[Seen]] = {name: [] for name in order.names}
+    places = asyncio.Semaphore(order.at_once)
+
+    async def in_turn(how: Callable[[Order, str], Awaitable[Seen]], name: str) -> Seen:
+        async with places:
+            return await how(order, name)
+
+    for how, some in ((_emulated, marks[:1]), (_really, marks[1:])):
+        asked = [(name, name.replace("*", mark)) for mark in some for name in order.names]
+        for (name, _), one in zip(asked, await asyncio.gather(*(in_turn(how, own) for _, own in asked)), strict=True):
+            seen[name].append(one)
     await asyncio.sleep(0.1)
-    for mark, all_seen in (("real", real), ("emulated", emulated)):
-        for name, seen in zip(names, all_seen, strict=True):
-            seen.packets = wire.of(name.replace("*", mark).split(".")[0])
-    return {name: (real[k], emulated[k]) for k, name in enumerate(names)}
+    for name, all_seen in seen.items():
+        for mark, one in zip(marks, all_seen, strict=True):
+            one.packets = wire.of(name.replace("*", mark).split(".")[0])
+    return seen
 
 
 def main() -> None:
-    order = json.loads(sys.argv[1])
+    order = Order(**json.loads(sys.argv[1]))
     os.nice(-15)  # instants are compared: whoever else is busy here is no part of it
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write(order["conf"])
+        file.write(order.conf)
         file.flush()
         subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True)
         servers = [ScriptedServer(RULES, address, port=53) for address in SERVING]
-        seen = asyncio.run(_look(**order))
+        seen = asyncio.run(_look(order))
         for server in servers:
             server.close()
-    said = {name: [asdict(one) for one in both] for name, both in seen.items()}
+    said = {name: [asdict(one) for one in all_seen] for name, all_seen in seen.items()}
     print(json.dumps(said))
 
 

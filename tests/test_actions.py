@@ -232,7 +232,25 @@ example.org:53 {
     reload
 }
 """
+SHARED = """\
+(common) {
+    health
+    cache 30
+}
+example.org {
+    import common
+}
+.:53 {
+    import common
+    log . "{remote}
+{name}"
+}
+"""
 EDITS = [
+    (SHARED, "lameduck 9s", "    health\n", "    health {\n        lameduck 9s\n    }\n"),
+    (SHARED, "cache off", "    cache 30\n", ""),
+    (SHARED, "ready", '{name}"\n', '{name}"\n    ready\n'),
+    (SHARED.replace("\n", "\r\n"), "cache off", "    cache 30\r\n", ""),
     (COREFILE, "lameduck 10s", "       lameduck 5s", "       lameduck 10s"),
     (COREFILE, "lameduck 0s", "    health {\n       lameduck 5s\n    }\n", "    health\n"),
     (COREFILE, "nsid", "    loadbalance\n}", "    loadbalance\n    nsid\n}"),

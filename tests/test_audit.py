@@ -341,6 +341,31 @@ def test_what_an_upgrade_overwrote_is_put_back_by_the_patches(serve: Callable[..
     assert [one.id for one in again] == ["image"]
 
 
+@pytest.mark.parametrize(
+    ("platform", "said"),
+    [
+        (
+            "kubeadm",
+            ["upgrade may reset it: give it this, too", "kubectl -n kube-system patch deployment coredns --type json"],
+        ),
+        ("eks", ["aws eks update-addon", '{"replicaCount":5}', "# tolerations: the add-on keeps"]),
+        ("helm", ["replicaCount: 5", "helm -n kube-system upgrade"]),
+        ("aks", ["# replicas, tolerations: AKS takes back"]),
+    ],
+)
+def test_it_is_put_back_in_the_form_that_the_platform_keeps(platform: str, said: list[str]) -> None:
+    before = kubeadm()
+    before[1] = k.deployment(5, spec={"tolerations": [{"key": "dns", "operator": "Exists"}]})
+    found = against(snapshot_of(*before), snapshot_of(*kubeadm()), platform)
+    remedy = next(one.remedy for one in found if one.id == "overwritten")
+    assert [text for text in said if text not in remedy] == [], remedy
+
+
+def test_what_cannot_be_compared_is_not_said_to_be_as_it_was() -> None:
+    hidden = snapshot_of(*kubeadm(), unread={"Deployment": "no right to list them"})
+    assert [one.severity for one in against(snapshot_of(*kubeadm()), hidden)][:1] == ["unknown"]
+
+
 def test_against_says_so_if_all_is_as_it_was(
     serve: Callable[..., ApiServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from probe.advice import PLATFORMS
 from probe.audit import audit
 from probe.audit.check import Planned
 from probe.audit.checks import CHECKS
@@ -157,10 +158,11 @@ def ports(*protocols: str, port: Any = 53, **more: Any) -> list[Json]:
     return [{"ports": [{"port": port, "protocol": one, **more} for one in protocols]}]
 
 
-def control_plane(**annotations: str) -> Json:
+def control_plane(repository: str = "", **annotations: str) -> Json:
     made = thing("KubeadmControlPlane", "kcp", namespace="fleet")
     made["metadata"]["annotations"] = annotations
-    made["spec"] = {"kubeadmConfigSpec": {"clusterConfiguration": {"dns": {"imageTag": "v1.12.1"}}}}
+    dns = {"imageTag": "v1.12.1", "imageRepository": repository}
+    made["spec"] = {"kubeadmConfigSpec": {"clusterConfiguration": {"dns": dns}}}
     return made
 
 
@@ -185,6 +187,13 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C01", "warn", "not Ready for a whole lameduck", version("1.8.6"), {}),
     ("C01", "info", "may hang when it is told to end while it reloads", version("1.12.1"), {}),
     ("C01", "unknown", "no version of CoreDNS", image("registry.example/coredns:latest"), {}),
+    ("C02", "fail", "has no longer `upstream` of `kubernetes`",
+     both(version("1.6.7"), edit("       ttl 30\n", "       ttl 30\n       upstream\n")), {"target": "1.8.0"}),
+    ("C02", "warn", "the newest that is known here, has no longer",
+     both(version("1.6.7"), edit("       ttl 30\n", "       ttl 30\n       upstream\n")), {}),
+    ("C02", "fail", "does not know `bufsize`", nothing, {"target": "1.6.5"}),
+    ("C02", "warn", "does not know `pdsql`", edit("    loop\n", "    loop\n    pdsql sqlite3\n"), {"target": "1.14.2"}),
+    ("C02", "unknown", "known from 1.6.5 on", nothing, {"target": "1.3.1"}),
     ("C03", "fail", "no `health`", edit("    health {\n       lameduck 20s\n    }\n", ""), {}),
     ("C03", "fail", "`health` without lameduck", edit(" {\n       lameduck 20s\n    }", ""), {}),
     ("C03", "warn", "lameduck 5 s; the guides", edit("lameduck 20s", "lameduck 5s"), {}),
@@ -209,6 +218,7 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C07", "warn", "one after the other, 25 s in all", edit("loadbalance\n}\n", SECOND_BLOCK), {}),
     ("C08", "warn", "no `reload`", edit("    reload\n", ""), {}),
     ("C08", "fail", "every reload, and the probe bears 6 s", version("1.9.3"), {}),
+    ("C08", "unknown", "version is not known", image("registry.example/coredns:latest"), {}),
     ("C08", "info", "which the probe bears", both(version("1.9.3"), edit("20s", "5s")), {}),
     ("C09", "fail", "preStop runs a command", maker(HOOK, {"preStop": {"exec": {"command": ["sleep", "5"]}}}), {}),
     ("C09", "warn", "preStop runs a command",
@@ -240,6 +250,10 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C12", "fail", "no pod of 2", add(budget(minAvailable="60%")), {}),
     ("C12", "fail", "all 2 pods", add(budget(maxUnavailable="100%")), {}),
     ("C12", "fail", "several PodDisruptionBudgets", add(budget("second", maxUnavailable=1)), {}),
+    ("C12", "pass", "1 of 2 pods", add(budget(maxUnavailable=1, selector={"matchExpressions": [
+        {"key": "k8s-app", "operator": "Exists"}, {"key": "k8s-app", "operator": "NotIn", "values": ["x"]}]})), {}),
+    ("C12", "warn", "no PodDisruptionBudget", add(budget(maxUnavailable=1, selector={"matchExpressions": [
+        {"key": "k8s-app", "operator": "DoesNotExist"}]})), {}),
     ("C12", "info", "with one replica no budget helps", scaled(1), {}),
     ("C12", "pass", "a DaemonSet", both(as_daemons(), drop("PodDisruptionBudget/.*")), {}),
     ("C13", "fail", "deleted before the first new", maker("spec.strategy", {"type": "Recreate"}), {}),
@@ -247,7 +261,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C13", "fail", "the one pod away", scaled(1), {}),
     ("C13", "fail", "take all 2 pods away at once",
      as_daemons(updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}), {}),
-    ("C13", "warn", "counts 0 s after it is Ready", maker("spec.minReadySeconds", None), {}),
+    ("C13", "warn", "counts 0 s after it is Ready", both(maker("spec.minReadySeconds", None), edit("20s", "5s")), {}),
+    ("C13", "info", "but answer for 20 s", maker("spec.minReadySeconds", None), {}),
     ("C13", "warn", "takes 2 of 4 pods",
      both(maker("spec.replicas", 4), maker("spec.strategy.rollingUpdate.maxUnavailable", "50%")), {}),
     ("C13", "info", "OnDelete", as_daemons(updateStrategy={"type": "OnDelete"}), {}),
@@ -271,21 +286,27 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C17", "warn", "no port 53/TCP", put("Service/kube-dns", "spec.ports", [{"port": 53, "protocol": "UDP"}]), {}),
     ("C17", "fail", "does not match the pods", put("Service/kube-dns", "spec.selector", {"k8s-app": "coredns"}), {}),
     ("C17", "warn", "not Ready get queries", put("Service/kube-dns", "spec.publishNotReadyAddresses", True), {}),
+    ("C17", "warn", "pods of second, too", add({**thing("Deployment", "second"), "spec": {
+        "replicas": 1, "template": {"metadata": {"labels": LABELS}, "spec": {"containers": []}}}}), {}),
     ("C17", "info", "no selector", put("Service/kube-dns", "spec.selector", None), {}),
     ("C17", "unknown", "no Service", drop("Service/.*"), {}),
     ("C18", "fail", "1 endpoint of no pod", put("Pod/coredns-a", "status.podIP", "10.244.9.9"), {}),
     ("C18", "fail", "no endpoint", put("EndpointSlice/.*", "endpoints", []), {}),
     ("C18", "warn", "lag behind: 1 pod", put("Pod/coredns-a", "status.conditions", []), {}),
+    ("C18", "pass", "2 endpoints",
+     put("Pod/coredns-a", "status.podIPs", [{"ip": "10.244.0.2"}, {"ip": "fd00::2"}]), {}),
     ("C18", "warn", "lag behind: 1 pod", lambda c: c.things["EndpointSlice/kube-dns-x"]["endpoints"].pop(), {}),
     ("C19", "warn", "mode is ipvs", ipvs(), {}),
     ("C19", "fail", "cannot be read", add(*kube_proxy(text="mode: ipvs\n// add\nipvs:\n  udpTimeout: 10s\n")), {}),
     ("C19", "info", "replaced", add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "true"})), {}),
     ("C19", "unknown", "nothing says", drop(".*kube-proxy.*"), {}),
     ("C20", "fail", "is not set: 300 s", ipvs(kernel="4.15.0-200-generic", system="Ubuntu 18.04.6 LTS"), {}),
-    ("C20", "fail", "is 60 s", ipvs("60s", kernel="5.4.0", system="Ubuntu 20.04.6 LTS"), {}),
+    ("C20", "fail", "is 60 s", ipvs("60s", kernel="5.4.0", system="Ubuntu 18.04.6 LTS"), {}),
     ("C20", "warn", "unless the kernels are mended", ipvs(kernel="4.18.0-553.el8", system="Rocky Linux 8"), {}),
     ("C20", "warn", "so little is lost", ipvs(), {}),
     ("C20", "pass", "after 10 s", ipvs("10s"), {}),
+    ("C20", "pass", "no kube-proxy",
+     add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "true"})), {}),
     ("C21", "fail", "3 nodes drop", ipvs(kernel="4.19.91-24.1.al7.x86_64", system="Alibaba Cloud Linux 2"), {}),
     ("C21", "warn", "is not known", ipvs(kernel="4.18.0-553.el8_10.x86_64", system="Rocky Linux 8"), {}),
     ("C21", "pass", "all kernels expire", ipvs(), {}),
@@ -295,6 +316,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C22", "warn", "one by one", drop("DaemonSet/kube-proxy", "Pod/kube-proxy-.*"), {}),
     ("C22", "unknown", "neither kube-proxy's image",
      both(add(*kube_proxy("latest")), put("Node/.*", "status.nodeInfo.kubeletVersion", "")), {}),
+    ("C22", "pass", "no kube-proxy",
+     add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "true"})), {}),
     ("C23", "warn", "refuses at once", lambda c: setattr(c, "version", "v1.25.9"), {}),
     ("C24", "warn", "the CNI does",
      add(thing("ConfigMap", "cilium-config", data={"kube-proxy-replacement": "strict"})), {}),
@@ -338,6 +361,11 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C33", "fail", "up to 4096 octets", edit("bufsize 1232", "bufsize 4096"), {}),
     ("C34", "warn", "deployment/coredns was customised",
      lambda c: managed(c.things[MAKER], "kubectl-edit", fields={"f:spec": {"f:replicas": {}}}), {}),
+    ("C34", "warn", "deployment/coredns was customised", lambda c: managed(c.things[MAKER], "kubectl-patch", fields={
+        "f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"coredns"}': {".": {}, "f:image": {}}}}}}}), {}),
+    ("C34", "pass", "nobody else", both(
+        maker("metadata.managedFields", None), put("ConfigMap/coredns", "metadata.managedFields", None),
+        lambda c: managed(c.things[MAKER], "kubectl-client-side-apply")), {}),
     ("C34", "unknown", "leaves managedFields out", both(
         maker("metadata.managedFields", None), put("ConfigMap/coredns", "metadata.managedFields", None)), {}),
     ("C35", "fail", "knows no CoreDNS after 1.14.2", add(control_plane()), {"target": "1.15.0"}),
@@ -359,15 +387,23 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
      both(maker(f"{TEMPLATE}.affinity", REQUIRED), maker("spec.replicas", 3)), {}),
     ("C37", "warn", "found no place lately",
      add(event("FailedScheduling", "coredns-7d9-x", "0/3 nodes are available: 3 Insufficient memory")), {}),
+    ("C37", "warn", "no node lets its pods on", put("Node/.*", "metadata.labels[kubernetes.io/os]", "windows"), {}),
+    ("C37", "warn", "no node lets its pods on",
+     put("Node/.*", "spec.taints", [{"key": "CriticalAddonsOnly", "effect": "NoExecute"},
+                                    {"key": "node-role.kubernetes.io/control-plane", "effect": "NoExecute"}]), {}),
     ("C37", "warn", "no node lets its pods on",
      put("Node/.*", "spec.taints", [{"key": "mine", "effect": "NoSchedule"}]), {}),
     ("C37", "pass", "a DaemonSet", as_daemons(), {}),
     ("C38", "fail", "1 of 2 pods not Ready: coredns-a: CrashLoopBackOff", both(
         put("Pod/coredns-a", "status.conditions", []),
         put("Pod/coredns-a", "status.containerStatuses[0].state", {"waiting": {"reason": "CrashLoopBackOff"}})), {}),
+    ("C38", "fail", "coredns-a: Pending", both(
+        put("Pod/coredns-a", "status", {"phase": "Pending"})), {}),
     ("C38", "fail", "has no pod", drop(PODS), {}),
     ("C38", "fail", "2 reloads failed", nothing, {"figures": {"reload_failed": 2.0}}),
     ("C38", "fail", "1 panics", nothing, {"figures": {"panics": 1.0}}),
+    ("C38", "pass", "2 pods Ready",
+     add({**thing("Pod", "coredns-old", labels=LABELS), "status": {"phase": "Failed"}}), {}),
     ("C38", "warn", "1 pod restarted: coredns-a: ended with Error", both(
         put("Pod/coredns-a", "status.containerStatuses[0].restartCount", 3),
         put("Pod/coredns-a", "status.containerStatuses[0].lastState", ended("Error"))), {}),
@@ -403,6 +439,12 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C45", "unknown", "restarted since is not known",
      both(ipvs("10s"), put("ConfigMap/kube-proxy", "metadata.managedFields", None)), {}),
     ("C45", "info", "no timeout is configured", ipvs(), {}),
+    ("C19", "pass", "mode is iptables", both(drop(".*kube-proxy.*"), put(
+        "Node/node-1", "metadata.annotations[k3s.io/node-args]", '["server"]')), {}),
+    ("C20", "pass", "after 10 s", both(drop(".*kube-proxy.*"), put(
+        "Node/node-1", "metadata.annotations[k3s.io/node-args]",
+        '["server","--kube-proxy-arg=proxy-mode=ipvs","--kube-proxy-arg=ipvs-udp-timeout=10s"]')), {}),
+    ("C20", "pass", "OpenShift", drop(".*kube-proxy.*"), {"platform": "openshift"}),
     ("C45", "pass", "younger than the edit", ipvs("10s"), {}),
     ("C46", "warn", "1 of 1 pod of applications have no dnsConfig", ipvs(), {}),
     ("C46", "info", "musl (Alpine)", both(ipvs(), add(application(
@@ -427,6 +469,9 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
         put("Service/kube-dns", "spec.trafficDistribution", "PreferClose")), {}),
     ("C49", "fail", "adds `/coredns`", add(kubeadm_config(
         imageRepository="k8s.gcr.io/coredns/coredns", imageTag="v1.8.4")), {}),
+    ("C49", "fail", "adds `/coredns`", add(control_plane(repository="k8s.gcr.io/coredns/coredns")), {}),
+    ("C49", "pass", "nothing is known against",
+     add(thing("ConfigMap", "kubeadm-config", data={"ClusterConfiguration": "a: b: c"})), {}),
     ("C49", "fail", "ends at 1.7.0", image("registry.k8s.io/coredns:1.7.0"), {"target": "1.8.0", "platform": "helm"}),
     ("C49", "info", "ends at 1.7.0", image("registry.k8s.io/coredns:1.7.0"), {"target": "1.8.0"}),
     ("C49", "fail", "tags begin with v", image("registry.k8s.io/coredns/coredns:1.12.1"), {}),
@@ -469,7 +514,7 @@ def test_a_check_says_what_is_wrong(
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_check_is_silent_on_a_sound_cluster(check: str) -> None:
-    found = said(check, nothing, {})
+    found = said(check, nothing, {"target": "1.14.2"})
     expected = {"C26": "warn"}.get(check, "pass")
     assert {one.severity for one in found} == {expected}, found
 
@@ -484,13 +529,80 @@ def test_every_check_fires_somewhere_and_has_its_sentences() -> None:
         assert not check.why.endswith("."), "a clause, as a report has it after a colon"
 
 
+OLD = ipvs(kernel="4.15.0", system="Ubuntu 18.04.6 LTS")
+SHORT, ONE_NODE = edit("20s", "5s"), put(PODS, "spec.nodeName", "node-1")
+FORMS: list[tuple[str, str, Change, str]] = [
+    ("C03", "kubeadm", SHORT, "kubectl -n kube-system edit configmap coredns   # in the Corefile:\n    health {"),
+    ("C03", "eks", SHORT, "aws eks update-addon --cluster-name CLUSTER --addon-name coredns"),
+    ("C03", "helm", SHORT, "  - name: health\n    configBlock: |-\n      lameduck 15s"),
+    ("C03", "k3s", SHORT, r'"health.override":"health {\n    lameduck 15s\n}\n"'),
+    ("C03", "aks", SHORT, "kubectl -n kube-system patch configmap coredns-custom --type merge"),
+    ("C03", "rke2", SHORT, "kind: HelmChartConfig\nmetadata:\n  name: rke2-coredns"),
+    ("C03", "openshift", SHORT, "# cannot be changed here: the DNS operator sets lameduck to 20 s"),
+    ("C10", "eks", scaled(1), '{"replicaCount":2}'),
+    ("C10", "helm", scaled(1), "replicaCount: 2\n"),
+    ("C10", "rke2", scaled(1), "valuesContent: |-\n    replicaCount: 2"),
+    ("C10", "aks", scaled(1), "# cannot be changed here: AKS takes back every edit"),
+    (
+        "C10",
+        "kubeadm",
+        scaled(1),
+        'kubectl -n kube-system patch deployment coredns --patch \'{"spec":{"replicas":2}}\'',
+    ),
+    ("C11", "kubeadm", ONE_NODE, "kubectl -n kube-system rollout restart deployment coredns"),
+    ("C13", "kubeadm", scaled(1), '"minReadySeconds":15'),
+    ("C13", "helm", scaled(1), 'rollingUpdate: {"maxUnavailable":0,"maxSurge":1}'),
+    ("C32", "aks", edit("max_concurrent 1000", "max_concurrent 10"), "# cannot be changed here"),
+    ("C32", "kubeadm", edit("max_concurrent 1000", "policy random"), "policy random\n        max_concurrent 1000\n"),
+    ("C05", "kubeadm", maker(f"{BOX}.readinessProbe", probe_of()), '{"periodSeconds":5,"failureThreshold":1}'),
+    ("C20", "kubeadm", OLD, "udpTimeout: 10s\nkubectl -n kube-system rollout restart daemonset kube-proxy"),
+    ("C20", "k3s", OLD, "/etc/rancher/k3s/config.yaml of every node, then restart it:\nkube-proxy-arg:"),
+    ("C20", "kubeadm", both(OLD, lambda c: setattr(c, "version", "v1.16.9")), "ipvsadm --set 900 120 10"),
+]
+
+
+@pytest.mark.parametrize(("check", "platform", "change", "remedy"), FORMS)
+def test_a_remedy_is_in_the_form_that_the_platform_keeps(
+    check: str, platform: str, change: Change, remedy: str
+) -> None:
+    told = [one.remedy for one in said(check, change, {"platform": platform}) if one.severity in ("fail", "warn")]
+    assert any(remedy in one for one in told), told
+
+
+KINDS = sorted({one.kind for one in fine().snapshot().things} | {"NetworkPolicy", "Event", "StatefulSet", "PodMetrics"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_read_makes_checks_unknown_and_none_fail(kind: str) -> None:
+    found = audit(fine().unreadable(kind).snapshot(), Planned(figures=FIGURES, target="1.14.2"))
+    assert {one.id for one in found} == set(CHECKS)
+    assert not [one for one in found if one.severity == "fail"]
+    assert kind == "PodMetrics" or [one for one in found if one.severity == "unknown" and "not allowed" in one.text]
+
+
+@pytest.mark.parametrize("key", fine().things)
+def test_each_check_bears_that_an_object_is_missing(key: str) -> None:
+    cluster = fine()
+    del cluster.things[key]
+    assert {one.id for one in audit(cluster.snapshot(), Planned(figures=FIGURES))} == set(CHECKS)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_each_check_speaks_on_each_platform(platform: str) -> None:
+    cluster = fine().edit("20s", "5s").edit("    nsid\n", "").set(MAKER, "spec.replicas", 1)
+    for snapshot in (cluster.snapshot(), Cluster([]).snapshot()):
+        found = audit(snapshot, Planned(platform=platform, figures=FIGURES))
+        assert {one.id for one in found} == set(CHECKS)
+        assert all(one.remedy for one in found if one.severity == "fail")
+
+
 @pytest.mark.parametrize(
     ("kernel", "system", "does"),
     [
         ("6.8.0-45-generic", "Ubuntu 24.04.1 LTS", Ipvs.MENDED),
         ("5.9.0", "Debian", Ipvs.MENDED),
-        ("5.8.18", "Fedora 32", Ipvs.DROPS),
-        ("5.4.0-150-generic", "Ubuntu 20.04.6 LTS", Ipvs.DROPS),
+        ("5.8.18", "Fedora 32", Ipvs.UNKNOWN),
+        ("5.4.0-150-generic", "Ubuntu 20.04.6 LTS", Ipvs.UNKNOWN),
         ("4.15.0-213-generic", "Ubuntu 18.04.6 LTS", Ipvs.DROPS),
         ("3.10.0-1160.el7.x86_64", "CentOS Linux 7 (Core)", Ipvs.DROPS),
         ("4.19.91-25.1.al7.x86_64", "Alibaba Cloud Linux (Aliyun Linux) 2.1903 LTS", Ipvs.MENDED),

@@ -15,7 +15,7 @@ from probe.cluster import Happened
 from probe.cluster.endpoints import ready_in, shown
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.changes import Changes
-from probe.cluster.kube.corefile import changed_lines, read_corefile, seconds_of
+from probe.cluster.kube.corefile import changed_lines, read_corefile
 from tests.kube_objects import (
     COREFILE,
     Json,
@@ -172,7 +172,7 @@ def test_a_corefile_says_how_pods_end_and_whom_they_ask() -> None:
     assert not {"nsid", "lameduck", "pods", "max_concurrent"} & usual.plugins
     assert usual.upstreams == []
     stub = read_corefile(STUB)
-    assert (stub.lameduck, stub.imports) == (90.0, ("common", "/etc/coredns/custom/*.override"))
+    assert (stub.lameduck, stub.imports) == (90.0, ("/etc/coredns/custom/*.override",))
     assert {"nsid", "errors"} <= stub.plugins
     assert "ready" not in stub.plugins
     assert stub.upstreams == [("8.8.8.8", 53), ("2001:db8::1", 5353), ("9.9.9.9", 54), ("2001:db8::2", 53)]
@@ -192,13 +192,6 @@ def test_a_corefile_says_how_pods_end_and_whom_they_ask() -> None:
 )
 def test_the_cluster_s_domain_is_its_kubernetes_plugin_s(corefile: str, domain: str) -> None:
     assert read_corefile(corefile).domain == domain
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("5s", 5), ("1m30s", 90), ("500ms", 0.5), ("1.5s", 1.5), ("5", 0), ("s", 0), ("5 s", 0)]
-)
-def test_durations_are_go_s(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
 
 
 def test_what_changed_in_a_corefile_is_said_line_by_line() -> None:

@@ -122,7 +122,9 @@ PLATFORMS: dict[str, Platform] = {
         keeps=OWNERS["kubeadm"].keeps,
         patch=_kubeadm,
         edit=forms.edited,
-        pods=forms.patched_until("`kubeadm upgrade` may reset it: give it this, too, as a patch corednsdeployment"),
+        pods=forms.patched_until(
+            "where kubeadm keeps it, its upgrade may reset it: give it this, too, as a patch corednsdeployment"
+        ),
     ),
     "helm": Platform(
         keeps=OWNERS["helm"].keeps,

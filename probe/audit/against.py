@@ -9,9 +9,11 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 
+from probe.advice import PLATFORMS
+from probe.advice.forms import Maker
 from probe.audit.check import Severity
 from probe.audit.snapshot import CUSTOM, Snapshot, Unread, containers_of
 from probe.audit.things import Json, Thing
@@ -27,6 +29,8 @@ _OF_SERVICE = ("sessionAffinity", "sessionAffinityConfig", "internalTrafficPolic
 _PROXIES = ("kube-proxy-worker", "kube-proxy", "kube-proxy-config")
 _TEMPLATE = "spec.template.spec"
 _LINES = 40
+_BY_KUBECTL = ("kubeadm", "ack", "capi", "kops", "k3s")
+"""Platforms on which an edit in the cluster stays, until the next upgrade at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,18 @@ class Overwritten:
         return {"op": "add", "path": self.pointer, "value": self.before}
 
 
-def against(before: Snapshot, now: Snapshot) -> list[Finding]:
-    """One for each object that is otherwise, or gone; the new image is what an upgrade is for, and informs."""
+def against(before: Snapshot, now: Snapshot, platform: str = "kubeadm") -> list[Finding]:
+    """One for each object that is otherwise, or gone; the new image is what an upgrade is for, and informs.
+
+    platform: a key of PLATFORMS, in whose form it is put back; what cannot be compared is not said to be as it was.
+    """
     found: list[Finding] = []
-    for compare in (_images, _workload, _service, _configs, _budgets):
-        with suppress(Unread):
+    for compare in (_images, lambda b, n: _workload(b, n, platform), _service, _configs, _budgets):
+        try:
             found += compare(before, now)
+        except Unread as problem:
+            text = f"{problem.kind}s cannot be compared: {problem}"
+            found += [Finding("unread", Severity.UNKNOWN.value, text)] if text not in {f.text for f in found} else []
     return found
 
 
@@ -83,10 +93,21 @@ def _images(before: Snapshot, now: Snapshot) -> Iterator[Finding]:
     yield Finding("image", Severity.INFO.value, text, f"{path}: {was} -> {is_}" if was != is_ else "")
 
 
-def _workload(before: Snapshot, now: Snapshot) -> Iterator[Finding]:
+def _workload(before: Snapshot, now: Snapshot, platform: str) -> Iterator[Finding]:
     changes = list(overwritten(before.workload, now.workload))
-    if changes:
-        yield _put_back(now.workload, changes)
+    if not changes:
+        return
+    found = _put_back(now.workload, changes)
+    pods, maker = PLATFORMS[platform].pods, Maker(now.workload.kind, now.workload.name, now.namespace, now.container)
+    wanted = {change.path.rpartition(".")[2]: change.before for change in changes}
+    mine = {name: value for name, value in wanted.items() if pods({name: value}, maker)}
+    if platform in _BY_KUBECTL:
+        notes = [line for line in pods(mine, maker).splitlines() if line.startswith("#")] if mine else []
+        yield replace(found, remedy="\n".join([*notes, found.remedy]))
+        return
+    rest = [name for name in wanted if name not in mine]
+    lasts = [f"# {', '.join(rest)}: {PLATFORMS[platform].keeps}"] if rest else []
+    yield replace(found, remedy="\n".join([*([pods(mine, maker)] if mine else []), *lasts]))
 
 
 def _service(before: Snapshot, now: Snapshot) -> Iterator[Finding]:

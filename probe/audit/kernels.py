@@ -41,7 +41,7 @@ def ipvs_of(kernel: str, system: str) -> Ipvs:
     for part, first in _VENDORS:
         if re.search(part, kernel):
             return Ipvs.MENDED if numbers[: len(first)] >= first and _built(kernel) else Ipvs.DROPS
-    return Ipvs.DROPS if numbers[0] >= 5 or _AFFECTED.search(system) else Ipvs.UNKNOWN
+    return Ipvs.DROPS if _AFFECTED.search(system) else Ipvs.UNKNOWN
 
 
 def _built(kernel: str) -> bool:

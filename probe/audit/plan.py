@@ -238,7 +238,8 @@ def _upgrade(ground: _Ground) -> Iterator[Step]:
     upgrade = UPGRADES[ground.planned.platform]
     target = ground.planned.target or "VERSION"
     nothing: list[str] = []
-    waits = [*_or(lambda: list(_paces(ground)), nothing), *_felt(ground, now=False), *_by_mode(ground)]
+    before = list(_felt(ground, now=True)) if ground.advice and ground.advice.changes_lameduck else nothing
+    waits = [*_or(lambda: list(_paces(ground)), nothing), *_felt(ground, now=False), *before, *_by_mode(ground)]
     yield Step(
         f"Upgrade CoreDNS to {target}" if upgrade.commands else "Upgrade what brings CoreDNS with it",
         tuple(line.format(target=target) for line in upgrade.commands),

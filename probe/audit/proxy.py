@@ -17,6 +17,7 @@ from probe.corefile import duration_of
 
 CONFIGS = ("kube-proxy-worker", "kube-proxy", "kube-proxy-config", "kube-proxy-master")
 """ACK's, kubeadm's, EKS's, ACK's for its control plane."""
+_ARGUMENTS = ("k3s.io/node-args", "rke2.io/node-args")
 _SYSTEM = "kube-system"
 
 
@@ -51,6 +52,24 @@ def proxy_config(daemons: Iterable[Thing], configs: Iterable[Thing], pods: Itera
     if maker is None and config is None:
         return ProxyConfig()
     return _config(maker, config, maker if maker in mine else None)
+
+
+def of_agents(nodes: Iterable[Thing]) -> ProxyConfig:
+    """Of k3s and RKE2, whose agents are kube-proxy, too: as the nodes' annotations say they were started."""
+    for node in nodes:
+        for key in _ARGUMENTS:
+            if said := node.annotations.get(key):
+                mode = re.search(r"proxy-mode=(\w+)", said)
+                timeout = re.search(r"ipvs-udp-timeout=([0-9a-z.]+)", said)
+                place = f"{node} metadata.annotations[{key}]"
+                return ProxyConfig(
+                    mode=mode[1] if mode else "iptables",
+                    mode_at=f"{place} proxy-mode: {_shown(mode and mode[1])}",
+                    udp_timeout=(duration_of(timeout[1]) or None) if timeout else None,
+                    timeout_at=f"{place} ipvs-udp-timeout: {_shown(timeout and timeout[1])}",
+                    version=version_of(f":{node.at('status.nodeInfo.kubeletVersion')}"),
+                )
+    return ProxyConfig()
 
 
 def is_proxy(thing: Thing) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from probe.audit.proxy import CONFIGS, ProxyConfig, is_proxy, proxy_config, template, version_of
+from probe.audit.proxy import CONFIGS, ProxyConfig, is_proxy, of_agents, proxy_config, template, version_of
 from probe.audit.things import Json, Thing
 from probe.cluster import Shutdown
 from probe.corefile import Corefile, ServerBlock, duration_of, parse_corefile
@@ -252,7 +252,8 @@ class Snapshot:
         found = proxy_config(self.all("DaemonSet", SYSTEM), filter(None, configs))
         if found.mode or found.problem:
             return found
-        return proxy_config((), (), self.all("Pod", SYSTEM))
+        found = proxy_config((), (), self.all("Pod", SYSTEM))
+        return found if found.mode or found.problem else of_agents(self.nodes)
 
     @cached_property
     def proxy_pods(self) -> tuple[Thing, ...]:

@@ -34,7 +34,6 @@ from probe.cli.output import complain, say, silence
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, DnsprobeError
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

@@ -19,6 +19,7 @@ from probe.audit.facts import facts_of, found_there
 from probe.audit.files import read_files, write_text
 from probe.audit.lab import lab_snapshot
 from probe.audit.measured import Measured, measured, told
+from probe.audit.migration import migrate as to_release
 from probe.audit.plan import plan_of
 from probe.audit.platform import detect
 from probe.audit.things import Thing
@@ -33,6 +34,7 @@ from probe.errors import EXIT_ENVIRONMENT, EXIT_MISSED, EXIT_PASS, EnvironmentPr
 from probe.live import Brief
 from probe.model import NS, Finding
 from probe.report.audit import Audited, audit_json, audit_junit, audit_markdown, audit_text, explained
+from probe.report.units import plain
 from probe.runfile import open_run
 from probe.scenario.departures import base_plan
 from probe.scenario.quantity import DAY_NS, duration_ns
@@ -42,6 +44,7 @@ EXAMPLES = options.examples(
     "dnsprobe audit --context prod --save before.yaml --from-run watch-upgrade.db",
     "dnsprobe audit --snapshot before.yaml --only C03,C05 --format markdown",
     "dnsprobe audit --against before.yaml",
+    "dnsprobe audit --migrate --target-version 1.13.1",
     "dnsprobe audit --explain C05",
     "dnsprobe audit --lab --set lab.lameduck=0s",
 )
@@ -69,11 +72,13 @@ def audit(
     skip: options.Skip = None,
     explain: options.ExplainCheck = "",
     fail_on: options.FailOn = "fail",
+    migrate: options.Migrate = False,
     form: options.AuditFormat = "text",
 ) -> None:
     """What will break in the next CoreDNS upgrade? Reads the cluster, changes nothing, and says what mends each point.
 
-    Exit codes: 0 nothing fails, 1 something does, 4 no API, no right to read anything, or no cluster DNS found.
+    Exit codes: 0 nothing fails, 1 something does, 4 no API, no right to read anything, or no cluster DNS found. With
+    --migrate 1 is: a person has to decide.
     """
     if explain:
         say(explained(CHECKS[_check_of(explain)]).rstrip("\n"))
@@ -89,11 +94,13 @@ def audit(
     found, late = _found(Source(given, named, lab, setting or [], propagation == _METRIC))
     if save:
         _write(save, found)
+    if migrate:
+        raise typer.Exit(_migrate(found, planned.target))
     platform, sign = (vendor, "--vendor") if vendor else detect(found)
     seen_in = measured(run, platform) if run else None
     planned = replace(_joined(planned, late, seen_in), platform=platform)
     findings = auditing.audit(found, planned, asked, passed)
-    changes = overwritten_since(before, found) if before else None
+    changes = overwritten_since(before, found, platform) if before else None
     seen = Audited(
         findings=findings,
         facts=facts_of(found, planned, sign),
@@ -106,6 +113,24 @@ def audit(
     )
     say(_FORMATS[form](seen).rstrip("\n"))
     raise typer.Exit(seen.exit_code)
+
+
+def _migrate(snapshot: Snapshot, target: str) -> int:
+    """Print the diff, with what a person has to decide as comments before it; 1 if there is such a thing."""
+    if not target:
+        raise UsageError("--migrate: say for which CoreDNS: --target-version 1.13.1")
+    try:
+        config, running = snapshot.config, snapshot.coredns_version
+    except Unread as problem:
+        raise EnvironmentProblem(f"--migrate: {problem}") from None
+    if config is None:
+        raise EnvironmentProblem(f"--migrate: there is no Corefile in {snapshot.namespace}")
+    text = str(config.at("data[Corefile]"))
+    found = to_release(text, running, target, snapshot.corefile_parts if "import" in text else {})
+    say("".join([*(f"# {plain(str(change))}\n" for change in found.changes), found.diff]).rstrip("\n"))
+    if not found.changes:
+        complain(f"{config}: nothing to change for CoreDNS {target}")
+    return EXIT_MISSED if found.unsupported else EXIT_PASS
 
 
 # -- what was typed

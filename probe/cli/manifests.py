@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -34,7 +34,7 @@ _OURS = {
 
 def manifests(
     typed: typer.Context,
-    scenario: Annotated[str, typer.Argument(help="A YAML file, or a shipped scenario's name.", show_default=False)],
+    scenario: options.ScenarioName,
     image: options.ImageName = "",
     kind: options.Kind = "job",
     name: options.ObjectName = "",

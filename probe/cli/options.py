@@ -18,6 +18,7 @@ from probe.runfile import SERVED
 from probe.scenario.abort import EXAMPLE as RULE
 from probe.scenario.adhoc import DEFAULT_NAME
 from probe.scenario.capacity import OBJECTIVES
+from probe.scenario.file import shipped_scenarios
 from probe.scenario.limits import CEILING, MOST_EXTERNAL
 from probe.scenario.linger import PORT
 from probe.scenario.load import WINDOW
@@ -178,6 +179,19 @@ def flag(panel: str, letter: str, word: str, text: str) -> Any:
 
 _ad_hoc = partial(option, AD_HOC)
 _ad_hoc_flag = partial(flag, AD_HOC)
+
+
+def _named(typed: str) -> list[str]:
+    """Of the shipped scenarios those that begin like that; where none does, a shell goes on with files."""
+    return [name for name in shipped_scenarios() if name.startswith(typed)]
+
+
+ENDLESS = "every-node"
+SCENARIO_HELP = "A YAML file, or a shipped scenario's name"
+ScenarioName = Annotated[str, typer.Argument(help=f"{SCENARIO_HELP}.", autocompletion=_named, show_default=False)]
+ServedName = Annotated[
+    str, typer.Argument(help=f"{SCENARIO_HELP} (default {ENDLESS}).", autocompletion=_named, show_default=False)
+]
 
 Servers = Annotated[Texts, _ad_hoc("-s", "--server", "ADDRESS", "The server; repeatable.")]
 Port = Annotated[OneText, _ad_hoc("-p", "--port", "PORT", "Its port (default 53).")]

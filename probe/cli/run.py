@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -81,9 +81,7 @@ EXAMPLES = options.examples(
 
 
 def run(
-    scenario: Annotated[
-        str, typer.Argument(help="A YAML file, or a shipped scenario's name.", show_default=False)
-    ] = "",
+    scenario: options.ScenarioName = "",
     server: options.Servers = None,
     port: options.Port = None,
     data: options.Data = None,

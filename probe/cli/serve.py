@@ -7,9 +7,6 @@ import os
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from probe import __version__
 from probe.cli import options
@@ -43,7 +40,6 @@ EXAMPLES = options.examples(
     "dnsprobe serve my.yaml --per-node 2 --format jsonl --keep 6h -o /data/serve.db",
     "dnsprobe report --last 15m",
 )
-DEFAULT = "every-node"
 FORMATS = ("text", "jsonl")
 LEAST_KEPT_NS = 60 * NS
 TOTALS_NS = 300 * NS
@@ -51,9 +47,7 @@ TOTALS_NS = 300 * NS
 
 
 def serve(
-    scenario: Annotated[
-        str, typer.Argument(help=f"A YAML file, or a shipped scenario's name (default {DEFAULT}).", show_default=False)
-    ] = DEFAULT,
+    scenario: options.ServedName = options.ENDLESS,
     lab: options.InLab = False,
     context: options.Context = None,
     service: options.ServiceName = None,

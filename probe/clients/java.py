@@ -1,7 +1,8 @@
 """A libc's lookups, what Java keeps of them -> InetAddress's: a failure lasts 10 s even if DNS was away for one.
 
-Source: JDK 21, java.net.InetAddress (getAddressesFromNameService, CachedLookup), sun.net.InetAddressCachePolicy;
-java.security: networkaddress.cache.ttl (30 s without a security manager), networkaddress.cache.negative.ttl (10 s).
+Source: JDK 21, java.net.InetAddress (getAddressesFromNameService, NameServiceAddresses.get, CachedLookup),
+sun.net.InetAddressCachePolicy; java.security: networkaddress.cache.ttl (30 s without a security manager),
+networkaddress.cache.negative.ttl (10 s).
 """
 
 from __future__ import annotations
@@ -12,32 +13,46 @@ from probe.clients.steps import Answer, Client, Event, Steps, Wait
 from probe.model import NS, Fate
 
 POSITIVE_NS, NEGATIVE_NS = 30 * NS, 10 * NS
+_LOOK_NS = NS // 100
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    from_ns: int
     until_ns: int
     answer: Answer
 
 
 class Java:
-    """One JVM over a libc."""
+    """One JVM over a libc. Who asks for a name that is being looked up waits for what that comes to."""
 
     def __init__(self, libc: Client) -> None:
         self._libc = libc
         self._kept: dict[str, _Kept] = {}
+        self._asking: set[str] = set()
 
     def lookup(self, name: str, at_ns: int) -> Steps[Answer]:
         """InetAddress.getAllByName(name)."""
+        now = at_ns
+        while name in self._asking:
+            now = (yield Wait(now + _LOOK_NS)).at_ns
         kept = self._kept.get(name)
-        if kept and at_ns < kept.until_ns:
+        if kept and now < kept.until_ns:
+            if now < kept.from_ns:  # in time that nobody spends, lookups are made one after the other
+                yield Wait(kept.from_ns)
             return kept.answer
-        answer, now = yield from _timed(self._libc.lookup(name, at_ns), at_ns)
-        if answer.fate is not Fate.FOUND:
-            answer = replace(answer, error=f"java.net.UnknownHostException: {name}: {answer.error}")
-        lasts = POSITIVE_NS if answer.fate is Fate.FOUND else NEGATIVE_NS
-        self._kept[name] = _Kept(now + lasts, answer)
-        return answer
+        self._asking.add(name)
+        try:
+            answer, now = yield from _timed(self._libc.lookup(name, now), now)
+        finally:
+            self._asking.discard(name)
+        if answer.fate is Fate.FOUND:
+            self._kept[name] = _Kept(now, now + POSITIVE_NS, answer)
+            return answer
+        # Of a failure that it kept it tells no reason.
+        said = f"java.net.UnknownHostException: {name}"
+        self._kept[name] = _Kept(now, now + NEGATIVE_NS, replace(answer, error=said))
+        return replace(answer, error=f"{said}: {answer.error}")
 
 
 def _timed(steps: Steps[Answer], now: int) -> Steps[tuple[Answer, int]]:

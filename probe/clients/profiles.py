@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from probe.clients.cares import Cares
+from probe.clients.channel import Channel
 from probe.clients.glibc import Glibc
 from probe.clients.go import Go
-from probe.clients.java import Java
+from probe.clients.java import NEGATIVE_NS, Java
 from probe.clients.musl import Musl
+from probe.clients.node import Node
 from probe.clients.sockets import Server, walk
 from probe.clients.steps import Answer, Client, Steps
 from probe.resolv import ResolvConf
@@ -20,21 +22,21 @@ from probe.resolv import ResolvConf
 class Profile:
     """client: an application's process under a resolv.conf, its nameservers at some port.
 
-    help: what is special; source: where it is written. real: it is not emulated: these lookups are its own.
-    remembers: what it says of a name depends on what it said before.
+    help: what is special; source: where it is written. real: it is there itself: a run's lookups are its own, and the
+    emulated ones say beforehand what they will feel.
+    keeps_ns: how long it says again that a name failed, without asking.
     """
 
-    client: Callable[[ResolvConf, int], Client] | None
+    client: Callable[[ResolvConf, int], Client]
     help: str
     source: str
     real: Callable[[ResolvConf, Sequence[Server]], Cares] | None = None
-    remembers: bool = False
+    keeps_ns: int = 0
 
     def looks_up(self, conf: ResolvConf, servers: Sequence[Server]) -> Callable[[str], Awaitable[Answer]]:
         """A process that asks these servers, in conf's order, with real sockets: what its lookup of a name comes to."""
         if self.real:
             return self.real(conf, servers).lookup
-        assert self.client  # noqa: S101
         client = self.client(conf, servers[0][1])
         return lambda name: walk(client.lookup(name, time.monotonic_ns()), servers)
 
@@ -89,11 +91,16 @@ CLIENTS: dict[str, Profile] = {
         lambda conf, _: Musl(conf, tcp=False), "before 1.2.4: no TCP", "musl src/network/res_msend.c (1.2.3)"
     ),
     "go": Profile(Go, "a new port for each attempt and type", "Go src/net/dnsclient_unix.go tryOneName()"),
-    "c-ares": Profile(None, "c-ares itself, a channel for each lookup", "c-ares by aiodns", Cares),
+    "node": Profile(
+        lambda conf, port: Node(_glibc()(conf, port)), "glibc, told as Node.js does", "Node.js lib/internal/errors.js"
+    ),
+    "c-ares": Profile(
+        lambda conf, _: Channel(conf), "c-ares itself, a channel for each lookup", "c-ares by aiodns", Cares
+    ),
     "java": Profile(
         lambda conf, port: Java(_glibc()(conf, port)),
         "glibc; a name is kept for 30 s, that it failed for 10 s",
         "JDK java.net.InetAddress, java.security",
-        remembers=True,
+        keeps_ns=NEGATIVE_NS,
     ),
 }

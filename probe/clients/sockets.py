@@ -49,7 +49,7 @@ class _Sockets:
     _open: dict[Socket, socket.socket] = field(default_factory=dict)
     _frames: dict[Socket, bytearray] = field(default_factory=dict)
     _writers: dict[Socket, asyncio.StreamWriter] = field(default_factory=dict)
-    _streams: list[asyncio.Task[None]] = field(default_factory=list)
+    _streams: dict[Socket, asyncio.Task[None]] = field(default_factory=dict)
     _sent: dict[Socket, dict[bytes, Query]] = field(default_factory=dict)
     _octets: dict[Query, bytes] = field(default_factory=dict)
 
@@ -63,7 +63,10 @@ class _Sockets:
                 self._frames.setdefault(send.socket, bytearray()).extend(len(octets).to_bytes(2) + octets)
         for each in dict.fromkeys(send.socket for send in wait.sends if send.socket.transport == "tcp"):
             server = next(send.server for send in wait.sends if send.socket is each)
-            self._streams.append(asyncio.create_task(self._stream(each, server)))
+            if each in self._writers:
+                self._writers[each].write(self._frames.pop(each))
+            elif each not in self._streams:
+                self._streams[each] = asyncio.create_task(self._stream(each, server))
 
     async def event(self, until_ns: int) -> Event:
         """The first that comes until then, or that it is then."""
@@ -78,9 +81,9 @@ class _Sockets:
         for sock in self._open.values():
             loop.remove_reader(sock)
             sock.close()
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.cancel()
-        await asyncio.gather(*self._streams, return_exceptions=True)
+        await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
     def _encoded(self, query: Query) -> bytes:
         if query not in self._octets:
@@ -90,7 +93,7 @@ class _Sockets:
         return self._octets[query]
 
     def _datagram(self, send: Send, octets: bytes) -> None:
-        """An error of send() is of what was sent before (udp(7)): as with sendmmsg(), this is sent all the same."""
+        """An error of send() is of what was sent before; as sendmmsg() does, who insists sends this all the same."""
         try:
             sock = self._open.get(send.socket) or self._bound(send.socket, send.server)
         except OSError as problem:
@@ -104,7 +107,8 @@ class _Sockets:
             sock.send(octets)
         except OSError as problem:
             with suppress(OSError):
-                sock.send(octets)
+                if send.socket.insists:
+                    sock.send(octets)
             self._failed(send.socket, send.server, problem)
 
     def _bound(self, of: Socket, server: int) -> socket.socket:
@@ -144,7 +148,8 @@ class _Sockets:
             return
         try:
             of.local = _text(writer.get_extra_info("sockname"))
-            writer.write(bytes(self._frames.pop(of)))
+            self._writers[of] = writer
+            writer.write(self._frames.pop(of))
             while True:
                 length = int.from_bytes(await reader.readexactly(2))
                 self._read(of, server, await reader.readexactly(length))

@@ -31,11 +31,15 @@ class Hears(StrEnum):
 
 @dataclass(eq=False, slots=True)
 class Socket:
-    """A source port, or a TCP connection to one server. local: address:port, once it is open."""
+    """A source port, or a TCP connection to one server. local: address:port, once it is open.
+
+    insists: a datagram is sent all the same where send() told of an error, which is of one sent before (udp(7)).
+    """
 
     transport: str = "udp"
     hears: Hears = Hears.REFUSALS
     local: str = ""
+    insists: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,15 +40,16 @@ def _blocks(stream: Stream) -> Iterator[ServerBlock]:
     while stream.next():
         keys, ended = _addresses(stream)
         names = [stream.with_environment(key.text).rstrip(",") for key in keys]
-        if names == ["}"]:
-            _note_stray(stream, keys[0], ended)
+        if names == ["}"] and _ends_at_stray(stream, keys[0], ended):
             continue
         if len(names) == 1 and names[0].startswith("(") and names[0].endswith(")") and not ended:
             _read_snippet(stream, names[0][1:-1], keys[0])
             continue
         first = keys[0] if keys else stream.here
         if first is not None and (keys or not ended):
-            yield ServerBlock(tuple(names), first.line, first.file, () if ended else tuple(_directives(stream)))
+            directives = () if ended else tuple(_directives(stream))
+            last = stream.line if stream.here and stream.here.file == first.file else first.line
+            yield ServerBlock(tuple(names), first.line, first.file, directives, last)
 
 
 def _addresses(stream: Stream) -> tuple[list[Token], bool]:
@@ -75,16 +76,21 @@ def _addresses(stream: Stream) -> tuple[list[Token], bool]:
             return keys, False
 
 
-def _note_stray(stream: Stream, brace: Token, ended: bool) -> None:
-    """Of a `}` that closes nothing. What follows it is read as a server block, though CoreDNS takes it for plugins."""
+def _ends_at_stray(stream: Stream, brace: Token, ended: bool) -> bool:
+    """Notes a `}` that closes nothing. CoreDNS serves a zone of that name, if what follows may be its block.
+
+    If not, True, and what follows is read as a server block.
+    """
     while not ended and stream.value == "import":
         stream.put_in()
         ended = not stream.next()
-    fatal = not ended and stream.value != "}"
+    taken = stream.value == "{" or stream.with_environment(stream.value) in PLUGINS
+    fatal = not (ended or taken or stream.value == "}")
     what = f", and then complains of line {stream.line}" if fatal else ""
     stream.said(f"there is a `}}` too many: CoreDNS takes it for a zone{what}", "take it out", brace, fatal=fatal)
     if fatal:
         stream.back()
+    return ended or not taken
 
 
 def _read_snippet(stream: Stream, name: str, key: Token) -> None:
@@ -175,7 +181,8 @@ class _Entry:
     def closed(self, stream: Stream, end: Token) -> Directive:
         first, *arguments = self.words
         name, *texts = (stream.with_environment(word.text) for word in (first, *arguments))
-        return Directive(name, tuple(texts), first.line, first.file, tuple(self.block), first.start, end.end)
+        last = end.last_line if end.file == first.file else first.line
+        return Directive(name, tuple(texts), first.line, first.file, tuple(self.block), last)
 
 
 def _tree(stream: Stream, words: list[Token]) -> Directive:

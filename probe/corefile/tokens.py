@@ -22,9 +22,9 @@ _PIECE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word. line: from 1, where it begins; file: '' for the Corefile itself; start, end: offsets in that file.
+    """A word. line: from 1, where it begins; file: '' for the Corefile itself.
 
-    quoted: it stands in quotes, which are no part of text; closed: not if the quotes never end.
+    closed: not if it stands in quotes, which are no part of text, that never end.
     commented: it is in a comment that began within a word, `5s# of lameduck`: the lexer forgets at the next space that
     it was reading a comment, so CoreDNS takes `of` and `lameduck` for words.
     """
@@ -32,9 +32,6 @@ class Token:
     text: str
     line: int
     file: str = ""
-    start: int = 0
-    end: int = 0
-    quoted: bool = False
     closed: bool = True
     commented: bool = False
 
@@ -61,10 +58,10 @@ def tokens_of(text: str, file: str = "") -> Iterator[Token]:
             closed = piece["closed"] == '"'
             word = re.sub(r'\\"|\\(?!")(.)', lambda pair: '"' if pair[0] == '\\"' else pair[0], inside, flags=re.DOTALL)
             if word or closed:
-                yield Token(word, line, file, piece.start(), piece.end(), True, closed, commented)
+                yield Token(word, line, file, closed, commented)
         elif piece["word"]:
             word = piece["word"].replace("\r", "")
-            yield Token(word, line, file, piece.start(), piece.end("word"), commented=commented)
+            yield Token(word, line, file, commented=commented)
             commented = commented or bool(piece["glued"])
         lines = piece[0].count("\n")
         line += lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _PARTS = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -31,8 +31,7 @@ class Problem:
 class Directive:
     """A plugin of a server block, or a property of a plugin. line, file: where its name stands.
 
-    arguments: the words after it on its line; block: what stands between its braces. start, end: offsets in its file,
-    of its name and behind its last word or brace.
+    arguments: the words after it on its line; block: what stands between its braces; last_line: where that ends.
     """
 
     name: str
@@ -40,8 +39,7 @@ class Directive:
     line: int = 0
     file: str = ""
     block: tuple[Directive, ...] = ()
-    start: int = field(default=0, compare=False)
-    end: int = field(default=0, compare=False)
+    last_line: int = 0
 
     def all(self, name: str) -> tuple[Directive, ...]:
         """Those properties of its block."""
@@ -54,12 +52,16 @@ class Directive:
 
 @dataclass(frozen=True, slots=True)
 class ServerBlock:
-    """zones: its addresses as they are written: `.:53`, `dns://example.org`. line, file: where the first one stands."""
+    """zones: its addresses as they are written: `.:53`, `dns://example.org`. line, file: where the first one stands.
+
+    last_line: of its `}`, in the same file.
+    """
 
     zones: tuple[str, ...]
     line: int
     file: str
     directives: tuple[Directive, ...]
+    last_line: int = 0
 
     def all(self, name: str) -> tuple[Directive, ...]:
         """The plugins of that name."""

@@ -22,8 +22,11 @@ PATIENT = 4.5
 """Seconds from which on a lookup has waited for an answer that did not come: glibc, Go and musl wait 5 s, dig 5 s."""
 QUICK = 1.0
 """Seconds up to which nothing has been waited for."""
+DEAF = "musl"
+"""How long it took says nothing."""
 _NAME = re.compile(
-    r"lookup ([\w.-]+)|resolve(?: host)?:? '?([\w.-]+\.[\w-]+)|(?:ENOTFOUND|EAI_AGAIN|ETIMEOUT) ([\w.-]+)"
+    r"lookup ([\w.-]+)|resolve(?: host)?:? '?([\w.-]+\.[\w-]+)|UnknownHostException: ([\w.-]+)"
+    r"|(?:getaddrinfo|query\w+) E\w+ ([\w.-]+)"
 )
 _SERVER = re.compile(r" on (\S+:\d+):|->(\S+:\d+)|#53\((\S+?)\)")
 
@@ -62,7 +65,7 @@ def meaning_of(message: str, took: float | None = None) -> Meaning | None:
     for pattern, client, outcomes, text in MESSAGES:
         if re.search(pattern, message, re.IGNORECASE):
             name, server = _found(_NAME, message), _found(_SERVER, message)
-            return Meaning(client, _by_time(outcomes, took), text, name, server)
+            return Meaning(client, _by_time(outcomes, None if client == DEAF else took), text, name, server)
     return None
 
 
@@ -94,7 +97,31 @@ MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str], ...] = (
     (r"Unknown directive", "CoreDNS", (), "the Corefile has a plugin that this version does not know: it ends"),
     (r"Failed to watch", "CoreDNS", (), "CoreDNS lost the API server; harmless while lookups do not fail"),
     (r"conntrack: table full|conntrack full", "kernel", (_T,), "conntrack's table is full: new flows are dropped"),
-    (r"no such host", "Go", (_X,), "the name does not exist, as the server says"),
+    (r"no such host", "Go", (_X, Outcome.NODATA), "the server says that the name does not exist, or has no address"),
+    (
+        r"query\w+ ENOTFOUND|Domain name not found",
+        "c-ares, Node.js (dns.resolve)",
+        (_X,),
+        "the name does not exist, as the server says",
+    ),
+    (
+        r"query\w+ ENODATA|DNS server returned answer with no data",
+        "c-ares, Node.js (dns.resolve)",
+        (Outcome.NODATA,),
+        "the name is there, and has nothing of the type that was asked for",
+    ),
+    (
+        r"getaddrinfo EAI_AGAIN",
+        "Node.js (dns.lookup)",
+        (_T, _R, _S, _F),
+        "the libc got no usable answer; two names at a time are looked up, and others wait until these are given up",
+    ),
+    (
+        r"getaddrinfo ENOTFOUND",
+        "Node.js (dns.lookup)",
+        (_X, Outcome.NODATA),
+        "the name does not exist, or has no address: it says the same of both",
+    ),
     (r"i/o timeout", "Go", (_T,), "no answer within 5 s; Go asks twice, each time from a new port"),
     (r"server misbehaving", "Go", (_S, _F), "the server answered with SERVFAIL or REFUSED"),
     (
@@ -103,26 +130,55 @@ MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str], ...] = (
         (_X,),
         "the name does not exist",
     ),
-    (r"status: SERVFAIL|can't find .*: SERVFAIL|2\(SERVFAIL\)|ESERVFAIL", "dig, c-ares", (_S,), "the server failed"),
     (
-        r"status: REFUSED|can't find .*: REFUSED|5\(REFUSED\)|EREFUSED",
+        r"status: SERVFAIL|can't find .*: SERVFAIL|2\(SERVFAIL\)|ESERVFAIL|DNS server returned general failure",
+        "dig, c-ares",
+        (_S,),
+        "the server failed",
+    ),
+    (
+        r"status: REFUSED|can't find .*: REFUSED|5\(REFUSED\)|EREFUSED|DNS server refused query",
         "dig, c-ares",
         (_F,),
         "the server refused by policy or load",
     ),
-    (r"ECONNREFUSED|connection refused", "Go, dig, c-ares", (_R,), "ICMP port unreachable or a TCP reset"),
+    (
+        r"ECONNREFUSED|connection refused|Could not contact DNS servers",
+        "Go, dig, c-ares",
+        (_R,),
+        "ICMP port unreachable or a TCP reset",
+    ),
     (r"no servers could be reached|connection timed out", "dig", (_T,), "no answer within 5 s, three times"),
     (
         r"ETIMEOUT|DNS server returned.*timeout|Timeout while contacting DNS",
         "c-ares",
         (_T,),
-        "no answer, three times; c-ares keeps its source port",
+        "no answer, each time it was asked; before 1.34.6 c-ares keeps its source port",
     ),
     (
-        r"EAI_AGAIN|Temporary failure in name resolution|Try again|gaierror.*-3",
+        r"EAI_AGAIN|Temporary failure in name resolution|gaierror.*-3",
         "libc",
-        (_T, _R, _S),
+        (_T, _R, _S, _F),
         "the libc got no usable answer: at once where it was refused or failed, after 5 to 10 s of silence",
+    ),
+    (
+        r"Try again",
+        DEAF,
+        (_T, _R, _S, _F),
+        "no usable answer in 5 s, whatever came: musl hears no refusal and waits on",
+    ),
+    (r"Name does not resolve", DEAF, (_X, Outcome.NODATA), "the name does not exist, or has no address"),
+    (
+        r"No address associated with hostname|Name has no usable address",
+        "libc",
+        (Outcome.NODATA,),
+        "the name is there, and has no address of the type that was asked for",
+    ),
+    (
+        r"UnknownHostException: [\w.-]+\s*$",
+        "Java",
+        (),
+        "said again of a lookup that failed up to 10 s before, and nobody was asked: its first message has the reason",
     ),
     (
         r"UnknownHostException",
@@ -134,17 +190,11 @@ MESSAGES: tuple[tuple[str, str, tuple[Outcome, ...], str], ...] = (
     (
         (
             r"ENOTFOUND|EAI_NONAME|gaierror.*-2|Name or service not known|Could not resolve host|getaddrinfo failed"
-            r"|nodename nor servname|Unknown host|Name does not resolve"
+            r"|nodename nor servname|Unknown host"
         ),
         "ping, curl, PHP, Node.js (getaddrinfo)",
         (_X, _T),
         _CANNOT_TELL,
-    ),
-    (
-        r"No address associated with hostname|Name has no usable address",
-        "libc",
-        (Outcome.NODATA,),
-        "the name is there, and has no address of the type that was asked for",
     ),
     (
         r"Non-recoverable error|cannot unmarshal DNS message",

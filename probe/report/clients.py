@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 
 from probe.felt import Felt, observed, predicted
 from probe.model import NS, Fate, Lookup
 from probe.report.columns import Row, table, wrapped
+from probe.report.findings import Json
 from probe.report.units import count, plain, seconds, share, since_start
+from probe.runfile import Run
 from probe.timeline import Timeline, Window
+from probe.verdict import verdict_of
 
 WINDOWS_TOLD = 10
 """Of more windows than this, the longest; each costs seconds of drawing."""
 ERRORS_TOLD = 3
-
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 
 def clients_text(timeline: Timeline) -> list[str]:
@@ -33,8 +35,8 @@ def clients_text(timeline: Timeline) -> list[str]:
         errors = Counter(one.error for one in mine if one.error)
         told = "; ".join(f"{plain(error)} ({count(n)})" for error, n in errors.most_common(ERRORS_TOLD))
         lines += wrapped(f"{plain(client)} printed: {told}", 2, 6) if told else []
-    for window in _windows(timeline):
-        lines += _felt_text(timeline, window)
+    for window, said in _foreseen(timeline.run):
+        lines += _felt_text(timeline.run, window, said)
     return lines
 
 
@@ -58,10 +60,10 @@ def clients_json(timeline: Timeline) -> dict[str, Json]:
                 "lane": window.lane,
                 "target": window.target,
                 "from_seconds": window.from_ns / NS,
-                "predicted": [_felt_json(felt) for felt in predicted(timeline, window)],
+                "predicted": [_felt_json(felt) for felt in said],
                 "observed": [_felt_json(felt) for felt in observed(timeline.run.lookups, window)],
             }
-            for window in _windows(timeline)
+            for window, said in _foreseen(timeline.run)
         ],
     }
 
@@ -72,16 +74,21 @@ def _by_client(timeline: Timeline) -> Iterator[tuple[str, list[Lookup]]]:
         yield client, [one for one in lookups if one.client == client]
 
 
-def _windows(timeline: Timeline) -> list[Window]:
-    """Those of Services and their like, whom clients ask, by lanes that say what a new flow meets."""
+@lru_cache(maxsize=2)
+def _foreseen(run: Run) -> tuple[tuple[Window, list[Felt]], ...]:
+    """The windows that are told of, and what was felt by their counts. Drawn once for each Run and all its reports.
+
+    Windows of Services and their like, whom clients ask, by lanes that say what a new flow meets.
+    """
+    timeline = verdict_of(run).timeline
     whom = {c.name for c in timeline.channels if not c.mortal and c.transport == "udp" and c.ports.policy == "fresh"}
     mine = [w for w in timeline.windows if (w.lane, w.target) in whom]
     longest = sorted(mine, key=lambda w: w.from_ns - w.to_ns)[:WINDOWS_TOLD]
-    return [w for w in mine if w in longest]
+    return tuple((w, predicted(timeline, w)) for w in mine if w in longest)
 
 
-def _felt_text(timeline: Timeline, window: Window) -> list[str]:
-    real = {felt.client: felt for felt in observed(timeline.run.lookups, window)}
+def _felt_text(run: Run, window: Window, said: list[Felt]) -> list[str]:
+    real = {felt.client: felt for felt in observed(run.lookups, window)}
     head = (
         "by its counts",
         "fail",
@@ -93,7 +100,7 @@ def _felt_text(timeline: Timeline, window: Window) -> list[str]:
         "on average",
     )
     rows: list[Row] = [head]
-    for felt in predicted(timeline, window):
+    for felt in said:
         mine = real.get(felt.client)
         told = (count(mine.lookups), *_shares(mine)) if mine else ("", "", "", "")
         rows.append((felt.client, *_shares(felt), *told))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from probe.model import NS
 from probe.report.chart import CONFIGS, script, specification
-from probe.report.scene import scene_of, short
-from probe.report.story import story_of
+from probe.report.scene import scene_of
+from probe.report.story import Story, story_of
 from probe.report.tables import Table, tables_of
-from probe.report.units import date, plain
+from probe.report.units import date, plain, short
 from probe.runfile import Run
-from probe.verdict import Verdict, verdict_of
+from probe.verdict import verdict_of
 
 if TYPE_CHECKING:
     from probe.report.drawing import Spec
@@ -31,7 +31,8 @@ LONG = 60
 def html_report(run: Run) -> bytes:
     """HTML 5 in UTF-8, about 1 MB of it scripts. No address in it is loaded, and no text of others is markup."""
     verdict = verdict_of(run)
-    body = [*_top(verdict), *_answers(verdict), PICTURE, *(part for t in tables_of(verdict) for part in table_html(t))]
+    story = story_of(verdict)
+    body = [*_top(run, story), *_answers(story), PICTURE, *(part for t in tables_of(verdict) for part in table_html(t))]
     return page(f"{verdict.ruling}: {run.head.name}", body, specification(scene_of(verdict)))
 
 
@@ -72,9 +73,7 @@ def text_html(text: str) -> str:
     return "\n".join(escape(plain(line)) for line in text.split("\n"))
 
 
-def _top(verdict: Verdict) -> list[str]:
-    run = verdict.timeline.run
-    story = story_of(verdict)
+def _top(run: Run, story: Story) -> list[str]:
     about = [f"{short(run.head.name)}: {run.end_ns / NS:,.1f} s from {date(run.head.started_unix_ns)}"]
     about += [f"CUT SHORT: {short(run.cut)}"] if run.cut else []
     about += [f"ended: {short(run.ended)}"] if run.ended else []
@@ -85,8 +84,7 @@ def _top(verdict: Verdict) -> list[str]:
     ]
 
 
-def _answers(verdict: Verdict) -> list[str]:
-    story = story_of(verdict)
+def _answers(story: Story) -> list[str]:
     answers = {"What was lost": story.lost, "When": story.when, "Why": story.why, "What to change": story.change}
     cards = [f"<div><h2>{what}</h2>{_list(said)}</div>" for what, said in answers.items()]
     return ['<section class="answers">', *cards, "</section>"]

@@ -9,9 +9,9 @@ from probe.report.chart import specification
 from probe.report.compare import METHOD, QUANTILES, Comparison
 from probe.report.compared import statement, worst_ruling
 from probe.report.html import PICTURE, page, table_html, text_html
-from probe.report.scene import COLOURS, PHASES, Row, Scene, channel_text, scene_of, short
+from probe.report.scene import COLOURS, PHASES, Row, Scene, channel_text, scene_of
 from probe.report.tables import Table
-from probe.report.units import count, duration, seconds, share
+from probe.report.units import count, duration, seconds, share, short
 
 _DRAWN = ("overview", "lanes", "cluster")
 

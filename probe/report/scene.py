@@ -13,18 +13,16 @@ from probe.model import BUCKET_NS, NS, Mark
 from probe.outcome import Outcome
 from probe.report.ends import End, ends_of
 from probe.report.palette import BAD, OUTCOMES, QUIET, WARNING
-from probe.report.palette import GOOD as FINE
 from probe.report.rates import GOOD, latencies_of, rates_of
 from probe.report.strips import UNDECIDED, Stretch, Strip, strips_of
-from probe.report.units import count, plain, since_start
-from probe.runfile import Run
+from probe.report.units import count, short, since_start
 from probe.timeline import Channel, Timeline
 from probe.verdict import Verdict
 
 ROWS, PODS = 24, 16
 """Strips and pods that have a row of their own, those that lost most and ended first; the others share one."""
-LABEL, TEXT = 44, 160
-"""Characters of a row's name, and of what a tooltip says."""
+LABEL = 44
+"""Characters of a row's name."""
 LABELS_APART = 0.14
 """A mark's words are written beside it where the next one is so much of the run away."""
 
@@ -107,12 +105,6 @@ def scene_of(verdict: Verdict, starts_ns: int | None = None) -> Scene:
             "ends": [{"a": axis(0)}, {"a": axis(axis.length_ns)}],
         },
     )
-
-
-def short(text: str, most: int = TEXT) -> str:
-    """Text from the network or a file: plain, and not longer than that."""
-    shown = plain(text[: most + 1])
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def channel_text(lane: str, target: str, most: int = LABEL) -> str:
@@ -341,6 +333,3 @@ def _unsent(timeline: Timeline) -> Iterator[tuple[int, int, int]]:
     cell, start = np.unique(bucket // width, return_index=True)
     for at, many in zip(cell.tolist(), np.add.reduceat(n, start).tolist(), strict=True):
         yield at * width * BUCKET_NS, (at + 1) * width * BUCKET_NS, int(many)
-
-
-__all__ = ["COLOURS", "FINE", "PHASES", "Run", "Scene", "channel_text", "judged_channels", "scene_of", "short"]

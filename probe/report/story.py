@@ -9,9 +9,9 @@ from probe.diagnosis import Diagnosis
 from probe.model import Sure
 from probe.report.ends import End, ends_of
 from probe.report.findings import diagnoses_of
-from probe.report.scene import channel_text, judged_channels, short
+from probe.report.scene import channel_text, judged_channels
 from probe.report.text import headline
-from probe.report.units import between, clock, count, seconds, share, since_start
+from probe.report.units import between, clock, count, seconds, share, short, since_start
 from probe.timeline import Timeline, joined
 from probe.verdict import Ruling, Verdict, spared
 

@@ -12,9 +12,9 @@ from probe.recorder import Duration
 from probe.report.ends import End, ends_of
 from probe.report.findings import diagnoses_of
 from probe.report.nodes import RULE, Node, lagging_zones, nodes_of
-from probe.report.scene import channel_text, short
+from probe.report.scene import channel_text
 from probe.report.story import sure_text
-from probe.report.units import between, clock, count, duration, seconds, share, since_start
+from probe.report.units import between, clock, count, duration, seconds, share, short, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, Window, common, ranked_ns
 from probe.verdict import MEASURES, Judged, Verdict, spared

@@ -18,13 +18,16 @@ from probe.report.findings import beside, diagnoses_of
 from probe.report.load import load_text
 from probe.report.nodes import nodes_text
 from probe.report.others import others_text
-from probe.report.units import between, clock, count, date, duration, plain, seconds, share, since_start
+from probe.report.units import between, clock, count, date, duration, plain, seconds, share, short, since_start
 from probe.runfile import STRETCH, Run
 from probe.timeline import Channel, Elsewhere, Timeline, Window, common, ranked_ns
 from probe.verdict import MEASURES, Judged, Ruling, Verdict, spared, verdict_of
 
 WINDOWS_SHOWN = 40
 """More windows than this are shown by length; JSON has them all."""
+
+NAME = 60
+"""Characters of a lane's or a target's name, or of a fact's."""
 
 OCTETS = (Counter.SENT_OCTETS, Counter.RECEIVED_OCTETS)
 """Counters that are no rows: JSON has them."""
@@ -94,7 +97,7 @@ def _reason(verdict: Verdict) -> str:
 
 def _about(run: Run) -> list[str]:
     head = run.head
-    lines = [f"{plain(head.name)}: {run.end_ns / NS:,.1f} s from {date(head.started_unix_ns)}"]
+    lines = [f"{short(head.name)}: {run.end_ns / NS:,.1f} s from {date(head.started_unix_ns)}"]
     if STRETCH in head.facts:
         lines += _wrapped(plain(head.facts[STRETCH]))
     if run.cut:
@@ -102,7 +105,7 @@ def _about(run: Run) -> list[str]:
     if run.ended:
         lines += _wrapped(f"ended: {plain(run.ended)} (at most: {head.planned_ns / NS:,.1f} s)")
     if head.command:
-        lines.append(plain(head.command))
+        lines.append(short(head.command, 1000))
     if load := load_text(run.series):
         lines += _wrapped(f"load on each target: {load}", 0, 2)
     return lines
@@ -264,17 +267,14 @@ def _facts(run: Run) -> list[str]:
     if run.failures:
         bad = int(run.counts.n[(run.counts.good == 0) & (run.counts.outcome != Outcome.UNSENT)].sum())
         facts["failures"] = f"{count(len(run.failures))} of {count(bad)} kept exactly in the run file, the rest counted"
-    width = max(len(plain(name)) for name in facts)
-    return [
-        line
-        for name, value in facts.items()
-        for line in _wrapped(f"{plain(name):{width}}  {plain(value)}", 2, width + 4)
-    ]
+    told = [(short(name, NAME), short(value, 2000)) for name, value in facts.items()]
+    width = max(len(name) for name, _ in told)
+    return [line for name, value in told for line in _wrapped(f"{name:{width}}  {value}", 2, width + 4)]
 
 
 def _channel(of: Channel | Window) -> str:
     target = of.target if isinstance(of, Window) else of.target.name
-    return plain(f"{of.lane} -> {target}")
+    return f"{short(of.lane, NAME)} -> {short(target, NAME)}"
 
 
 def _fine(of: Elsewhere) -> str:

@@ -10,6 +10,9 @@ from typing import TypeVar
 
 from probe.model import NS
 
+TEXT = 160
+"""Characters of a name, or of what a tooltip says."""
+
 Number = TypeVar("Number", int, float)
 
 
@@ -88,6 +91,12 @@ def moment(unix_ns: int) -> str:
 def plain(text: str) -> str:
     """Text from the network or a file, safe on a terminal: control and invisible characters escaped, on one line."""
     return "".join(c if c == " " or unicodedata.category(c)[0] not in "CZ" else _escaped(c) for c in text)
+
+
+def short(text: str, most: int = TEXT) -> str:
+    """Text from the network or a file: plain, and not longer than that."""
+    shown = plain(text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def _escaped(character: str) -> str:

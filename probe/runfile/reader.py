@@ -40,7 +40,7 @@ from probe.runfile.head import Head
 from probe.runfile.lookups import read_lookups
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
 from probe.runfile.samples import Metric, read_metrics
-from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION
+from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, UPGRADES
 from probe.runfile.vantage import Vantage, read_vantages
 
 Spans = Sequence[tuple[int, int]]
@@ -189,7 +189,7 @@ class Run:
 def open_run(path: Path | str, *, histograms: bool = True, since_second: int = 0) -> Run:
     """Reads a run file; never writes, not even beside it. UsageError says what is wrong with the file, if anything.
 
-    histograms, since_second: as opened() has them.
+    One that an older dnsprobe wrote is upgraded, on a copy. histograms, since_second: as opened() has them.
     """
     with opened(path, histograms=histograms, since_second=since_second) as (run, _):
         return run
@@ -205,27 +205,22 @@ def opened(
     earlier are left out, so that who looks each second at a run that goes on need not read all of it each time.
     """
     path = Path(path)
-    check_header(path)
+    version = schema_of(path)
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise UsageError(
+            f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION} and older: use a newer one"
+        )
     with ExitStack() as stack:
         try:
-            db = _connect(path)
-            stack.callback(db.close)
+            db = stack.enter_context(closing(_connect(path)))
+            if version < SCHEMA_VERSION:
+                db = stack.enter_context(closing(_upgraded(db, version)))
             run = _read(path, db, histograms, since_second)
         except (sqlite3.Error, zlib.error, UsageError, ValueError, KeyError, TypeError, IndexError) as e:
             raise UsageError(
                 f"{path}: is a damaged run file: {e}; copy it again, with its -wal if it has one"
             ) from None
         yield run, db
-
-
-def check_header(path: Path) -> None:
-    """UsageError for what is no run file of this dnsprobe."""
-    version = schema_of(path)
-    if version != SCHEMA_VERSION:
-        newer = "newer" if version > SCHEMA_VERSION else "older"
-        raise UsageError(
-            f"{path}: has run file schema {version}, this dnsprobe reads {SCHEMA_VERSION}: use the {newer} dnsprobe"
-        )
 
 
 def schema_of(path: Path) -> int:
@@ -271,6 +266,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         except sqlite3.OperationalError:
             db.close()
     return sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
+
+
+def _upgraded(db: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """A copy, in a file without a name that SQLite removes, as this dnsprobe would have written it."""
+    copy = sqlite3.connect("", isolation_level=None)
+    try:
+        db.backup(copy)
+        for sql in UPGRADES[version - 1 :]:
+            copy.executescript(f"BEGIN; {sql}; COMMIT;")
+    except BaseException:
+        copy.close()
+        raise
+    return copy
 
 
 def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> Run:

@@ -9,7 +9,15 @@ from probe.runfile import checkpoints, lookups, samples, vantage
 
 APPLICATION_ID = 0x444E5350
 """`DNSP`, in SQLite's header, so that `file` and the reader know whose database it is."""
-SCHEMA_VERSION = 1
+UPGRADES: tuple[str, ...] = ()
+"""SQL: UPGRADES[n - 1] makes a file of version n + 1 of one of version n.
+
+A released dnsprobe has written files of each version, and this one reads them all: on open an older file is copied, and
+the copy upgraded (reader). Who changes TABLES or VIEWS adds the SQL that does the same to a file that is there, and
+leaves the SQL before it as it is: `ALTER TABLE run ADD COLUMN ...`; a view is dropped and made anew. Then
+tests/test_upgrades.py asks for a run of the new version, and says how it is made.
+"""
+SCHEMA_VERSION = 1 + len(UPGRADES)
 QUESTIONS_KEPT = 1_000
 """Of a series; it may have millions."""
 SLICE_SECONDS = 10

@@ -22,7 +22,8 @@ MOST_TRACKED = Fraction(5, 100)
 """Of conntrack's table, for new source ports: it is the node's, and what does not fit into it is dropped."""
 HELD_S, STREAM_S = 30, 120
 """How long conntrack holds a flow: nf_conntrack_udp_timeout, for one query and one reply; nf_conntrack_udp_timeout_
-stream, for more, and nf_conntrack_tcp_timeout_time_wait (reference, 2.2)."""
+stream, for more, and nf_conntrack_tcp_timeout_time_wait
+(Linux, Documentation/networking/nf_conntrack-sysctl.rst)."""
 NODES, EVERY = "DNSPROBE_NODES", "every"
 """Set where each node asks the same, as in a DaemonSet: how many there are, or `every`: those that are Ready."""
 _REVERSE = ("in-addr.arpa", "ip6.arpa")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable
 
 
 class Signals:
     """Ctrl-C, SIGTERM and SIGHUP: what they mean just now, by `meaning`, and whether one came.
 
-    hangup: what SIGHUP means instead, at any time, of which there may be many.
+    Only the main thread hears them (Python's signal): in another one `meaning` is called by whoever does. hangup: what
+    SIGHUP means instead, at any time, of which there may be many.
     """
 
     def __init__(self, meaning: Callable[[str], object], hangup: Callable[[], object] | None = None) -> None:
         self.meaning = meaning
         self.came = False
+        self._numbers: list[signal.Signals] = []
+        if threading.current_thread() is not threading.main_thread():
+            return
         # Under nohup a run outlives its terminal.
         hup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
         self._numbers = [signal.SIGINT, signal.SIGTERM, *hup]

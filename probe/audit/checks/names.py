@@ -20,6 +20,7 @@ from probe.audit.checks.subject import (
     some,
     version_now,
     whole,
+    with_more,
 )
 from probe.audit.quantity import numbers
 from probe.audit.snapshot import Snapshot, images_of
@@ -55,14 +56,17 @@ def roles(snapshot: Snapshot, planned: Planned) -> Said:
         and (subject.get("name"), subject.get("namespace")) == (account, snapshot.namespace)
     ]
     mine = [role for role in snapshot.all("ClusterRole") if role.name in bound]
-    allowed = {verb for role in mine for rule in role.at("rules") or [] if _of_slices(rule) for verb in rule["verbs"]}
+    allowed = {
+        verb for role in mine for rule in role.at("rules") or [] if _of_slices(rule) for verb in rule.get("verbs") or []
+    }
     evidence: Evidence = (snapshot.workload.field("spec.template.spec.serviceAccountName"), *some(mine, "rules"))
     if {"list", "watch"} <= allowed or "*" in allowed:
         return Said(Severity.PASS, f"{named(mine)} may list and watch EndpointSlices", evidence[:1] + some(mine))
     version = _to_come(snapshot, planned)
     role = mine[0].name if mine else "system:coredns"
     rule = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
-    added = compact([{"op": "add", "path": "/rules/-", "value": rule}])
+    none = not (mine and mine[0].at("rules"))
+    added = compact([{"op": "add", "path": "/rules" if none else "/rules/-", "value": [rule] if none else rule}])
     remedy = f"kubectl patch clusterrole {role} --type json --patch '{added}'"
     if not mine:
         remedy = (
@@ -89,7 +93,11 @@ def unready(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     alone = [one for one in old if not one.at("spec.publishNotReadyAddresses")]
     if alone:
         patch = """--patch '{"spec":{"publishNotReadyAddresses":true}}'"""
-        remedy = "\n".join(f"kubectl -n {one.namespace} patch service {one.name} {patch}" for one in alone[:20])
+        remedy = "\n".join(
+            f"kubectl -n {one.namespace} patch service {one.name} {patch}\n"
+            f"kubectl -n {one.namespace} annotate service {one.name} {_TOLERATES}-"
+            for one in alone[:20]
+        )
         version = _to_come(snapshot, planned)
         text = (
             f"{counted(len(alone), 'Service')} wish for pods that are not Ready by an annotation that CoreDNS from"
@@ -227,7 +235,7 @@ def _forwarding(snapshot: Snapshot, planned: Planned, one: Directive) -> Iterato
     theirs = private or (planned.platform == "ack" and "/etc/resolv.conf" in upstreams)
     if theirs and not one.all("prefer_udp") and snapshot.cache is not None:
         text = "PrivateZone has no TCP, and NodeLocal DNSCache asks by TCP: its queries are forwarded so, and fail"
-        lines = f"{head} {{\n    prefer_udp\n}}"
+        lines = with_more(one, "prefer_udp")
         severity = Severity.FAIL if private else Severity.WARN
         yield Said(severity, text, (*here, str(snapshot.cache)), corefile_to_have(planned, lines, new=False))
     most = one.last("max_concurrent")
@@ -237,7 +245,7 @@ def _forwarding(snapshot: Snapshot, planned: Planned, one: Directive) -> Iterato
         effect = "makes it refuse queries soon" if said else "fills its memory with queries that wait"
         text = f"{now}: a slow upstream {effect}"
         evidence = (at(snapshot, most),) if most else here
-        lines = f"{head} {{\n    max_concurrent {_MAX_CONCURRENT}\n}}"
+        lines = with_more(one, f"max_concurrent {_MAX_CONCURRENT}")
         yield Said(Severity.WARN, text, evidence, corefile_to_have(planned, lines, new=False))
     if len(upstreams) == 1 and not upstreams[0].startswith("/"):
         text = f"one upstream, {upstreams[0]}: while it is away no name outside the cluster is found"
@@ -251,13 +259,13 @@ def bufsize(snapshot: Snapshot, planned: Planned) -> Said:
     found = snapshot.corefile.all("bufsize")
     remedy = corefile_to_have(planned, f"bufsize {_BUFSIZE}", new=not found)
     if not found:
-        text = f"no `bufsize`: a client may ask for answers of more than {_BUFSIZE} octets, which are cut up on the way"
+        text = "no `bufsize`: a client may ask for answers larger than a packet, which are lost where fragments are"
         return Said(Severity.WARN, text, (f"{whole(snapshot)}: no `bufsize`",), remedy)
     sizes = [int(one.arguments[0]) for one in found if one.arguments and one.arguments[0].isdecimal()]
     lines = tuple(at(snapshot, one) for one in found)
     most = max(sizes, default=_BUFSIZE)
     if most > _BUFSIZE:
-        text = f"answers of up to {most} octets are cut up on the way, and lost where fragments are dropped"
+        text = f"answers of up to {most} octets may be larger than a packet, and are lost where fragments are"
         return Said(Severity.FAIL if most >= _CUT else Severity.WARN, text, lines, remedy)
     return Said(Severity.PASS, f"answers by UDP have no more than {most} octets", lines)
 

@@ -50,7 +50,9 @@ def coverage(snapshot: Snapshot, _planned: Planned) -> Said:
     nodes = [one for one in snapshot.nodes if one.labels.get("kubernetes.io/os", "linux") == "linux"]
     n = int(there.value or 0)
     if n < len(nodes):
-        text = f"NodeLocal DNSCache is Ready on {n} of {counted(len(nodes), 'node')}: the others' pods may have no DNS"
+        text = (
+            f"NodeLocal DNSCache is Ready on {n} of {counted(len(nodes), 'node')}: pods there that ask it have no DNS"
+        )
         remedy = f"kubectl -n {cache.namespace} get pods -l k8s-app={cache.labels.get('k8s-app', cache.name)} -o wide"
         return Said(Severity.WARN, text, (wanted, there), remedy)
     return Said(Severity.PASS, f"NodeLocal DNSCache is Ready on all {counted(n, 'node')}", (wanted, there))
@@ -82,7 +84,9 @@ def rollout(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     if kind.value == "OnDelete" or two:
         yield Said(Severity.PASS, "a node's cache is replaced when somebody says so, or a second one answers", (kind,))
     elif not killed:
-        text = "RollingUpdate: each node has no DNS for 5 to 20 s while its cache is replaced, node after node"
+        text = "RollingUpdate: node after node, pods that ask their cache alone have no DNS for 5 to 20 s"
+        if caught(snapshot, cache):
+            text += "; those that ask the Service's address are led to CoreDNS meanwhile"
         remedy = (
             f"kubectl -n {cache.namespace} patch daemonset {cache.name}"
             ' --patch \'{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}\''
@@ -101,11 +105,9 @@ def not_on_it(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
         text = "it has the Service's address too: all pods of a node ask it, as they are"
         yield Said(Severity.PASS, text, (place, snapshot.proxy.mode_at))
         return
-    asks = [pod for pod in applications(snapshot) if pod.at("spec.dnsPolicy") != "Default"]
-    asks = [pod for pod in asks if not pod.at("spec.hostNetwork")]
-    without = [pod for pod in asks if not any(map(is_node_local, pod.at("spec.dnsConfig.nameservers") or []))]
-    both = [pod for pod in asks if pod not in without and _is_musl(pod)]
-    both = [pod for pod in both if not all(map(is_node_local, pod.at("spec.dnsConfig.nameservers") or []))]
+    asks = [(pod, _are_local(pod)) for pod in applications(snapshot) if _asks_cluster(pod)]
+    without = [pod for pod, local in asks if not any(local)]
+    both = [pod for pod, local in asks if any(local) and not all(local) and _is_musl(pod)]
     if both:
         text = f"musl (Alpine) asks all nameservers at once, so CoreDNS gets each of their queries too: {owners(both)}"
         yield Said(
@@ -125,17 +127,28 @@ def not_on_it(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     yield Said(Severity.WARN, text, (place, *some(without, "spec.dnsConfig")), remedy)
 
 
+def _asks_cluster(pod: Thing) -> bool:
+    return pod.at("spec.dnsPolicy") != "Default" and not pod.at("spec.hostNetwork")
+
+
+def _are_local(pod: Thing) -> list[bool]:
+    """Of each nameserver of its dnsConfig."""
+    return [is_node_local(str(ip)) for ip in pod.at("spec.dnsConfig.nameservers") or []]
+
+
 def _is_musl(pod: Thing) -> bool:
     return any("alpine" in image for image in images_of(pod))
 
 
 def owners(pods: Iterable[Thing]) -> str:
     """The workloads that made them, each once."""
-    made: dict[str, Thing] = {}
-    for pod in pods:
-        name = str(pod.at("metadata.ownerReferences[0].name") or pod.name)
-        made.setdefault(f"{pod.namespace}/{name}", Thing(pod.kind, pod.namespace, f"{pod.namespace}/{name}", {}))
-    return named(list(made.values()))
+    made = dict.fromkeys(f"{pod.namespace}/{_owner(pod)}" for pod in pods)
+    return named([Thing("", "", name, {}) for name in made])
+
+
+def _owner(pod: Thing) -> str:
+    made_by = (pod.body.get("metadata") or {}).get("ownerReferences") or [{}]
+    return str(made_by[0].get("name") or pod.name)
 
 
 def resolving(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:

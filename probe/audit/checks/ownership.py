@@ -10,7 +10,8 @@ import yaml
 from probe.audit.check import Check, Evidence, Planned, Said, Severity
 from probe.audit.checks.subject import (
     at,
-    of_coredns,
+    is_kube_dns,
+    kubectl,
     pods_to_have,
     root_forwards,
     said_version,
@@ -25,6 +26,8 @@ _PEOPLE = re.compile(
     r"kubectl|Mozilla|Go-http-client|okhttp|lens|k9s|rancher|dashboard|HashiCorp|ansible|python", re.IGNORECASE
 )
 """Managers of fields behind which somebody's hands or scripts stand."""
+_APPLIED = ("kubectl-client-side-apply", "kubectl-create", "kubectl")
+"""Who keeps what no platform does: whoever applies its manifest."""
 _SKIP = "controlplane.cluster.x-k8s.io/skip-coredns"
 _CAPI_KNOWS = (1, 14, 2)
 """The newest CoreDNS of corefile-migration at 1dc6c9e, which Cluster API uses."""
@@ -45,7 +48,10 @@ def drift(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     )
     if not any(one.at("metadata.managedFields") for one in things):
         text = "who changed what is not known: kubectl leaves managedFields out"
-        yield Said(Severity.UNKNOWN, text, some(things), "kubectl get ... -o yaml --show-managed-fields\n" + backup)
+        whole = (
+            f"{kubectl(snapshot)} get deployments,daemonsets,configmaps -o yaml --show-managed-fields > cluster.yaml"
+        )
+        yield Said(Severity.UNKNOWN, text, some(things), f"{whole}\n{backup}")
         return
     found = False
     for one in things:
@@ -63,9 +69,10 @@ def drift(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
 def _by_people(thing: Thing) -> tuple[str, ...]:
     """The fields, `spec.replicas by kubectl-scale at 2026-11-01T..`, of managers that are no controllers."""
     said = []
+    ours = ("kubectl-rollout", *(() if owner_of([thing.body]) else _APPLIED))
     for entry in thing.at("metadata.managedFields") or []:
         manager = str(entry.get("manager") or "")
-        if entry.get("subresource") == "status" or not _PEOPLE.match(manager) or manager == "kubectl-rollout":
+        if entry.get("subresource") == "status" or not _PEOPLE.match(manager) or manager in ours:
             continue
         paths = [path for path in _paths(entry.get("fieldsV1") or {}) if _matters(path)]
         if paths:
@@ -160,14 +167,14 @@ def _kubeadm_dns(snapshot: Snapshot) -> tuple[str, str] | None:
     return tag, f"{config} data[ClusterConfiguration] dns.imageTag: {tag or 'not set'}"
 
 
-@of_coredns
 def pod_spec(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     """C36."""
     dns = snapshot.workload
     found = []
     policy = dns.field(f"{_TEMPLATE}.dnsPolicy")
     host = dns.at(f"{_TEMPLATE}.hostNetwork")
-    by_node = [one for one in root_forwards(snapshot.corefile) if "/etc/resolv.conf" in one.arguments]
+    forwards = [] if is_kube_dns(snapshot) else root_forwards(snapshot.corefile)
+    by_node = [one for one in forwards if "/etc/resolv.conf" in one.arguments]
     if policy.value in (None, "ClusterFirst") and not host and by_node:
         text = "dnsPolicy ClusterFirst: its resolv.conf names its own Service, and it forwards to itself (plugin loop)"
         evidence: Evidence = (policy, *(at(snapshot, one) for one in by_node))

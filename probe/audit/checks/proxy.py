@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from probe.advice.forms import KUBECTL
@@ -13,12 +13,13 @@ from probe.audit.kernels import Ipvs, ipvs_of
 from probe.audit.proxy import ProxyConfig
 from probe.audit.quantity import numbers
 from probe.audit.snapshot import SYSTEM, Snapshot, Unread
-from probe.audit.things import Json, Thing
+from probe.audit.things import Thing
 
 ENOUGH = 10.0
 """Seconds of IPVS' UDP timeout that the guides ask for."""
 SETTLES = 300
 """Seconds that sessions from before an edit of the timeout last."""
+_SHOWN = 5
 _VERIFY = "ipvsadm -L --timeout   # on a node: the third number is the UDP timeout in force"
 _CILIUM = "kube-proxy-replacement"
 _REPLACES = ("true", "strict", "partial")
@@ -45,10 +46,12 @@ def _proxy(snapshot: Snapshot) -> ProxyConfig:
     return found
 
 
-def _not_ipvs(snapshot: Snapshot) -> Said | None:
+def _not_ipvs(snapshot: Snapshot, planned: Planned) -> Said | None:
     """PASS where there is no IPVS to look at."""
     if replaced := replaced_by(snapshot):
         return Said(Severity.PASS, "no kube-proxy, so no IPVS", (replaced,))
+    if planned.platform == "openshift" and not snapshot.proxy.mode:
+        return Said(Severity.PASS, "OpenShift's own network does kube-proxy's work, without IPVS", (str(snapshot.dns),))
     proxy = _proxy(snapshot)
     if proxy.mode != "ipvs":
         return Said(Severity.PASS, f"kube-proxy's mode is {proxy.mode}, not ipvs", (proxy.mode_at,))
@@ -56,7 +59,7 @@ def _not_ipvs(snapshot: Snapshot) -> Said | None:
 
 
 @single
-def mode(snapshot: Snapshot, _planned: Planned) -> Said:
+def mode(snapshot: Snapshot, planned: Planned) -> Said:
     """C19."""
     if replaced := replaced_by(snapshot):
         return Said(Severity.INFO, "kube-proxy is replaced: C24", (replaced,))
@@ -65,9 +68,9 @@ def mode(snapshot: Snapshot, _planned: Planned) -> Said:
         remedy = f"{KUBECTL} edit configmap {snapshot.proxy.config.name if snapshot.proxy.config else 'kube-proxy'}"
         return Said(Severity.FAIL, "kube-proxy's configuration cannot be read: its next pod will not start", (config,),
                     remedy)  # fmt: skip
+    if fine := _not_ipvs(snapshot, planned):
+        return fine
     proxy = _proxy(snapshot)
-    if proxy.mode in ("iptables", "nftables"):
-        return Said(Severity.PASS, f"kube-proxy's mode is {proxy.mode}", (proxy.mode_at,))
     text = f"kube-proxy's mode is {proxy.mode}: sessions to a pod that is gone may last for minutes: C20, C21"
     return Said(Severity.WARN, text, (proxy.mode_at,), f"# what lessens it: C20, or NodeLocal DNSCache\n{_VERIFY}")
 
@@ -75,7 +78,7 @@ def mode(snapshot: Snapshot, _planned: Planned) -> Said:
 @single
 def timeout(snapshot: Snapshot, planned: Planned) -> Said:
     """C20."""
-    if fine := _not_ipvs(snapshot):
+    if fine := _not_ipvs(snapshot, planned):
         return fine
     proxy = _proxy(snapshot)
     said: Evidence = (proxy.mode_at, proxy.timeout_at)
@@ -116,9 +119,9 @@ def _ipvs(node: Thing) -> Ipvs:
 
 
 @single
-def kernel(snapshot: Snapshot, _planned: Planned) -> Said:
+def kernel(snapshot: Snapshot, planned: Planned) -> Said:
     """C21."""
-    if fine := _not_ipvs(snapshot):
+    if fine := _not_ipvs(snapshot, planned):
         return fine
     by_kind: dict[Ipvs, list[Thing]] = {kind: [] for kind in Ipvs}
     for node in snapshot.nodes:
@@ -132,7 +135,7 @@ def kernel(snapshot: Snapshot, _planned: Planned) -> Said:
         text = f"{counted(len(drops), 'node')} drop what goes to a UDP server that is gone: {named(drops)}"
         return Said(Severity.FAIL, text, some(drops, field), remedy)
     if unknown := by_kind[Ipvs.UNKNOWN]:
-        text = f"whether {counted(len(unknown), 'node')} of an own 4.x kernel has the patch of 5.9 is not known"
+        text = f"whether the kernels of {counted(len(unknown), 'node')}, before 5.9, have its patch is not known"
         return Said(Severity.WARN, text, some(unknown, field), remedy)
     return Said(Severity.PASS, "all kernels expire sessions to a pod that is gone", some(snapshot.nodes, field))
 
@@ -208,9 +211,9 @@ def replacement(snapshot: Snapshot, _planned: Planned) -> Said:
 
 
 @single
-def udp_services(snapshot: Snapshot, _planned: Planned) -> Said:
+def udp_services(snapshot: Snapshot, planned: Planned) -> Said:
     """C44."""
-    if fine := _not_ipvs(snapshot):
+    if fine := _not_ipvs(snapshot, planned):
         return fine
     ours = {snapshot.service.name if snapshot.service else "", "kube-dns-upstream"}
     touched = [
@@ -232,27 +235,29 @@ def udp_services(snapshot: Snapshot, _planned: Planned) -> Said:
     return Said(Severity.WARN, text, evidence, remedy)
 
 
-def _makers(snapshot: Snapshot, services: Iterable[Thing]) -> Evidence:
+def _makers(snapshot: Snapshot, services: Sequence[Thing]) -> Evidence:
     """The owners of the pods that they lead to, as far as pods can be seen."""
     try:
         pods = snapshot.all("Pod")
     except Unread:
         return ()
+    there: dict[str, list[Thing]] = {}
+    for pod in pods:
+        there.setdefault(pod.namespace, []).append(pod)
     found: dict[str, None] = {}
-    owner: Mapping[str, Json]
-    for service in services:
+    for service in services[:_SHOWN]:
         selector = service.at("spec.selector") or {}
-        for pod in pods:
-            if selector and pod.namespace == service.namespace and selector.items() <= pod.labels.items():
-                owner = next(iter(pod.at("metadata.ownerReferences") or []), {})
-                found[f"{service} leads to {owner.get('kind', 'Pod')} {owner.get('name', pod.name)}"] = None
-    return tuple(found)[:5]
+        for pod in there.get(service.namespace, []):
+            if selector and selector.items() <= pod.labels.items():
+                kind, name = (pod.at(f"metadata.ownerReferences[0].{part}") for part in ("kind", "name"))
+                found[f"{service} leads to {kind or 'Pod'} {name or pod.name}"] = None
+    return tuple(found)[:_SHOWN]
 
 
 @single
-def in_force(snapshot: Snapshot, _planned: Planned) -> Said:
+def in_force(snapshot: Snapshot, planned: Planned) -> Said:
     """C45."""
-    if fine := _not_ipvs(snapshot):
+    if fine := _not_ipvs(snapshot, planned):
         return fine
     proxy = _proxy(snapshot)
     if proxy.udp_timeout is None:

@@ -6,13 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from probe.advice import PLATFORMS, serves_for
 from probe.advice.forms import KUBECTL
 from probe.audit.check import Check, Planned, Said, Severity
 from probe.audit.checks.subject import (
     HOSTNAME,
     ZONE,
+    alive,
+    by_label,
+    can_have,
     container_field,
     counted,
+    is_kube_dns,
+    kubectl,
     pods_to_have,
     ready,
     selects,
@@ -21,13 +27,12 @@ from probe.audit.checks.subject import (
 )
 from probe.audit.quantity import quantity, share_of
 from probe.audit.snapshot import Snapshot, Unread, labels_of_pods, replicas_of
-from probe.audit.things import Field, Thing
+from probe.audit.things import Field, Json, Thing
 
 _PER_NODES, _PER_CORES = 16, 256
 """One replica for each: the usual ladder of cluster-proportional-autoscaler, EKS's and kOps' too."""
 _MIB = 1 << 20
 _LEAST_CPU = 0.2
-_TOP = f"{KUBECTL} top pods -l k8s-app=kube-dns --containers"
 
 
 @single
@@ -43,7 +48,7 @@ def replicas(snapshot: Snapshot, planned: Planned) -> Said:
     if len(running) < 2:
         text = f"of {there} replicas {len(running)} {'is' if len(running) == 1 else 'are'} Ready"
         evidence = (said, *some(snapshot.pods, "status.phase"))
-        return Said(Severity.FAIL, text, evidence, f"{KUBECTL} describe pods -l k8s-app=kube-dns")
+        return Said(Severity.FAIL, text, evidence, f"{kubectl(snapshot)} describe pods {by_label(snapshot)}")
     if dns.kind == "DaemonSet":
         return Said(Severity.PASS, f"a DaemonSet: {there} pods, one for each node it is meant for", (said,))
     nodes = len(snapshot.nodes)
@@ -59,14 +64,15 @@ def replicas(snapshot: Snapshot, planned: Planned) -> Said:
 @single
 def spread(snapshot: Snapshot, planned: Planned) -> Said:
     """C11."""
-    placed = [pod for pod in snapshot.pods if pod.at("spec.nodeName") and not pod.at("metadata.deletionTimestamp")]
+    here = [pod for pod in snapshot.pods if alive(pod) and not pod.at("metadata.deletionTimestamp")]
+    placed = [pod for pod in here if pod.at("spec.nodeName")]
     evidence = tuple(pod.field("spec.nodeName") for pod in placed[:6])
     if len(placed) < 2:
         return Said(Severity.INFO, f"{counted(len(placed), 'pod')}: there is nothing to spread", evidence)
     per_node = Counter(str(pod.at("spec.nodeName")) for pod in placed)
     node, most = per_node.most_common(1)[0]
     usable = [one for one in snapshot.nodes if not one.at("spec.unschedulable")]
-    remedy = pods_to_have(snapshot, planned, {"topologySpreadConstraints": _constraints(snapshot)})
+    remedy = _anew(snapshot, planned)
     if most > math.ceil(len(placed) / max(1, len(usable))):
         bad = 2 * most > len(placed) or len(per_node) == 1
         text = f"{most} of {len(placed)} pods are on {node}: a drain or the loss of that node takes them all at once"
@@ -82,6 +88,15 @@ def spread(snapshot: Snapshot, planned: Planned) -> Said:
     asked = "" if _asks_to_spread(snapshot.workload) else ", by chance: nothing in the pods' template asks for it"
     zoned = f" in {len(used)} zones" if len(used) > 1 else ""
     return Said(Severity.PASS, f"{len(placed)} pods on {len(per_node)} nodes{zoned}{asked}", evidence)
+
+
+def _anew(snapshot: Snapshot, planned: Planned) -> str:
+    """New pods, where the template asks for a spread; else one that does."""
+    dns = snapshot.workload
+    if _asks_to_spread(dns):
+        again = f"{kubectl(snapshot)} rollout restart {dns.kind.lower()} {dns.name}"
+        return f"# its template asks for a spread, which was not to be had when these pods came:\n{again}"
+    return pods_to_have(snapshot, planned, {"topologySpreadConstraints": _constraints(snapshot)})
 
 
 def _constraints(snapshot: Snapshot) -> list[dict[str, object]]:
@@ -112,10 +127,11 @@ def budget(snapshot: Snapshot, _planned: Planned) -> Said:
     ]
     if dns.kind == "DaemonSet":
         return Said(Severity.PASS, "a DaemonSet: drains leave its pods alone", (str(dns),))
-    make = (
-        f"kubectl -n {dns.namespace} create poddisruptionbudget coredns"
-        f" --selector={','.join(f'{k}={v}' for k, v in snapshot.selector.items())} --max-unavailable=1"
-    )
+    if n < 2:
+        text = "with one replica no budget helps: it blocks a drain, or protects nothing"
+        return Said(Severity.INFO, text, (dns.field("spec.replicas"),))
+    chosen = by_label(snapshot).removeprefix("-l ")
+    make = f"{kubectl(snapshot)} create poddisruptionbudget {dns.name} --selector={chosen} --max-unavailable=1"
     if not mine:
         text = "no PodDisruptionBudget: a drain of several nodes may evict all pods at once"
         return Said(Severity.WARN, text, (f"{dns} spec.template.metadata.labels: {dict(labels)}",), make)
@@ -134,8 +150,6 @@ def _budget_said(one: Thing, n: int) -> Said:
     spare = share_of(most.value, n, up=True) if least.value is None else n - share_of(least.value, n, up=True)
     patch = '{"spec":{"minAvailable":null,"maxUnavailable":1}}'
     remedy = f"kubectl -n {one.namespace} patch poddisruptionbudget {one.name} --type merge --patch '{patch}'"
-    if n < 2:
-        return Said(Severity.INFO, "with one replica no budget helps: it blocks a drain, or protects nothing", (said,))
     if spare <= 0:
         return Said(Severity.FAIL, f"it allows no pod of {n} to be evicted: a drain of their nodes stands still",
                     (said,), remedy)  # fmt: skip
@@ -150,37 +164,46 @@ def _budget_said(one: Thing, n: int) -> Said:
 def pace(snapshot: Snapshot, planned: Planned) -> Said:
     """C13."""
     dns = snapshot.workload
-    n, wait = replicas_of(dns), float(dns.at("spec.minReadySeconds") or 0)
-    long = max(15, math.ceil(planned.propagation))
-    good = {"minReadySeconds": long, "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    n = replicas_of(dns)
     if dns.kind == "DaemonSet":
         return _daemons_pace(snapshot, planned, n)
-    strategy = dns.field("spec.strategy.type")
-    if strategy.value == "Recreate":
-        text = "all pods are deleted before the first new one starts"
-        patch = pods_to_have(snapshot, planned, good)
-        return Said(Severity.FAIL, text, (strategy,), patch)
-    gone = dns.field("spec.strategy.rollingUpdate.maxUnavailable")
+    gone, pause = dns.field("spec.strategy.rollingUpdate.maxUnavailable"), dns.field("spec.minReadySeconds")
     down = share_of("25%" if gone.value is None else gone.value, n, up=False)
-    pause = dns.field("spec.minReadySeconds")
-    patch = pods_to_have(snapshot, planned, good)
-    if patch.startswith("#"):  # all of it at once cannot be had: at least the half that can
-        patch = pods_to_have(snapshot, planned, {"rollingUpdate": good["rollingUpdate"]})
+    wait, lasts = float(pause.value or 0), _lasts(snapshot, planned)
+    patch, strategy = _paced(snapshot, planned), dns.field("spec.strategy.type")
+    known = f"a new pod counts {wait:g} s after it is Ready, and old ones go then"
+    if strategy.value == "Recreate":
+        return Said(Severity.FAIL, "all pods are deleted before the first new one starts", (strategy,), patch)
     if down >= n:
-        text = f"a rollout may take all {counted(n, 'pod')} away at once" if n > 1 else (
-            "a rollout may take the one pod away before the new one is Ready"
-        )  # fmt: skip
-        return Said(Severity.FAIL, text, (gone, dns.field("spec.replicas")), patch)
-    if wait < planned.propagation:
+        text = "the one pod away before the new one is Ready" if n == 1 else f"all {counted(n, 'pod')} away at once"
+        return Said(Severity.FAIL, f"a rollout may take {text}", (gone, dns.field("spec.replicas")), patch)
+    if wait < planned.propagation and lasts < planned.propagation:
         text = (
-            f"a new pod counts {wait:g} s after it is Ready, and old ones go then; nodes need up to"
-            f" {planned.propagation:g} s to learn of it: all pods may be replaced before one node knows a new one"
+            f"{known} and answer for {lasts:g} s; nodes need up to {planned.propagation:g} s to learn of it: for some"
+            " all pods may be gone before they know a new one"
         )
         return Said(Severity.WARN, text, (pause, gone), patch)
     if down > 1:
-        text = f"a rollout takes {down} of {n} pods away at a time"
-        return Said(Severity.WARN, text, (gone,), patch)
+        return Said(Severity.WARN, f"a rollout takes {down} of {n} pods away at a time", (gone,), patch)
+    if wait < planned.propagation:
+        text = f"{known}, but answer for {lasts:g} s: nodes need {planned.propagation:g} s to learn of it"
+        return Said(Severity.INFO, text, (pause, gone))
     return Said(Severity.PASS, f"one pod at a time, each known for {wait:g} s before the next goes", (pause, gone))
+
+
+def _paced(snapshot: Snapshot, planned: Planned) -> str:
+    """One pod at a time, each known before the next goes; of that what the platform has a form for."""
+    good: dict[str, Json] = {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    waits = {"minReadySeconds": max(15, math.ceil(planned.propagation)), **good}
+    return pods_to_have(snapshot, planned, waits if can_have(snapshot, planned, waits) else good)
+
+
+def _lasts(snapshot: Snapshot, planned: Planned) -> float:
+    """For how long a pod that is told to go answers: kube-dns for its whole grace period (k/k#45976)."""
+    if is_kube_dns(snapshot):
+        return float(snapshot.workload.at("spec.template.spec.terminationGracePeriodSeconds") or 30)
+    seen = PLATFORMS[planned.platform].seen(snapshot.shutdown)
+    return serves_for(seen, seen.lameduck)
 
 
 def _daemons_pace(snapshot: Snapshot, planned: Planned, n: int) -> Said:
@@ -213,8 +236,9 @@ def memory(snapshot: Snapshot, planned: Planned) -> Said:
         return Said(Severity.PASS, "no memory limit", (limit,))
     most, used = quantity(limit.value), planned.figures.get("resident_bytes") or _memory_now(snapshot)
     if used is None or not most:
+        top = f"{kubectl(snapshot)} top pods {by_label(snapshot)} --containers"
         text = f"what CoreDNS uses of its {limit.value} is not known: a reload needs up to as much again"
-        return Said(Severity.UNKNOWN, text, (limit,), f"{_TOP}\n# over half of {limit.value}:\n{raised}")
+        return Said(Severity.UNKNOWN, text, (limit,), f"{top}\n# over half of {limit.value}:\n{raised}")
     share = used / most
     said = f"a pod uses {used / _MIB:.0f} MiB, {share:.0%} of its limit"
     if share > 0.8:

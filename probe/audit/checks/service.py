@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
 from probe.audit.check import Check, Evidence, Planned, Said, Severity
-from probe.audit.checks.subject import ZONE, counted, ready, single, some
+from probe.audit.checks.subject import ZONE, alive, counted, named, ready, single, some
 from probe.audit.snapshot import Snapshot, Unread, labels_of_pods
 from probe.audit.things import Thing
 
@@ -21,6 +22,14 @@ def _service(snapshot: Snapshot) -> Thing:
 
 def _patch(service: Thing, spec: str) -> str:
     return f"kubectl -n {service.namespace} patch service {service.name} --patch '{{\"spec\":{spec}}}'"
+
+
+def _with_port(service: Thing, name: str, protocol: str) -> str:
+    """A strategic merge knows ports by their number alone, and would put TCP in the place of UDP."""
+    target = next((one.get("targetPort") for one in service.at("spec.ports") or [] if one.get("port") == 53), 53)
+    port = {"name": name, "port": 53, "protocol": protocol, "targetPort": target}
+    patch = json.dumps([{"op": "add", "path": "/spec/ports/-", "value": port}], separators=(",", ":"))
+    return f"kubectl -n {service.namespace} patch service {service.name} --type json --patch '{patch}'"
 
 
 @single
@@ -47,11 +56,11 @@ def ports(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     selector = service.field("spec.selector")
     found = []
     if ("UDP", 53) not in there:
-        remedy = _patch(service, '{"ports":[{"name":"dns","port":53,"protocol":"UDP"}]}')
+        remedy = _with_port(service, "dns", "UDP")
         found.append(Said(Severity.FAIL, "the Service has no port 53/UDP", (shown,), remedy))
     if ("TCP", 53) not in there:
         text = "no port 53/TCP: truncated answers cannot be asked for again, and NodeLocal DNSCache comes by TCP alone"
-        remedy = _patch(service, '{"ports":[{"name":"dns-tcp","port":53,"protocol":"TCP"}]}')
+        remedy = _with_port(service, "dns-tcp", "TCP")
         found.append(Said(Severity.WARN, text, (shown,), remedy))
     dns = snapshot.dns
     labels = labels_of_pods(dns) if dns else {}
@@ -65,22 +74,29 @@ def ports(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
         text = "pods that are not Ready get queries, too: new ones before they know any record"
         remedy = _patch(service, '{"publishNotReadyAddresses":false}')
         found.append(Said(Severity.WARN, text, (unready,), remedy))
+    others = [one for one in snapshot.candidates[1:] if _made_for(snapshot, one)]
+    if others:
+        text = f"it leads to pods of {named(others)}, too: what is said here is of {dns}"
+        found.append(Said(Severity.WARN, text, some(others), "# two that answer for one Service: is that meant?"))
     if not selector.value:
         text = "it has no selector: somebody else fills its endpoints, and which pods those are is not known here"
         found.append(Said(Severity.INFO, text, (selector,)))
     yield from found or [Said(Severity.PASS, "53/UDP and 53/TCP, and it selects the pods there are", (shown, selector))]
 
 
+def _made_for(snapshot: Snapshot, workload: Thing) -> bool:
+    return bool(snapshot.selector) and snapshot.selector.items() <= labels_of_pods(workload).items()
+
+
 @single
 def endpoints(snapshot: Snapshot, _planned: Planned) -> Said:
     """C18."""
-    pods = {str(pod.at("status.podIP") or ""): pod for pod in snapshot.pods}
+    pods = {address: pod for pod in snapshot.pods for address in _addresses(pod)}
     listed = {
         str(address): (one, each)
         for one in snapshot.slices
         for each in one.at("endpoints") or []
         for address in each.get("addresses") or []
-        if one.at("addressType") != "IPv6" or ":" in str(next(iter(pods), ""))
     }
     look = (
         f"kubectl -n {snapshot.namespace} get endpointslices,pods -o wide   # again: they are read one after the other"
@@ -96,7 +112,7 @@ def endpoints(snapshot: Snapshot, _planned: Planned) -> Said:
             f"{look}\n# is the controller alive? kubectl -n kube-system get pods -l component=kube-controller-manager"
         )
         return Said(Severity.FAIL, text, shown, remedy)
-    missing = [pod for address, pod in pods.items() if ready(pod) and address not in listed]
+    missing = [pod for pod in snapshot.pods if ready(pod) and not any(ip in listed for ip in _addresses(pod))]
     wrong = [
         pod
         for address, pod in pods.items()
@@ -106,6 +122,14 @@ def endpoints(snapshot: Snapshot, _planned: Planned) -> Said:
         text = f"the EndpointSlices lag behind: {counted(len(missing + wrong), 'pod')} otherwise than they say"
         return Said(Severity.WARN, text, some(missing + wrong, "status.conditions"), look)
     return Said(Severity.PASS, f"{counted(len(listed), 'endpoint')}, as the pods are", evidence)
+
+
+def _addresses(pod: Thing) -> list[str]:
+    """Of both families; none of a pod that has ended."""
+    if not alive(pod):
+        return []
+    both = [str(one.get("ip")) for one in pod.at("status.podIPs") or []]
+    return both or list(filter(None, [str(pod.at("status.podIP") or "")]))
 
 
 def near(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:

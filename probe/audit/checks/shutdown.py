@@ -8,20 +8,24 @@ from collections.abc import Iterator
 
 from probe.advice import PLATFORMS, Clients, Recommendation, recommend
 from probe.advice.forms import KUBECTL
+from probe.advice.recommendation import QUICK
 from probe.advice.rule import DNS_STOP
 from probe.audit.check import Check, Evidence, Planned, Said, Severity
 from probe.audit.checks.subject import (
     at,
+    by_label,
+    can_have,
     container_field,
     corefile_to_have,
+    kubectl,
     lameducks,
     of_coredns,
     pods_to_have,
     said_version,
     single,
-    version_now,
     whole,
 )
+from probe.audit.quantity import numbers
 from probe.audit.snapshot import Snapshot
 from probe.audit.things import Field
 from probe.corefile import Directive
@@ -45,13 +49,16 @@ def lasts(snapshot: Snapshot, planned: Planned) -> dict[Clients, float]:
     return {need.clients: need.lost_now for need in advice(snapshot, planned).needs}
 
 
-def _longer(snapshot: Snapshot, planned: Planned, least: float = 0.0) -> str:
-    """Commands for a lameduck that is long enough, and a grace period with room for it."""
-    where = PLATFORMS[planned.platform]
-    told = advice(snapshot, planned)
-    if told.lameduck < least <= told.most:
-        told = recommend(max(planned.propagation, least), where.seen(snapshot.shutdown), settable=where.settable)
-    return where.patch(told) or f"# cannot be changed here: {where.keeps}"
+def _longer(snapshot: Snapshot, planned: Planned) -> str:
+    """Commands for a lameduck that is long enough and a grace period with room for it, or for a quicker readiness."""
+    where, told = PLATFORMS[planned.platform], advice(snapshot, planned)
+    said = where.patch(told) or f"# cannot be changed here: {where.keeps}"
+    period, failures = QUICK
+    probe = {"readinessProbe": {"periodSeconds": int(period), "failureThreshold": failures}}
+    if told.quicker < told.lameduck and can_have(snapshot, planned, probe):
+        said += f"\n# or readiness every {period:g} s, one failure, and a lameduck of {told.quicker:g} s:\n"
+        said += pods_to_have(snapshot, planned, probe)
+    return said
 
 
 def _ducks(snapshot: Snapshot) -> tuple[str, ...]:
@@ -64,7 +71,7 @@ def _ducks(snapshot: Snapshot) -> tuple[str, ...]:
 def lameduck(snapshot: Snapshot, planned: Planned) -> Said:
     """C03."""
     seen, evidence = snapshot.shutdown.lameduck, _ducks(snapshot)
-    remedy = _longer(snapshot, planned, ASKED_FOR)
+    remedy = corefile_to_have(planned, f"health {{\n    lameduck {ASKED_FOR:g}s\n}}", new=True)
     if not snapshot.corefile.all("health"):
         text = "no `health`: a pod closes the moment it is told to go, while nodes still send to it"
         return Said(Severity.FAIL, text, evidence, remedy)
@@ -147,8 +154,8 @@ def readiness(snapshot: Snapshot, planned: Planned) -> Said:
     plugins = snapshot.corefile.all("ready")
     add = corefile_to_have(planned, "ready", new=True)
     here = tuple(at(snapshot, one) for one in plugins) or (f"{whole(snapshot)}: no `ready`",)
-    version = version_now(snapshot)
-    if plugins and version < (1, 5, 0):
+    version = numbers(snapshot.coredns_version)
+    if plugins and () < version < (1, 5, 0):
         text = f"CoreDNS {said_version(version)} does not know `ready`: its pods end as they start"
         return Said(Severity.FAIL, text, here, f"{KUBECTL} edit configmap coredns   # take out `ready`")
     if not plugins and path == "/ready":
@@ -222,7 +229,7 @@ def listeners(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
 def reload(snapshot: Snapshot, planned: Planned) -> Said:
     """C08."""
     plugins = snapshot.corefile.all("reload")
-    seen, version = snapshot.shutdown, version_now(snapshot)
+    seen, version = snapshot.shutdown, numbers(snapshot.coredns_version)
     if not plugins:
         text = "no `reload`: an edit of the ConfigMap does nothing until the pods are restarted"
         remedy = corefile_to_have(planned, "reload", new=True)
@@ -234,14 +241,19 @@ def reload(snapshot: Snapshot, planned: Planned) -> Said:
         container_field(snapshot, "image"),
     )
     bears = (seen.readiness_failures - 1) * seen.readiness_period if seen.readiness == "ready" else math.inf
-    if version < _RELOAD_SLEEPS and seen.lameduck >= bears:
+    if not version and seen.lameduck >= bears:
+        text = "CoreDNS's version is not known: before 1.9.4 each reload is unready for a whole lameduck"
+        return Said(
+            Severity.UNKNOWN, text, evidence, f"{kubectl(snapshot)} logs {by_label(snapshot)} --tail=-1 | grep CoreDNS-"
+        )
+    if () < version < _RELOAD_SLEEPS and seen.lameduck >= bears:
         text = (
             f"CoreDNS {said_version(version)} closes /ready for its whole lameduck of {seen.lameduck:g} s at every"
             f" reload, and the probe bears {bears:g} s: an edit of the Corefile may make all pods not Ready at once"
         )
         remedy = "# upgrade to 1.9.4 or later before lameduck is raised or the Corefile is edited"
         return Said(Severity.FAIL, text, evidence, remedy)
-    if version < _RELOAD_SLEEPS and bears < math.inf:
+    if () < version < _RELOAD_SLEEPS and bears < math.inf:
         text = (
             f"reloads close /ready for {seen.lameduck:g} s (before 1.9.4), which the probe bears; a lameduck of"
             f" {bears:g} s or more would not be borne: upgrade first"

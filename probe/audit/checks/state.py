@@ -6,15 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from probe.advice import Clients
-from probe.advice.forms import KUBECTL
 from probe.audit.check import Check, Evidence, Planned, Said, Severity
 from probe.audit.checks.nodelocal import applications, owners
 from probe.audit.checks.shutdown import lasts
 from probe.audit.checks.subject import (
+    alive,
     at,
+    by_label,
     corefile_to_have,
     counted,
     is_kube_dns,
+    kubectl,
     named,
     of_coredns,
     ready,
@@ -26,7 +28,6 @@ from probe.audit.checks.subject import (
 from probe.audit.snapshot import Snapshot, images_of, labels_of_pods
 from probe.audit.things import Json, Thing
 
-_LOGS = f"{KUBECTL} logs -l k8s-app=kube-dns --tail=50"
 _HOLDS_A_PORT = re.compile(r"envoy|istio/proxy|haproxy|nginx|openresty|linkerd.*/proxy")
 _BY_C_ARES = re.compile(r"envoy|istio/proxy|haproxy")
 """Of those, whose names are asked for by c-ares or a resolver of their own as they go, from one socket."""
@@ -34,29 +35,32 @@ _BY_C_ARES = re.compile(r"envoy|istio/proxy|haproxy")
 
 def health(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     """C38."""
-    mine = [pod for pod in snapshot.pods if not pod.at("metadata.deletionTimestamp")]
+    logs = f"{kubectl(snapshot)} logs {by_label(snapshot)} --tail=50"
+    mine = [pod for pod in snapshot.pods if alive(pod) and not pod.at("metadata.deletionTimestamp")]
     bad = [pod for pod in mine if not ready(pod)]
     if not mine:
-        yield Said(Severity.FAIL, "cluster DNS has no pod", (str(snapshot.workload),), f"{KUBECTL} get events")
+        yield Said(
+            Severity.FAIL, "cluster DNS has no pod", (str(snapshot.workload),), f"{kubectl(snapshot)} get events"
+        )
         return
     if bad:
         text = f"{len(bad)} of {counted(len(mine), 'pod')} not Ready: {'; '.join(map(_why, bad[:3]))}"
-        yield Said(Severity.FAIL, text, some(bad, "status.containerStatuses"), f"{_LOGS}\n# mend this first")
+        yield Said(Severity.FAIL, text, some(bad, "status.containerStatuses"), f"{logs}\n# mend this first")
     failed, panics = planned.figures.get("reload_failed", 0), planned.figures.get("panics", 0)
     if failed:
         text = f"{failed:g} reloads failed while the run went: the Corefile that stands there cannot be loaded"
-        yield Said(Severity.FAIL, text, ("coredns_reload_failed_total",), f"{_LOGS} | grep -i error")
+        yield Said(Severity.FAIL, text, ("coredns_reload_failed_total",), f"{logs} | grep -i error")
     if panics:
         text = f"CoreDNS counted {panics:g} panics while the run went"
-        yield Said(Severity.FAIL, text, ("coredns_panics_total",), f"{_LOGS} | grep -i panic")
+        yield Said(Severity.FAIL, text, ("coredns_panics_total",), f"{logs} | grep -i panic")
     if bad or failed or panics:
         return
     path = f"status.containerStatuses[{snapshot.container}].restartCount"
     restarted = [pod for pod in mine if pod.at(path)]
-    look = f"{_LOGS} | grep -iE 'error|failed to watch|panic'   # their logs are not read here"
+    look = f"{logs} | grep -iE 'error|failed to watch|panic'   # their logs are not read here"
     if restarted:
         text = f"{counted(len(restarted), 'pod')} restarted: {'; '.join(map(_why, restarted[:3]))}"
-        yield Said(Severity.WARN, text, some(restarted, path), f"{_LOGS} --previous")
+        yield Said(Severity.WARN, text, some(restarted, path), f"{logs} --previous")
         return
     yield Said(Severity.PASS, f"{counted(len(mine), 'pod')} Ready, without a restart", some(mine), look)
 
@@ -96,9 +100,7 @@ def policies(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     dns = snapshot.workload
     labels = labels_of_pods(dns)
     every = snapshot.all("NetworkPolicy")
-    ours = [
-        one for one in every if one.namespace == dns.namespace and selects(one.at("spec.podSelector") or {}, labels)
-    ]
+    ours = [one for one in every if one.namespace == dns.namespace and _chooses(one, labels)]
     found = list(_to_dns(ours))
     pods = snapshot.all("Pod") if any(_limits(one, "Egress") for one in every) else ()
     found += _from_applications([one for one in every if one not in ours], pods)
@@ -130,9 +132,7 @@ def _from_applications(every: Iterable[Thing], pods: Iterable[Thing]) -> Iterato
     shut: list[Thing] = []
     half: list[Thing] = []
     for pod in pods:
-        limiting = [
-            one for one in by_space.get(pod.namespace, []) if selects(one.at("spec.podSelector") or {}, pod.labels)
-        ]
+        limiting = [one for one in by_space.get(pod.namespace, []) if _chooses(one, pod.labels)]
         if limiting and not any(_allows(one, "egress", "UDP") for one in limiting):
             shut += [one for one in limiting if one not in shut]
         elif limiting and not any(_allows(one, "egress", "TCP") for one in limiting):
@@ -218,7 +218,8 @@ def baseline(snapshot: Snapshot, planned: Planned) -> Said:
     """C43."""
     del snapshot
     loss, lasted = planned.figures.get("loss"), planned.figures.get("seconds", 0.0)
-    again = "dnsprobe run --duration 2m -o baseline.db   # nothing else going on\ndnsprobe audit --from-run baseline.db"
+    run = "dnsprobe run baseline --set duration=2m -o baseline.db   # while nothing else goes on"
+    again = f"{run}\ndnsprobe audit --from-run baseline.db"
     if loss is None:
         text = "no run says whether queries are lost already, before anything is changed"
         return Said(Severity.UNKNOWN, text, (), again)

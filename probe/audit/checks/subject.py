@@ -24,7 +24,7 @@ def of_coredns(look: Look) -> Look:
     @wraps(look)
     def looked(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
         if is_kube_dns(snapshot):
-            yield Said(Severity.INFO, "kube-dns answers here, not CoreDNS: there is no such thing to look at",
+            yield Said(Severity.INFO, "kube-dns answers here, not CoreDNS: this does not concern it",
                        (snapshot.workload.field(f"{snapshot.at_container}.image"),))  # fmt: skip
             return
         yield from look(snapshot, planned)
@@ -67,6 +67,11 @@ def root_forwards(found: Corefile) -> list[Directive]:
 def ready(pod: Thing) -> bool:
     """Ready, and not told to go."""
     return condition(pod, "Ready") == "True" and not pod.at("metadata.deletionTimestamp")
+
+
+def alive(pod: Thing) -> bool:
+    """Not one that was evicted, or has ended, and is still listed."""
+    return pod.at("status.phase") not in ("Failed", "Succeeded")
 
 
 def condition(thing: Thing, kind: str) -> str:
@@ -133,6 +138,21 @@ def maker(snapshot: Snapshot) -> Maker:
     return Maker(dns.kind, dns.name, dns.namespace or "kube-system", snapshot.container)
 
 
+def kubectl(snapshot: Snapshot) -> str:
+    """In the namespace of cluster DNS."""
+    return f"kubectl -n {snapshot.namespace}"
+
+
+def by_label(snapshot: Snapshot) -> str:
+    """`-l k8s-app=kube-dns`, as the Service chooses its pods."""
+    return "-l " + ",".join(f"{key}={value}" for key, value in snapshot.selector.items())
+
+
+def can_have(snapshot: Snapshot, planned: Planned, settings: Settings) -> bool:
+    """Whether the platform has a form for these settings."""
+    return bool(PLATFORMS[planned.platform].pods(settings, maker(snapshot)))
+
+
 def pods_to_have(snapshot: Snapshot, planned: Planned, settings: Settings) -> str:
     """Commands that give the pods' maker these settings; else what the platform says instead."""
     platform = PLATFORMS[planned.platform]
@@ -144,6 +164,15 @@ def corefile_to_have(planned: Planned, lines: str, *, new: bool) -> str:
     """Commands that bring these lines into the Corefile; new: it has no such plugin yet."""
     platform = PLATFORMS[planned.platform]
     return platform.edit(lines, new) or f"# cannot be changed here: {platform.keeps}"
+
+
+def with_more(directive: Directive, line: str) -> str:
+    """A directive as it stands, with one property more, or another value of it."""
+    name = line.split(maxsplit=1)[0]
+    kept = [one for one in directive.block if one.name != name]
+    inside = [" ".join((one.name, *one.arguments)) + (" {...}" if one.block else "") for one in kept]
+    head = " ".join((directive.name, *directive.arguments))
+    return "\n".join([f"{head} {{", *(f"    {one}" for one in (*inside, line)), "}"])
 
 
 def single(says: Callable[[Snapshot, Planned], Said]) -> Look:

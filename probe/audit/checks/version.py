@@ -17,9 +17,12 @@ from probe.audit.checks.subject import (
     version_now,
     whole,
 )
+from probe.audit.migration import OLDEST, Change, migrate
 from probe.audit.quantity import numbers
+from probe.audit.releases import Kind
 from probe.audit.snapshot import Snapshot, Unread
 from probe.audit.things import Json, Thing
+from probe.corefile import NEWEST, PLUGINS, release_of
 
 _FAULTS: tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...] = (
     ((1, 3, 1), (1, 3, 2), "crashes when the API server goes away (coredns#2629)"),
@@ -38,6 +41,13 @@ _RENAMED = (1, 8, 0)
 """From here on the community's image is coredns/coredns, with a tag that begins with v."""
 _RENAMES = ("kubeadm", "capi")
 """Who changes the path at that version without being told."""
+_SAYS = {
+    Kind.REMOVED: "has no longer",
+    Kind.UNKNOWN: "does not know",
+    Kind.DEPRECATED: "will soon be without",
+    Kind.IGNORED: "passes over",
+    Kind.DEFAULT: "has another default for",
+}
 _NOT_PULLED = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError")
 
 
@@ -79,7 +89,7 @@ def image(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     wrong = [said for ref, where, renames in wished if (said := _wrong(ref, where, to_come, renames))]
     yield from wrong
     if not stuck and not wrong:
-        text = f"the path and tag of {next_one} are right; whether every node can pull it is not in the API"
+        text = f"nothing is known against {next_one}; whether every node can pull it is not in the API"
         yield Said(Severity.PASS, text, (field,), f"# on a node, or where its mirror is: crictl pull {next_one}")
 
 
@@ -148,6 +158,36 @@ def _tagged(image_now: str, target: str) -> str:
 
 
 @of_coredns
+def directives(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
+    """C02."""
+    if snapshot.config is None:
+        raise Unread("ConfigMap", f"there is no Corefile in {snapshot.namespace}")
+    text = str(snapshot.config.at("data[Corefile]") or "")
+    target = planned.target or NEWEST
+    named = f"CoreDNS {target}{'' if planned.target else ', the newest that is known here,'}"
+    if not release_of(target) or release_of(target) < release_of(OLDEST):
+        raise Unread("version", f"{target}: what changes is known from {OLDEST} on")
+    found = migrate(text, snapshot.coredns_version, target, snapshot.corefile_parts)
+    remedy = f"dnsprobe audit --migrate --target-version {target}   # prints the difference"
+    for one in found.changes:
+        severity = _severity(one)
+        if severity is Severity.FAIL and not planned.target:
+            severity = Severity.WARN
+        where = f"{snapshot.config} {one.file or 'Corefile'}:{one.line}"
+        yield Said(severity, f"{named} {_SAYS[one.kind]} {one.subject}: {one.why} ({one.source})", (where,), remedy)
+    if not found.changes:
+        yield Said(Severity.PASS, f"{named} takes every directive of the Corefile", (whole(snapshot),))
+
+
+def _severity(change: Change) -> Severity:
+    """FAIL where the target's pods end as they start."""
+    plugin = change.subject.split("`")[-2]
+    if change.kind is Kind.REMOVED or (change.kind is Kind.UNKNOWN and plugin in PLUGINS):
+        return Severity.FAIL
+    return Severity.INFO if change.kind is Kind.DEFAULT else Severity.WARN
+
+
+@of_coredns
 def grammar(snapshot: Snapshot, planned: Planned) -> Iterator[Said]:
     """C50."""
     del planned
@@ -169,6 +209,13 @@ VERSION = (
         "what the running version does wrong, it does during the upgrade, too",
         "CoreDNS, release notes; coredns/coredns#3860, #5472, #7562",
         faults,
+    ),
+    Check(
+        "C02",
+        "directives in the version to come",
+        "a pod whose Corefile has a directive that its version does not know ends as it starts",
+        "coredns/corefile-migration; a study of CoreDNS upgrades by kubeadm and Cluster API",
+        directives,
     ),
     Check(
         "C49",

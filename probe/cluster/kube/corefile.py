@@ -1,7 +1,6 @@
-"""A Corefile's text -> what decides how its pods end and whom they ask; read with care, not in full.
+"""A Corefile's text -> what decides how its pods end and whom they ask.
 
-Facts: coredns/caddy caddyfile/lexer.go (tokens, quotes, comments); plugin/health, plugin/forward, plugin/kubernetes,
-plugin/log (setup.go: without a class all of them are logged).
+Facts: plugin/health, plugin/forward, plugin/kubernetes, plugin/log (setup.go: without a class all of them are logged).
 """
 
 from __future__ import annotations
@@ -10,12 +9,9 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from difflib import unified_diff
-from itertools import takewhile
 
-_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
-_PARTS = re.compile(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_OPEN = "{"
+from probe.corefile import Directive, ServerBlock, addresses_of, duration_of, parse_corefile
+
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
@@ -64,50 +60,37 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def seconds_of(text: str) -> float:
-    """Go's time.ParseDuration: `5s`, `1m30s`, `500ms`; 0 for what it would refuse, as a pod then does not start."""
-    parts = _PARTS.findall(text)
-    return sum(float(n) * _SECONDS[unit] for n, unit in parts) if "".join(n + u for n, u in parts) == text else 0.0
-
-
-def tokens_of(line: str) -> list[str]:
-    """Its words, without comments; none of an empty line."""
-    return [word.strip('"') for word in takewhile(lambda word: not word.startswith("#"), _WORD.findall(line))]
-
-
 def read_corefile(text: str) -> Read:
-    """Server blocks and their plugins, one per line, each with a block of its own or none."""
-    depth, zones, plugin, lameduck = 0, [], "", 0.0
-    longest, plugins, forwards, imports = 0.0, set(), [], []
-    own: list[str] = []
-    logs: list[bool] = []
-    for tokens in filter(None, map(tokens_of, text.splitlines())):
-        if tokens[0] == "}":
-            depth -= 1
-            longest, lameduck = (max(longest, lameduck), 0.0) if depth == 0 else (longest, lameduck)
-            continue
-        if tokens[0] == "import":
-            imports += tokens[1:2]
-        elif depth == 0:
-            zones = [word.rstrip(",") for word in tokens if word != _OPEN]
-        elif depth == 1:
-            plugin = tokens[0]
-            plugins.add(plugin)
-            if plugin == "forward" and tokens[1:2] == ["."] and any(is_root(zone) for zone in zones):
-                forwards += [word for word in tokens[2:] if word != _OPEN]
-            arguments = [word for word in tokens[1:] if word != _OPEN]
-            if plugin == "kubernetes":
-                own += map(_zone, arguments or zones)
-            elif plugin == "log":
-                names = [word for word in arguments if _OPEN not in word]
-                logs.append(not names or any(is_root(name) for name in names))
-        elif plugin == "log" and tokens[0] == "class":
-            logs[-1] &= "all" in tokens
-        elif plugin == "health" and tokens[0] == "lameduck" and len(tokens) > 1:
-            lameduck = seconds_of(tokens[1])  # of several in a server block the last one counts
-        depth += tokens[-1] == _OPEN
-    longest = max(longest, lameduck)
-    return Read(longest, frozenset(plugins), tuple(forwards), tuple(imports), tuple(dict.fromkeys(own)), any(logs))
+    """Of a Corefile alone: what it imports from other files is not known."""
+    read = parse_corefile(text)
+    forwards: list[str] = []
+    zones: list[str] = []
+    for block in read.blocks:
+        of_root = any(address.zone == "." for address in addresses_of(block))
+        each = [one.arguments for one in block.all("forward") if of_root and one.arguments[:1] == (".",)]
+        forwards += [word for arguments in each for word in arguments[1:]]
+        zones += [_zone(zone) for one in block.all("kubernetes") for zone in one.arguments or block.zones]
+    return Read(
+        lameduck=max(map(_lameduck, read.blocks), default=0.0),
+        plugins=frozenset(one.name for block in read.blocks for one in block.directives),
+        forwards=tuple(forwards),
+        imports=read.imports,
+        zones=tuple(dict.fromkeys(zones)),
+        logs=any(map(_logs, read.all("log"))),
+    )
+
+
+def _lameduck(block: ServerBlock) -> float:
+    """Seconds; of several in a server block the last one counts, and 0 for one with which a pod does not start."""
+    said = [word for one in block.all("health") for each in one.all("lameduck") for word in each.arguments[:1]]
+    return (duration_of(said[-1]) or 0.0) if said else 0.0
+
+
+def _logs(log: Directive) -> bool:
+    """Whether it logs every query."""
+    names = [word for word in log.arguments if "{" not in word]
+    classes = [each.arguments for each in log.all("class")]
+    return (not names or "." in names) and all("all" in each for each in classes)
 
 
 def _zone(text: str) -> str:
@@ -117,12 +100,7 @@ def _zone(text: str) -> str:
 
 def _is_domain(zone: str) -> bool:
     """Not the root, nor a reverse zone, by name or as CIDR."""
-    return bool(zone) and zone != _OPEN and not zone.endswith(".arpa") and "/" not in zone
-
-
-def is_root(zone: str) -> bool:
-    """`.`, `.:53`, `dns://.:53`; a snippet in parentheses is none."""
-    return re.fullmatch(r"(dns://)?\.?(:[0-9]+)?", zone) is not None
+    return bool(zone) and not zone.endswith(".arpa") and "/" not in zone
 
 
 def changed_lines(before: str, after: str) -> str:
