@@ -388,12 +388,11 @@ def table(results: Sequence[tuple[str, str, Sure | None]]) -> str:
         told = ", ".join(f"{n} x {text}" for text, n in [*sures.items(), *others.items()])
         lines.append(f"{name + (' (model)' if CASES[name].model else ''):28} {len(ok)}/{len(mine)}  {told}")
     for model in (False, True):
-        judged_so = [(said in CASES[n].names, sure) for n, said, sure in results if CASES[n].model is model]
-        if judged_so:
-            right = sum(ok for ok, _ in judged_so)
-            wrong = sum(not ok and sure is Sure.CERTAIN for ok, sure in judged_so)
-            share = f"{right} of {len(judged_so)} ({100 * right / len(judged_so):.0f} %)"
-            lines.append(f"right first: {share}; wrong and certain: {wrong}" + "; the model of IPVS alone" * model)
+        of = [(said in CASES[n].names, sure) for n, said, sure in results if CASES[n].model is model]
+        if of:
+            right, wrong = sum(fits for fits, _ in of), sum(not fits and sure is Sure.CERTAIN for fits, sure in of)
+            share = f"right first: {right} of {len(of)} ({100 * right / len(of):.0f} %); wrong and certain: {wrong}"
+            lines.append(share + "; on the loopback model of IPVS alone" * model)
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Every inspection, precaution and FAQ of the upgrade guides -> what of dnsprobe covers it; nothing is left uncovered.
 
 What covers a point: a check of the audit (`C16`), a rule of the diagnosis (`rule: affinity`), a cause that
-`dnsprobe check` names (`cause: no_api`), a step of the plan (`plan: ` and how its title begins), a scenario
+`dnsprobe check` names (`cause: upstream`), a step of the plan (`plan: ` and how its title begins), a scenario
 (`scenario: ab-race`), a module (`module: ...`), a command (`cli: check`), or a message that is known (`message: ...`).
 """
 
@@ -99,8 +99,8 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     (TROUBLE, "the status of the CoreDNS pods", ("C38",)),
     (TROUBLE, "the operational logs of CoreDNS", ("C38", "rule: crashed")),
     (TROUBLE, "the query logs of CoreDNS", ("module: probe.diagnosis.querylog",)),
-    (TROUBLE, "the CoreDNS pod's way to the API server", ("rule: api_server", "rule: no_api")),
-    (TROUBLE, "the CoreDNS pod's way to its upstream", ("rule: way_upstream",)),
+    (TROUBLE, "the CoreDNS pod's way to the API server", ("cause: api_server", "rule: no_api")),
+    (TROUBLE, "the CoreDNS pod's way to its upstream", ("rule: way_upstream", "cause: upstream")),
     (TROUBLE, "FAQ: CoreDNS cannot connect to the API server", ("rule: no_api", "C27")),
     (TROUBLE, "FAQ: CoreDNS cannot connect to its upstream", ("rule: way_upstream", "rule: upstream_silent", "C32")),
     (TROUBLE, "the way from applications to the Service", ("rule: kube_proxy",)),
