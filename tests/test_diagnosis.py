@@ -456,7 +456,9 @@ def test_every_word_that_a_libc_prints_is_known(words: tuple[str, str]) -> None:
     code, text = words
     meaning = meaning_of(f"lookup of {NAME}: {text}")
     assert meaning
-    assert (Outcome.TIMEOUT in meaning.outcomes) == (code in ("EAI_AGAIN", "EAI_NONAME"))
+    assert (Outcome.TIMEOUT in meaning.outcomes) == (code == "EAI_AGAIN" or text == GLIBC["EAI_NONAME"]), (
+        "musl can tell"
+    )
 
 
 def test_a_message_names_its_name_and_server() -> None:
