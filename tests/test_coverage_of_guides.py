@@ -1,7 +1,7 @@
 """Every inspection, precaution and FAQ of the upgrade guides -> what of dnsprobe covers it; nothing is left uncovered.
 
 What covers a point: a check of the audit (`C16`), a rule of the diagnosis (`rule: affinity`), a cause that
-`dnsprobe check` names (`cause: no_api`), a step of the plan (`plan: ` and how its title begins), a scenario
+`dnsprobe check` names (`cause: upstream`), a step of the plan (`plan: ` and how its title begins), a scenario
 (`scenario: ab-race`), a module (`module: ...`), a command (`cli: check`), or a message that is known (`message: ...`).
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from probe.advice.causes import CAUSES
 from probe.audit import audit
 from probe.audit.check import Planned
 from probe.audit.checks import CHECKS
 from probe.audit.plan import plan_of
 from probe.audit.platform import detect
+from probe.diagnosis.checked import CAUSES
 from probe.diagnosis.messages import meaning_of
 from probe.diagnosis.rules import RULES
 from tests.distributions import DISTRIBUTIONS
@@ -99,7 +99,7 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     (TROUBLE, "the status of the CoreDNS pods", ("C38",)),
     (TROUBLE, "the operational logs of CoreDNS", ("C38", "rule: crashed")),
     (TROUBLE, "the query logs of CoreDNS", ("module: probe.diagnosis.querylog",)),
-    (TROUBLE, "the CoreDNS pod's way to the API server", ("cause: no_api", "rule: no_api")),
+    (TROUBLE, "the CoreDNS pod's way to the API server", ("cause: api_server", "rule: no_api")),
     (TROUBLE, "the CoreDNS pod's way to its upstream", ("rule: way_upstream", "cause: upstream")),
     (TROUBLE, "FAQ: CoreDNS cannot connect to the API server", ("rule: no_api", "C27")),
     (TROUBLE, "FAQ: CoreDNS cannot connect to its upstream", ("rule: way_upstream", "rule: upstream_silent", "C32")),
@@ -197,7 +197,7 @@ def exists(what: str) -> bool:
         case "rule":
             return name in RULES
         case "cause":
-            return name in CAUSES
+            return f"_{name}" in {cause.__name__ for cause in CAUSES}
         case "plan":
             return any(title.startswith(name) for title in steps())
         case "scenario":

@@ -323,6 +323,9 @@ def test_every_rule_says_all_of_it() -> None:
     for id_, rule in RULES.items():
         assert all((rule.cause, rule.apart, rule.source, rule.remedy)), id_
         assert rule.row[0] in "UF1234567890", id_
+        remedy = rule.remedy if isinstance(rule.remedy, str) else ""
+        assert [line for line in remedy.splitlines() if len(line) > 76] == [], "a screen has 80 columns"
+        assert remedy.count("{") == remedy.count("}"), id_
 
 
 def test_the_life_of_a_pod_is_read_from_marks(tmp_path: Path) -> None:
@@ -390,6 +393,13 @@ def test_lost_queries_are_found_in_a_capture_a_log_and_a_ticket(tmp_path: Path) 
     told_json = json.loads(explain_json(run, [one], log))["diagnoses"][0]
     assert told_json["findings"][0]["sure"] == "certain"
     assert told_json["logged"] == {"seen": 1, "unseen": 2}
+
+
+def test_what_asked_no_dns_is_found_in_a_capture_alone(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run.db", ["api connect fresh 3.+4x", "vip udp fresh ."])
+    lost = [Failure(0, "api CONNECT", 4 * NS, 0, Outcome.TIMEOUT, 0, "connect", 40000)]
+    assert capture_filter(run, lost).startswith("(tcp port ")
+    assert (ticket(run, lost), matched(lost, []).unseen) == ([], 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from probe.model import NS, Sure
 from probe.timeline import Window
 
 KUBECTL = "kubectl -n kube-system"
+LABEL = "-l k8s-app=kube-dns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +61,8 @@ def seconds(ns: float) -> str:
 def at(ns: float) -> str:
     """`+5.04 s`, since the start."""
     return f"+{ns / NS:.2f} s"
+
+
+def of_pod(remedy: str, name: str) -> str:
+    """Its commands for a pod, POD in them, which stays if none is named."""
+    return re.sub(r"\bPOD\b(?!-)", name, remedy) if name else remedy

@@ -156,6 +156,8 @@ def _unlike(one: Run, other: Run) -> Iterator[str]:
     for run in (one, other):
         if not run.finished or run.cut:
             yield f"{run.path} was cut short ({plain(run.cut)}): run it again"
+    if one.head.name != other.head.name:
+        yield f"scenario {plain(one.head.name)} in the one, {plain(other.head.name)} in the other"
     asked = [_asked(run) for run in (one, other)]
     for name in dict.fromkeys((*asked[0], *asked[1])):
         both = [lanes.get(name) for lanes in asked]
