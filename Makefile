@@ -52,7 +52,7 @@ package: .venv/run ## Build sdist and wheel into dist/, install each anew and tr
 picture: .venv/dev ## Draw docs/run.svg anew: a real run in the lab, in which a pod goes without a lameduck
 	@at=$$(mktemp -d) && trap 'rm -rf "$$at"' EXIT && { \
 		$(BIN)/dnsprobe run scale-down --lab --set lab.lameduck=0s --set duration=12s -o "$$at/run.db" >/dev/null; \
-		$(BIN)/dnsprobe report "$$at/run.db" --svg docs/run.svg >/dev/null; [ -s docs/run.svg ]; }
+		$(BIN)/dnsprobe report "$$at/run.db" --svg docs/run.svg | head -n 1; }
 
 grafana: .venv/dev ## Write dashboards, alerts and what sets them up, under grafana/, from their Python source
 	@$(BIN)/python -m grafana $(ARGS)

@@ -117,7 +117,7 @@ def _dnsprobe(words: Sequence[str]) -> None:
     needs = {"--yes", "--shard", "--start-at", "job/NAME"} & set(words)
     if name == "run" and not needs and (("-s" in words) or rest[0] in shipped_scenarios() or Path(rest[0]).is_file()):
         ran([*words, *(["--dry-run"] if "--dry-run" not in words else [])])
-    elif name in REPORTING or "--propagation" in words:
+    elif name in REPORTING or (name == "audit" and "--lab" in words) or "--propagation" in words:
         ran(words)
 
 
