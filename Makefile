@@ -15,7 +15,7 @@ CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e alerts confusion releases lint bench package picture grafana preview captures dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e alerts confusion releases drills lint bench package picture grafana preview captures dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -66,6 +66,9 @@ captures: .venv/dev ## What glibc, musl and Go put on the wire beside their prof
 releases: .venv/dev ## The audit's tables against older releases of CoreDNS, which it builds first: ten minutes each
 	@for version in $(OLDER_RELEASES); do $(MAKE) --no-print-directory coredns COREDNS_VERSION=$$version; done
 	@$(BIN)/python -m pytest -m releases tests/test_migration.py tests/test_corefile.py $(ARGS)
+
+drills: .venv/dev ## Runs that are killed, starved and cut off, and what is left of each, as a table: 6 minutes (root; ARGS='NAME')
+	@$(BIN)/python -m tests.drills $(ARGS)
 
 confusion: .venv/dev ## Labs with a hidden cause: how often `explain` names it first (root; 50 minutes, ARGS='-n 1' for 10)
 	@$(BIN)/python -m tests.confusion $(or $(ARGS),-n 5 -j 2)

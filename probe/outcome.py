@@ -101,9 +101,9 @@ UNSENT_HELP: dict[UnsentCause, str] = {
     UnsentCause.STALL: "the prober was not scheduled in time: the slot was missed, not sent late",
     UnsentCause.IDS: "every query id of the socket was used within twice the timeout",
     UnsentCause.SOCKETS: "every socket of a `fresh` lane was waiting for its answer",
-    UnsentCause.PORTS: "no free source port (EADDRNOTAVAIL, or EAGAIN from connect)",
+    UnsentCause.PORTS: "no free source port (EADDRNOTAVAIL, EAGAIN): widen ip_local_port_range, or ask from pool:K",
     UnsentCause.SEND_BUFFER: "the socket's send buffer or the device queue was full (EAGAIN, ENOBUFS)",
-    UnsentCause.DESCRIPTORS: "no free file descriptor (EMFILE, ENFILE) or memory for a socket",
+    UnsentCause.DESCRIPTORS: "no free file descriptor (EMFILE, ENFILE) or memory for a socket: raise ulimit -n",
 }
 
 

@@ -63,7 +63,9 @@ class Pages:
         try:
             self._server = _listening(address, self._answer)
         except OSError as problem:
-            raise EnvironmentProblem(f"{address}: cannot be listened on: {problem.strerror}") from None
+            raise EnvironmentProblem(
+                f"{address}: cannot be listened on: {problem.strerror}; name another port"
+            ) from None
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def add(self, path: str, answer: Answer) -> None:

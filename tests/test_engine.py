@@ -20,6 +20,7 @@ import pytest
 
 from probe.engine import Engine, EngineOptions, check_limits
 from probe.errors import EnvironmentProblem, UsageError
+from probe.linux import port_range
 from probe.model import NS, Ports, Series
 from probe.recorder import Duration
 from tests.conftest import Start
@@ -220,6 +221,19 @@ def test_limits_name_the_way_out() -> None:
     )
     assert "--ports pool:64" in refused(EnvironmentProblem, ports=Ports("fresh"))
     check_limits([series("127.0.0.1", 53, "a.test", rate=16_384, ports="fixed", timeout=2)])
+
+
+@pytest.mark.parametrize("targets", [1, 1000])
+def test_the_pool_that_is_recommended_fits(targets: int) -> None:
+    low, high = port_range()
+    asked = [
+        series(f"127.1.{n // 250}.{n % 250 + 1}", 53, "a.test", rate=20_000 / targets, timeout=2, index=n)
+        for n in range(targets)
+    ]
+    with pytest.raises(EnvironmentProblem, match="source ports towards other targets, and") as problem:
+        check_limits(asked)
+    pool = Ports.parse(str(problem.value).rpartition(" ")[2], "udp")
+    assert pool.count * targets <= (high - low + 1) // 2
 
 
 def test_the_worker_raises_its_soft_limit_of_descriptors(scripted: Start) -> None:

@@ -36,6 +36,7 @@ from tests.test_recorder import Make, pair
 __all__ = ["pair"]
 
 TWO = EngineOptions(max_series=64, workers=2)
+KILLED = "ended by signal 9 (SIGKILL: somebody's, or the kernel's where memory runs out)"
 
 
 # -- who gets what
@@ -250,7 +251,7 @@ def test_when_one_worker_dies_the_other_goes_on(scripted: Start) -> None:
     ]
     recorded, engine = killed(wanted, 1)
     (death,) = engine.deaths
-    assert (death.worker, death.why, engine.died) == (2, "ended by signal 9", "")
+    assert (death.worker, death.why, engine.died) == (2, KILLED, "")
     assert death.lanes == ("pool:8", "fresh", "pool:1"), "the port of `fixed` is the first worker's"
     assert death.from_ns == pytest.approx(1.5 * NS, abs=0.3 * NS)
     assert [recorded.planned(k) for k in range(4)] == [400] * 4
@@ -269,7 +270,7 @@ def test_when_one_worker_dies_the_other_goes_on(scripted: Start) -> None:
 
 def test_when_all_workers_die_the_run_is_over() -> None:
     recorded, engine = killed([ask("pool:4")], 0, 1, after=1.2)
-    assert engine.died == "all 2 workers ended, the last ended by signal 9"
+    assert engine.died == f"all 2 workers ended, the last {KILLED}"
     assert not engine.finished
     assert 0 < recorded.planned() < 150
 
@@ -359,7 +360,7 @@ def test_a_worker_that_dies_is_told_within_a_second_and_is_a_doubt_of_its_lanes(
     killed_at = time.monotonic()
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert line == "worker 2 of 2 ended by signal 9: from then on its rows of fresh are not asked\n"
+    assert line == f"worker 2 of 2 {KILLED}: from then on its rows of fresh are not asked\n"
     assert time.monotonic() - killed_at < 1
     out, err = process.communicate(timeout=30)
     assert "Traceback" not in err

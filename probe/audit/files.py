@@ -27,6 +27,9 @@ EXPORT = (
     "kubectl get services,endpointslices,pods,statefulsets,networkpolicies,deployments,daemonsets,replicasets,"
     "poddisruptionbudgets,horizontalpodautoscalers,serviceaccounts,events -A -o yaml > cluster.yaml"
 )
+MOST_DEPTH = 1000
+MOST_OCTETS = 1 << 28
+_INDENTED = re.compile(f"^[ \\t?:-]{{{MOST_DEPTH}}}", re.MULTILINE)
 _STEPS = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)]")
 
 
@@ -103,7 +106,11 @@ class _Read:
     def file(self, path: Path) -> None:
         """One file."""
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                raw = file.read(MOST_OCTETS + 1)
+            if len(raw) > MOST_OCTETS:
+                raise UsageError(f"{path}: longer than {MOST_OCTETS:,} octets: export fewer objects")
+            text = raw.decode("utf-8")
         except OSError as problem:
             raise UsageError(f"{path}: cannot be read: {problem.strerror}") from None
         except UnicodeDecodeError as problem:
@@ -186,8 +193,8 @@ def _documents(path: Path, text: str) -> Iterator[Json]:
         else:
             return
     try:
-        if "&" in text and "*" in text:
-            _check_aliases(path, text)
+        if ("&" in text and "*" in text) or _may_be_deep(text):
+            _check_events(path, text)
         yield from yaml.load_all(text, _Loader)
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
@@ -200,12 +207,21 @@ def _documents(path: Path, text: str) -> Iterator[Json]:
         raise UsageError(f"{path}: not valid YAML of a cluster: {type(problem).__name__}") from None
 
 
-def _check_aliases(path: Path, text: str) -> None:
-    """A few lines of aliases can stand for billions of objects; kubectl writes none."""
+def _may_be_deep(text: str) -> bool:
+    """Whether values may be nested by the thousand: the loader, which is C, would end this process."""
+    return text.count("[") + text.count("{") > MOST_DEPTH or bool(_INDENTED.search(text))
+
+
+def _check_events(path: Path, text: str) -> None:
+    """A few lines of aliases can stand for billions of objects; kubectl writes none, and nothing that is so deep."""
+    depth = 0
     for event in yaml.parse(text, _Loader):
+        line = f":{event.start_mark.line + 1}" if event.start_mark else ""
         if isinstance(event, yaml.AliasEvent):
-            line = f":{event.start_mark.line + 1}" if event.start_mark else ""
             raise UsageError(f"{path}{line}: *{event.anchor}: an alias: kubectl writes none")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise UsageError(f"{path}{line}: nested too deeply to be of a cluster")
 
 
 def _objects(document: Json, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Json]]:

@@ -186,22 +186,23 @@ def check_limits(series: Sequence[Series], workers: int = 1, namespaces: Sequenc
         _check_ids(channel, mine[0])
     deal = Deal(workers, namespaces)
     sockets: list[int] = []
-    ports: dict[tuple[str, str], int] = {}
+    ports: dict[tuple[str, str], list[int]] = {}
     for worker in range(deal.workers):
         parts = [part for s in series if has_rows(part := deal.part(s, worker))]
         needs = [(c.target.kind, _sockets(c)) for c, _ in Channels().of(parts)]
         sockets.append(sum(need for _, need in needs))
         for kind, need in needs:
             side = deal.namespace(worker), "pods" if kind is TargetKind.POD else "other targets"
-            ports[side] = ports.get(side, 0) + need
+            ports.setdefault(side, []).append(need)
     low, high = port_range()
     half = (high - low + 1) // 2
-    for (_, whom), count in ports.items():
-        if count > half:
+    for (_, whom), needed in ports.items():
+        if sum(needed) > half:
+            pool = min(64, half // len(needed))
             raise EnvironmentProblem(
-                f"rate x timeout needs up to {count:,} source ports towards {whom}, and {half:,} are theirs "
+                f"rate x timeout needs up to {sum(needed):,} source ports towards {whom}, and {half:,} are theirs "
                 f"(half of net.ipv4.ip_local_port_range {low}-{high}): lower the rate or the timeout, "
-                "or use --ports pool:64"
+                f"or {f'use --ports pool:{pool}' if pool else 'ask fewer targets'}"
             )
     _check_descriptors(max(sockets), deal.workers)
 

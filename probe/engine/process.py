@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ class WorkerProcess:
         code = self._process.poll()
         if code is None or self.room.scalars[Scalar.DONE]:
             return ""
-        return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
 
     async def close(self) -> None:
         """End it, if it has not ended itself."""
@@ -97,3 +98,9 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _signal(number: int) -> str:
+    """Its name, and who may have sent it."""
+    killed = "SIGKILL: somebody's, or the kernel's where memory runs out"
+    return f"signal {number} ({killed if number == signal.SIGKILL else signal.strsignal(number)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -190,15 +191,41 @@ class RunWriter:
         return True
 
     def finish(self, end_ns: int, cut: str = "") -> None:
-        """The run is over; `cut` says why if it ended early. Closes the file, leaves nothing beside it."""
+        """The run is over; `cut` says why if it ended early. Closes the file, leaves nothing beside it.
+
+        What cannot be written there even now is written elsewhere, with all the rest: `path` then says where.
+        RunFileProblem if that cannot be done either.
+        """
         self._later("UPDATE run SET end_ns = ?, cut = ?", [(end_ns, cut)])
-        self._write()
+        try:
+            self._write()
+        except RunFileProblem:
+            if not self._waiting:
+                raise
+            self._go_elsewhere()
+            self._write()
         try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.Error:
             pass  # someone is reading: the file is whole, only its -wal stays until they are done
         self._db.close()
+
+    def _go_elsewhere(self) -> None:
+        """On with a copy, in the machine's folder for temporary files. RunFileProblem, and all as it was."""
+        copy = None
+        try:
+            number, name = tempfile.mkstemp(self.path.suffix, f"{self.path.stem}-")
+            os.close(number)
+            copy = sqlite3.connect(name, isolation_level=None)
+            self._db.backup(copy)
+        except (OSError, sqlite3.Error) as e:
+            if copy:
+                copy.close()
+                Path(name).unlink()
+            raise RunFileProblem(f"{self.path}: cannot be written, nor a copy of it: {e}") from None
+        self._db.close()
+        self._db, self.path = copy, Path(name)
 
     def _later(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
         if rows := list(rows):
@@ -219,7 +246,7 @@ class RunWriter:
                 self._db.execute("ROLLBACK")
             raise RunFileProblem(
                 f"{self.path}: cannot be written now: {e}; the run goes on and what it counted is kept in memory:"
-                " make room or unlock the file and the next flush writes it"
+                " make room, unlock the file, or mount its folder to be written, and the next flush writes it"
             ) from None
         self._waiting.clear()
         self._latest.clear()

@@ -151,10 +151,6 @@ async def run(
         facts |= resolvers_ask(plan.clients, lambda selector: plan.targets(selector, targets)) | looked.facts
         lookups = await _lookups(stack, plan, targets, cluster, view)
         at_unix_ns = await _awaited(job if together else None, plan, at_unix_ns, view)
-        # Children inherit the priority: lab, worker and clock are running already.
-        if idle:
-            _schedule("SCHED_IDLE")
-            stack.callback(_schedule, "SCHED_OTHER")
         engine.begin(at_unix_ns)
         head = Head(
             name=plan.name,
@@ -166,6 +162,11 @@ async def run(
             facts={**plan.facts, **_versions(), **engine.facts(), **facts, **(job.facts() if job else {})},
         )
         writer = RunWriter.create(path, head, keep_ns)
+        # Children inherit the priority: lab, worker and clock are running already. The file is there: on a machine
+        # without an idle core it could be missing for seconds.
+        if idle:
+            _schedule("SCHED_IDLE")
+            stack.callback(_schedule, "SCHED_OTHER")
         for lane, text in looked.found.items():
             writer.mark(Mark(0, "intercepted", text, "preflight", lane))  # a log has marks, and no intervals
             writer.interval(Interval(0, plan.duration_ns, "intercepted", text, "preflight", lane))
@@ -273,6 +274,7 @@ class _Going:
     gone: set[str] = field(default_factory=set)
     deaths: int = 0
     cut: str = ""
+    unwritten: str = ""
     interrupted: bool = False
     interrupted_ns: int | None = None
     stopped_ns: int | None = None
@@ -394,6 +396,8 @@ class _Going:
                 self.cut = self.cut or "the worker did not finish in time"
                 return
             if now_ns >= next_flush_ns:
+                if now_ns > next_flush_ns + NS:  # idle priority is too low here: the file comes before a late query
+                    _schedule("SCHED_OTHER")
                 next_flush_ns = (now_ns // NS + 1) * NS
                 self._flush()
                 self._abort_if_told()
@@ -436,8 +440,12 @@ class _Going:
                 self.writer.interval(seen)
         try:
             self.writer.flush(flush, now_ns)
-        except RunFileProblem as problem:
-            self.view.noted(str(problem))
+            problem = ""
+        except RunFileProblem as told:
+            problem = str(told)
+        if problem != self.unwritten:
+            self.unwritten = problem
+            self.view.noted(problem or f"{self.writer.path}: is written again, with all that was kept in memory")
         self.recent.add(flush, self.series, max(0, now_ns))
         if self.ready:
             self.ready.look(self.recent, now_ns, self.view.noted)
@@ -455,10 +463,13 @@ class _Going:
             text = f"the counts of {lost} s were overwritten before they were read"
             self.writer.interval(Interval(0, end_ns, "overrun", text, "engine"))
         self.writer.add_facts({**self.host.facts(), **self.readings.facts()})
+        meant = self.writer.path
         try:
             self.writer.finish(end_ns, self.cut)
         except RunFileProblem as problem:
             self.view.noted(f"{problem}; the run file lacks what came last")
+        if self.writer.path != meant:
+            self.view.noted(f"{meant} could not be written to the end: the whole run is in {self.writer.path}")
 
     def _tell_what_did_not_come(self, end_ns: int) -> None:
         """Time is up, or somebody ended the run: that much of what the steps are to do or wait for was not seen."""
