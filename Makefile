@@ -15,7 +15,7 @@ CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e alerts confusion releases drills lint bench package grafana preview captures dnspyre coredns servers lock clean
+.PHONY: help install demo test e2e alerts confusion releases drills lint bench package picture grafana preview captures dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -48,6 +48,11 @@ package: .venv/run ## Build sdist and wheel into dist/, install each anew and tr
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 	@set -e; for python in $(PYTHONS); do for each in dist/*; do .ci/installed $$python $$each; done; done
+
+picture: .venv/dev ## Draw docs/run.svg anew: a real run in the lab, in which a pod goes without a lameduck
+	@at=$$(mktemp -d) && trap 'rm -rf "$$at"' EXIT && { \
+		$(BIN)/dnsprobe run scale-down --lab --set lab.lameduck=0s --set duration=12s -o "$$at/run.db" >/dev/null; \
+		$(BIN)/dnsprobe report "$$at/run.db" --svg docs/run.svg | head -n 1; }
 
 grafana: .venv/dev ## Write dashboards, alerts and what sets them up, under grafana/, from their Python source
 	@$(BIN)/python -m grafana $(ARGS)

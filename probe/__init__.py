@@ -24,9 +24,10 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     4 timeline     columns + marks -> windows of disruption
     4 doubts       what the prober did wrong itself, and which lanes that could hide
     5 verdict      timeline x objectives x doubts -> PASS | FAIL | INCONCLUSIVE, with the numbers
-    5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it; paths
-                   that fail -> the likely cause and the next command
-    5 diagnosis/   timeline -> what each group of windows looks like: the cause, how sure, the evidence, the remedy
+    5 advice/      propagation x how pods end -> the lameduck that loses nothing, as each platform keeps it; a short
+                   run -> what came of each path
+    5 diagnosis/   timeline -> what each group of windows looks like: the cause, how sure, the evidence, the remedy;
+                   paths that fail -> the same causes and remedies
     5 audit/       the objects of a cluster -> what will break in the next CoreDNS upgrade, and how to mend it
     5 felt         timeline -> what each client would have felt in a window; what real lookups did
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs

@@ -254,7 +254,7 @@ def _lanes(run: Run, series: Iterable[int]) -> Lanes:
 
 DOUBTS: dict[str, Kind] = {
     "cut": Kind("the run ended early: what came after was not seen", True, _cut),
-    "unfinished": Kind("what the steps wait for had not come when the run ended", True, _unfinished),
+    "unfinished": Kind("steps were not taken when the run ended, or what they await had not come", True, _unfinished),
     "shard_missing": Kind("a merged run lacks a shard: its rows are undecided", True, _shard_missing),
     "from_log": Kind("a run file was gone: totals and windows are from the pod's log", False, _from_log),
     "undecided": Kind("rows never got an outcome", True, _undecided),

@@ -109,8 +109,9 @@ def patched(thing: Json, operations: list[Json]) -> Json:
 
 
 class ApiServer:
-    """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual.
-    `deny`: the same for what changes something, from method and path. `sent`: what did, method and path, in order.
+    """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual;
+    `said`: what else that answer says. `deny`: the same for what changes something, from method and path. `sent`: what
+    did, method and path, in order.
 
     canned: by path, a page's octets by its number, and how many pages there are, instead of objects.
     logs: by pod; ports: by `pod:port`, the port of this machine that its proxy leads to.
@@ -121,6 +122,7 @@ class ApiServer:
     def __init__(self, *things: Json) -> None:
         self.refuse: Callable[[str], int] = lambda _: 0
         self.deny: Callable[[str, str], int] = lambda _, __: 0
+        self.said: Json = {}
         self.deaf = False
         self.logs: dict[str, Log] = {}
         self.ports: dict[str, int] = {}
@@ -236,7 +238,7 @@ class ApiServer:
         length = int(request.headers.get("Content-Length") or 0)
         body = json.loads(request.rfile.read(length)) if length else None
         if code := self.refuse(request.path) or (request.command != "GET" and self.deny(request.command, url.path)):
-            self._say(request, {"kind": "Status", "code": code, "message": f"said {code}"}, code)
+            self._say(request, {"kind": "Status", "code": code, "message": f"said {code}", **self.said}, code)
             return
         if request.command != "GET":
             self.sent.append((request.command, url.path))

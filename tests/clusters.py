@@ -159,6 +159,11 @@ def container(image: str, *, memory: str = "170Mi", name: str = "coredns", port:
     }  # fmt: skip
 
 
+def daemons_status(n: int) -> Json:
+    names = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "numberAvailable")
+    return {**dict.fromkeys(names, n), "numberMisscheduled": 0}
+
+
 LABELS = {"k8s-app": "kube-dns"}
 TOLERATIONS = [
     {"key": "CriticalAddonsOnly", "operator": "Exists"},
@@ -202,7 +207,7 @@ def maker(
         status = {"replicas": replicas, "readyReplicas": replicas}
     else:
         whole["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}
-        status = {"desiredNumberScheduled": replicas, "numberReady": replicas}
+        status = daemons_status(replicas)
     return thing(kind, name, labels=labels, namespace=namespace, spec={**whole, **spec}, status=status)
 
 
@@ -261,7 +266,8 @@ def node(
     labels = {"kubernetes.io/os": "linux", "kubernetes.io/hostname": name}
     labels |= {"topology.kubernetes.io/zone": zone} if zone else {}
     info = {"kernelVersion": kernel, "osImage": system, "kubeletVersion": kubelet, "architecture": arch,
-            "operatingSystem": "linux", "containerRuntimeVersion": "containerd://2.0.0"}  # fmt: skip
+            "operatingSystem": "linux", "containerRuntimeVersion": "containerd://2.0.0", "kubeProxyVersion": "",
+            "bootID": "", "machineID": "", "systemUUID": ""}  # fmt: skip
     room = {"cpu": cpu, "memory": "16Gi", "pods": "110"}
     status = {
         "nodeInfo": info,
@@ -298,7 +304,7 @@ def kube_proxy(
     }
     daemons = thing("DaemonSet", name, labels=labels)
     daemons["spec"] = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}}
-    daemons["status"] = {"desiredNumberScheduled": len(list(nodes)), "numberReady": len(list(nodes))}
+    daemons["status"] = daemons_status(len(list(nodes)))
     pods = []
     for n, where in enumerate(nodes):
         pod = thing("Pod", f"{name}-{'abcdefgh'[n]}", labels=labels, spec={**copy.deepcopy(spec), "nodeName": where})
@@ -322,7 +328,9 @@ def roles(account: str = "coredns", name: str = "system:coredns", namespace: str
 def application(name: str, image: str = "registry.example/app:1", *, namespace: str = "shop", **spec: Any) -> Json:
     """A pod of somebody's."""
     made = thing("Pod", name, labels={"app": name}, namespace=namespace)
-    made["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": f"{name}-7d9", "apiVersion": "apps/v1"}]
+    made["metadata"]["ownerReferences"] = [
+        {"kind": "ReplicaSet", "name": f"{name}-7d9", "apiVersion": "apps/v1", "uid": "x"}
+    ]
     made["spec"] = {"containers": [{"name": "app", "image": image}], "dnsPolicy": "ClusterFirst", **spec}
     made["status"] = {"phase": "Running"}
     return made
@@ -346,7 +354,7 @@ def node_local(*addresses: str, service: str = "10.96.0.10", ready: int = 3, **s
                      "containers": [cache], "priorityClassName": "system-node-critical"}},
         **spec,
     }  # fmt: skip
-    status = {"desiredNumberScheduled": ready, "numberReady": ready}
+    status = daemons_status(ready)
     daemons = thing("DaemonSet", "node-local-dns", labels=labels, spec=whole, status=status)
     upstream = dns_service("kube-dns-upstream", clusterIP="10.96.0.11", clusterIPs=["10.96.0.11"])
     del service

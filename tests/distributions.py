@@ -1,4 +1,4 @@
-"""A distribution -> its cluster as it makes it by default, from the reference's table (1.3) and what is named here.
+"""A distribution -> its cluster as it makes it by default, from what is named here.
 
 `python -m tests.distributions` writes what the audit says of each to tests/data/audit, to be read line by line.
 """
@@ -370,7 +370,7 @@ DISTRIBUTIONS: dict[str, Callable[[], Cluster]] = {
     one.__name__: one
     for one in (kubeadm, deployment, helm, eks, ack, aks, gke, k3s, kops, openshift, gardener, nodelocal)
 }
-"""As the reference's table of defaults has them."""
+"""What each has by default."""
 
 
 def said(cluster: Cluster) -> str:

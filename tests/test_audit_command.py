@@ -170,8 +170,8 @@ def test_what_to_expect_is_worked_out() -> None:
     iptables[-1] = k.config_map("kube-proxy", **{"config.conf": "mode: iptables\n"})
     text = " ".join(next(step for step in plan(iptables) if step.title.startswith("Upgrade CoreDNS")).expect)
     assert "kube-proxy is in iptables mode" in text
-    assert "with a lameduck of 5 s clients on fixed source ports (Envoy, c-ares, nginx) lose 1/2 of" in text
-    assert "with a lameduck of 41 s clients on fixed source ports (Envoy, c-ares, nginx) lose nothing" in text
+    assert "with a lameduck of 5 s 1/2 of the clients on fixed source ports (Envoy, c-ares, nginx) lose all" in text
+    assert "with a lameduck of 41 s no query from a fixed source port (Envoy, c-ares, nginx) is lost" in text
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

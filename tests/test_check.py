@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from probe.advice.causes import causes_of, exit_code_of
 from probe.advice.checkup import Checkup, State
 from probe.cluster.kube import Kube
 from probe.cluster.lab import Lab
+from probe.diagnosis.checked import causes_of, exit_code_of
 from probe.errors import EnvironmentProblem
 from probe.live import Brief
 from probe.model import NS, TargetKind
@@ -71,7 +71,7 @@ def test_a_lab_that_is_well(tmp_path: Path) -> None:
 
 def test_a_silent_upstream_is_the_cause_of_names_outside(tmp_path: Path) -> None:
     seen, causes, code = in_lab(tmp_path / "run.db", "lab.upstream=silent", "lab.coredns=auto")
-    assert (causes, code) == (["upstream"], 1)
+    assert (causes, code) == (["upstream_silent"], 1)
     assert {(path.target.kind, path.outside) for path in seen.broken} == {
         (TargetKind.SERVICE, True),
         (TargetKind.UPSTREAM, True),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from probe.audit.check import Planned
 from probe.audit.checks import CHECKS
 from probe.audit.kernels import Ipvs, ipvs_of
 from probe.audit.quantity import numbers, quantity, share_of
+from probe.cluster.images import find_coredns
 from probe.model import Finding
 from tests.clusters import (
     LABELS,
@@ -287,7 +291,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C17", "fail", "does not match the pods", put("Service/kube-dns", "spec.selector", {"k8s-app": "coredns"}), {}),
     ("C17", "warn", "not Ready get queries", put("Service/kube-dns", "spec.publishNotReadyAddresses", True), {}),
     ("C17", "warn", "pods of second, too", add({**thing("Deployment", "second"), "spec": {
-        "replicas": 1, "template": {"metadata": {"labels": LABELS}, "spec": {"containers": []}}}}), {}),
+        "replicas": 1, "selector": {"matchLabels": LABELS},
+        "template": {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "dns", "image": "dns"}]}}}}), {}),
     ("C17", "info", "no selector", put("Service/kube-dns", "spec.selector", None), {}),
     ("C17", "unknown", "no Service", drop("Service/.*"), {}),
     ("C18", "fail", "1 endpoint of no pod", put("Pod/coredns-a", "status.podIP", "10.244.9.9"), {}),
@@ -362,7 +367,8 @@ FIRING: list[tuple[str, str, str, Change, dict[str, Any]]] = [
     ("C34", "warn", "deployment/coredns was customised",
      lambda c: managed(c.things[MAKER], "kubectl-edit", fields={"f:spec": {"f:replicas": {}}}), {}),
     ("C34", "warn", "deployment/coredns was customised", lambda c: managed(c.things[MAKER], "kubectl-patch", fields={
-        "f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"coredns"}': {".": {}, "f:image": {}}}}}}}), {}),
+        "f:spec": {"f:template": {"f:spec": {"f:containers": {
+            'k:{"name":"coredns"}': {".": {}, "f:image": {}}}}}}}), {}),
     ("C34", "pass", "nobody else", both(
         maker("metadata.managedFields", None), put("ConfigMap/coredns", "metadata.managedFields", None),
         lambda c: managed(c.things[MAKER], "kubectl-client-side-apply")), {}),
@@ -549,6 +555,20 @@ FORMS: list[tuple[str, str, Change, str]] = [
         scaled(1),
         'kubectl -n kube-system patch deployment coredns --patch \'{"spec":{"replicas":2}}\'',
     ),
+    (
+        "C10",
+        "kubeadm",
+        both(
+            scaled(1),
+            add(
+                {
+                    **thing("HorizontalPodAutoscaler", "dns"),
+                    "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "coredns"}},
+                }
+            ),
+        ),
+        "change its minReplicas and maxReplicas",
+    ),
     ("C11", "kubeadm", ONE_NODE, "kubectl -n kube-system rollout restart deployment coredns"),
     ("C13", "kubeadm", scaled(1), '"minReadySeconds":15'),
     ("C13", "helm", scaled(1), 'rollingUpdate: {"maxUnavailable":0,"maxSurge":1}'),
@@ -628,3 +648,24 @@ def test_quantities_percentages_and_versions_as_the_api_writes_them() -> None:
     assert numbers("v1.11.4-eksbuild.2") == (1, 11, 4)
     assert numbers("1.34") == (1, 34, 0)
     assert numbers("latest") == ()
+
+
+def test_lameducks_of_several_server_blocks_come_one_after_the_other(tmp_path: Path) -> None:
+    """What C07 says, by a real CoreDNS; that two listeners share a port, too."""
+    coredns = find_coredns()
+    if coredns is None:
+        pytest.skip("needs coredns: run `make coredns`")
+    blocks = [f"{zone}:5397 {{\n bind 127.98.0.1\n health 127.98.0.1:8097 {{\n lameduck {wait}\n }}\n whoami\n}}\n"
+              for zone, wait in ((".", "300ms"), ("example.org", "400ms"))]  # fmt: skip
+    (tmp_path / "Corefile").write_text("".join(blocks))
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([coredns, "-conf", tmp_path / "Corefile"], stdout=log, stderr=log)
+    ends = time.monotonic() + 20
+    while "CoreDNS-" not in (tmp_path / "log").read_text() and time.monotonic() < ends:
+        time.sleep(0.05)
+    told = time.monotonic()
+    process.terminate()
+    process.wait(20)
+    assert time.monotonic() - told >= 0.7
+    said_by = (tmp_path / "log").read_text()
+    assert [f"lameduck mode for {wait}ms" in said_by for wait in (300, 400)] == [True, True]

@@ -92,6 +92,9 @@ def both(folder: Path, before: str, after: str) -> Comparison:
         ("", OUTAGE, "#2: FAIL instead of PASS: lost 60 of 2,000 instead of 0; beyond noise: more lost on vip-udp"),
         ("..x", "", "lost 0 of 2,000 instead of 1; no difference exceeds noise"),
         ("", "", "lost nothing, as before; no difference exceeds noise"),
+        ("x" * 300, "x" * 400, "lost 400 of 2,000 instead of 300; no difference exceeds noise"),
+        ("x" * 300, "." * 1900 + "x" * 100, "lost 100 of 2,000 instead of 300; no difference exceeds noise"),
+        (OUTAGE, OUTAGE + "x" * 40, "lost 100 of 2,000 instead of 60; beyond noise: more lost on vip-udp"),
     ],
 )
 def test_what_changed_and_whether_it_exceeds_noise(tmp_path: Path, before: str, after: str, said: str) -> None:
@@ -131,11 +134,16 @@ def test_runs_that_asked_otherwise_are_refused(tmp_path: Path, change: Change, w
     assert why.format(before=before.path, after=after.path) in str(refused.value)
 
 
-def test_runs_that_were_cut_or_judged_otherwise_are_refused(tmp_path: Path) -> None:
+def test_runs_that_were_cut_or_made_otherwise_are_refused(tmp_path: Path) -> None:
     before = run_of(tmp_path / "before.db")
     for other, why in (
         (replace(before, cut="interrupted"), "was cut short (interrupted): run it again"),
         (replace(before, head=replace(before.head, objectives=("loss <= 1%",))), "objectives: the default ones in the"),
+        (
+            replace(before, head=replace(before.head, name="scale-up")),
+            "scenario scale-down in the one, scale-up in the",
+        ),
+        (replace(before, marks=()), "1 steps were taken in the one, 0 in the other"),
     ):
         with pytest.raises(UsageError) as refused:
             compare([before, other])

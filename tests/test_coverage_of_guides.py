@@ -1,7 +1,7 @@
 """Every inspection, precaution and FAQ of the upgrade guides -> what of dnsprobe covers it; nothing is left uncovered.
 
 What covers a point: a check of the audit (`C16`), a rule of the diagnosis (`rule: affinity`), a cause that
-`dnsprobe check` names (`cause: no_api`), a step of the plan (`plan: ` and how its title begins), a scenario
+`dnsprobe check` names (`cause: upstream`), a step of the plan (`plan: ` and how its title begins), a scenario
 (`scenario: ab-race`), a module (`module: ...`), a command (`cli: check`), or a message that is known (`message: ...`).
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from probe.advice.causes import CAUSES
 from probe.audit import audit
 from probe.audit.check import Planned
 from probe.audit.checks import CHECKS
 from probe.audit.plan import plan_of
 from probe.audit.platform import detect
+from probe.diagnosis.checked import CAUSES
 from probe.diagnosis.messages import meaning_of
 from probe.diagnosis.rules import RULES
 from tests.distributions import DISTRIBUTIONS
@@ -99,13 +99,13 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     (TROUBLE, "the status of the CoreDNS pods", ("C38",)),
     (TROUBLE, "the operational logs of CoreDNS", ("C38", "rule: crashed")),
     (TROUBLE, "the query logs of CoreDNS", ("module: probe.diagnosis.querylog",)),
-    (TROUBLE, "the CoreDNS pod's way to the API server", ("cause: no_api", "rule: no_api")),
+    (TROUBLE, "the CoreDNS pod's way to the API server", ("cause: api_server", "rule: no_api")),
     (TROUBLE, "the CoreDNS pod's way to its upstream", ("rule: way_upstream", "cause: upstream")),
     (TROUBLE, "FAQ: CoreDNS cannot connect to the API server", ("rule: no_api", "C27")),
     (TROUBLE, "FAQ: CoreDNS cannot connect to its upstream", ("rule: way_upstream", "rule: upstream_silent", "C32")),
-    (TROUBLE, "the way from applications to the Service", ("cause: service_alone", "rule: kube_proxy")),
+    (TROUBLE, "the way from applications to the Service", ("rule: kube_proxy",)),
     (TROUBLE, "the way from applications to the CoreDNS pods, by ping and by DNS",
-     ("cause: some_pods", "rule: network")),
+     ("rule: node_lost", "rule: network")),
     (TROUBLE, "FAQ: applications cannot connect to the kube-dns Service",
      ("rule: kube_proxy", "rule: udp_blocked", "C17")),
     (TROUBLE, "FAQ: applications cannot connect to the CoreDNS pods: container network or ICMP", ("rule: network",)),
@@ -140,13 +140,13 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
         "message: [ERROR] plugin/errors: 2 x.com. A: read udp 172.20.6.53:58814->100.100.2.136:53: i/o timeout",)),
     (TROUBLE, "the client's node is overloaded", ("rule: client_node",)),
     (TROUBLE, "the conntrack table is full", ("C39", "rule: conntrack_full", "message: nf_conntrack: conntrack full")),
-    (TROUBLE, "autopath", ("C31",)),
-    (TROUBLE, "A and AAAA at the same time from the same port", ("C51", "scenario: ab-race")),
+    (TROUBLE, "autopath", ("C31", "rule: autopath")),
+    (TROUBLE, "A and AAAA at the same time from the same port", ("C51", "rule: race", "scenario: ab-race")),
     (TROUBLE, "libc before 2.33 on ARM", ("C51",)),
     (TROUBLE, "options single-request-reopen; another image than Alpine; IPv4 alone in PHP", ("C51", "C46")),
     (TROUBLE, "IPVS errors, for about 5 minutes after nodes or pods go",
      ("C20", "C21", "rule: ipvs_session", "scenario: ipvs-stale-session")),
-    (TROUBLE, "NodeLocal DNSCache is not asked: no DNSConfig injected", ("C46", "C25")),
+    (TROUBLE, "NodeLocal DNSCache is not asked: no DNSConfig injected", ("C46", "rule: nodelocal_unused")),
     (TROUBLE, "NodeLocal DNSCache is not asked alone: Alpine asks all nameservers", ("C46",)),
     (TROUBLE, "PrivateZone has no TCP: prefer_udp", ("C32", "rule: upstream_without_tcp")),
     (AIRSHIP, "the ServiceAccount, its ClusterRole and binding", ("C27",)),
@@ -197,7 +197,7 @@ def exists(what: str) -> bool:
         case "rule":
             return name in RULES
         case "cause":
-            return name in CAUSES
+            return f"_{name}" in {cause.__name__ for cause in CAUSES}
         case "plan":
             return any(title.startswith(name) for title in steps())
         case "scenario":

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from probe.audit import audit
+from probe.audit.check import Planned
+from probe.audit.files import read_files, write_text
 from probe.audit.platform import detect
 from tests.distributions import DISTRIBUTIONS, GOLDEN, said
 
@@ -33,6 +38,14 @@ def test_a_default_cluster_fails_where_it_truly_does(name: str) -> None:
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_a_distribution_is_known_by_its_signs(name: str) -> None:
     assert detect(DISTRIBUTIONS[name]().snapshot())[0] == PLATFORM.get(name, name)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_file_of_it_is_audited_alike(name: str, tmp_path: Path) -> None:
+    snapshot = DISTRIBUTIONS[name]().snapshot()
+    (tmp_path / "saved.yaml").write_text(write_text(snapshot, "saved.yaml"))
+    read = read_files([tmp_path / "saved.yaml"])
+    assert audit(read, Planned()) == audit(snapshot, Planned())
 
 
 def test_there_is_no_other_golden_text() -> None:

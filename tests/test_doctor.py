@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,20 @@ def test_an_api_that_says_nothing_is_given_up_in_time(api: ApiServer) -> None:
     assert "no answer in 5 s" in found.found
     assert time.monotonic() - began < 9
     api.hush(False)
+
+
+def test_a_name_that_nobody_looks_up_is_given_up_in_time(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = api.kubeconfig(tmp_path / "config")
+    config.write_text(config.read_text().replace("127.0.0.1", "api.example"))
+    answered = threading.Event()
+    monkeypatch.setattr("probe.doctor.reach.socket.getaddrinfo", lambda *_: answered.wait(60))
+    began = time.monotonic()
+    found = one("cluster", examine())
+    answered.set()
+    assert "looking up api.example takes over 5 s: DNS is silent here" in found.found
+    assert time.monotonic() - began < 9
 
 
 @pytest.mark.usefixtures("api")

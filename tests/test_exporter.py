@@ -349,6 +349,20 @@ def test_a_pod_that_another_prober_asks_now_is_not_on_its_way_out(tmp_path: Path
     run.end()
 
 
+def test_lanes_beside_dns_are_transports_of_their_own(tmp_path: Path) -> None:
+    """One page has a pod's DNS by TCP, its /ready and whether its port opens."""
+    exporter = Exporter()
+    transports = ("tcp", "connect", "http")
+    series = [series_of(i, each, "a", TargetKind.POD, transport=each, seconds=10) for i, each in enumerate(transports)]
+    run = Told(exporter, tmp_path / "r.db", series, drawn("..x"))
+    run.until(3)
+    page = page_of(exporter)
+    assert [total(page, "dnsprobe_queries_lost_total", transport=each) for each in transports] == [1, 1, 1]
+    assert len(values(page, "dnsprobe_queries_total", transport="http")) == 13
+    assert len(values(page, "dnsprobe_connect_duration_seconds_count", target="a")) == 1
+    run.end()
+
+
 def test_the_window_that_is_open_grows_and_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the queries are lost from 5 s to 25 s; it is looked at after each second."""
     monkeypatch.setattr("probe.exporter.outages.REST", 0)

@@ -73,7 +73,7 @@ def test_expected_addresses_mean_an_answer_of_exactly_these(text: str, addresses
     ],
 )
 def test_what_cannot_be_expected_is_said_with_what_can(text: str) -> None:
-    with pytest.raises(UsageError, match=r"say answer, nodata, .* by \|, any, pinned, same, or addresses") as raised:
+    with pytest.raises(UsageError, match=r"say answer, .* any, pinned, same, endpoints, or addresses") as raised:
         Expect.parse(text, "A")
     assert repr(text) in str(raised.value)
 

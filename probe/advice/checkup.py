@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from probe.model import BESIDE, NS, Target, TargetKind
-from probe.outcome import Outcome
+from probe.outcome import Counter, Outcome
 from probe.recorder import Duration
 from probe.resolv import ResolvConf
 from probe.runfile import Run
@@ -36,6 +36,7 @@ class Path:
 
     asked: rows that were sent and decided; p50_ns, worst_ns: from due to answer, nan where none was;
     outcome: what most of the rows became that were not answered as expected, refusals pooled; None if all were.
+    connects: TCP connections that opened.
     """
 
     target: Target
@@ -46,6 +47,7 @@ class Path:
     p50_ns: float = math.nan
     worst_ns: float = math.nan
     outcome: Outcome | None = None
+    connects: int = 0
 
     @property
     def state(self) -> State:
@@ -117,9 +119,10 @@ class Checkup:
         ]
 
     def reached(self, *names: str) -> bool | None:
-        """Whether what is no DNS of these targets, or of any, answered at all; None if nothing of it was asked."""
-        mine = [path for path in self.beside if path.asked and (not names or path.target.name in names)]
-        return any(path.state is not State.DEAD for path in mine) if mine else None
+        """Whether these targets, or any beside DNS, took a connection at all; None if none was tried."""
+        asked = (*self.beside, *(path for path in self.paths if path.transport == "tcp")) if names else self.beside
+        mine = [path for path in asked if path.asked and (not names or path.target.name in names)]
+        return any(path.answered or path.connects for path in mine) if mine else None
 
     @property
     def broken(self) -> list[Path]:
@@ -152,4 +155,5 @@ def _path(timeline: Timeline, channel: Channel) -> Path:
         p50_ns=ranked_ns(counts, longest, 0.5),
         worst_ns=ranked_ns(counts, longest, 1.0),
         outcome=worst.outcome if worst and loss.lost else None,
+        connects=int(timeline.run.counters[[s.index for s in channel.series], Counter.CONNECTS].sum()),
     )

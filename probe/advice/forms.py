@@ -1,6 +1,6 @@
 """A change of the Corefile, or of what makes CoreDNS's pods -> commands and files, in the form that a platform keeps.
 
-Facts: reference, 1.3; EKS: `aws eks describe-addon-configuration`, whose schema has no other keys; chart
+Facts: EKS, `aws eks describe-addon-configuration`, whose schema has no other keys; chart
 coredns/coredns, values.yaml; RKE2: HelmChartConfig, docs.rke2.io/helm; k3s: manifests/coredns.yaml, which is no
 chart: coredns-custom alone.
 """

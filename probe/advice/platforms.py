@@ -1,6 +1,6 @@
 """A Recommendation -> the change in the form that a platform keeps, and what the platform itself decides.
 
-Facts: reference, 1.3 and 5.2. That `health` may stand twice in a server block, the last lameduck counting, is CoreDNS's
+That `health` may stand twice in a server block, the last lameduck counting, is CoreDNS's
 plugin/health/setup.go (the same in 1.9.3 and 1.15.0; tried with 1.15.0); that imports are reloaded too, plugin/reload.
 """
 

@@ -1,6 +1,6 @@
 """A pod's resolv.conf, and what is known of the cluster -> its dnsPolicy and what that costs, in short sentences.
 
-Facts: reference, 3.2 (glibc, musl, Go).
+Facts: glibc resolv/res_send.c, musl src/network/res_msend.c, Go net/dnsclient_unix.go.
 """
 
 from __future__ import annotations

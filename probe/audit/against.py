@@ -1,6 +1,7 @@
 """A Snapshot from before an upgrade and one from after it -> what was overwritten, and the patch that puts it back.
 
-What upgrades overwrite: reference, 0.1, 1.3 (ACK: tolerations, requests, limits), U7 (kubeadm: the Deployment).
+What upgrades overwrite: ACK, upgrade CoreDNS automatically (tolerations, requests, limits); kubeadm, the Deployment
+(kubernetes/kubernetes cmd/kubeadm/app/phases/addons/dns/dns.go, createCoreDNSAddon).
 """
 
 from __future__ import annotations

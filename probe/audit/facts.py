@@ -13,7 +13,7 @@ def facts_of(snapshot: Snapshot, planned: Planned, sign: str) -> dict[str, str]:
     version = _seen(lambda: snapshot.coredns_version)
     none = "none was found: no Service, Deployment or DaemonSet of CoreDNS or kube-dns"
     return {
-        "from": snapshot.source + (f", {snapshot.taken}" if snapshot.taken else ""),
+        "from": ", ".join(filter(None, (snapshot.source, snapshot.taken))),
         "cluster DNS": _seen(lambda: found_there(snapshot)) or none,
         "service": _seen(lambda: snapshot.service),
         "CoreDNS": f"{version} -> {planned.target}" if version and planned.target else version or planned.target,

@@ -1,6 +1,6 @@
 """A run of this cluster -> how late its nodes learned of a pod's end, what was lost and why, beside what is set.
 
-Which check a cause belongs to: the rows of the reference's section 4 and the points of its section 5.
+Causes are those of probe.diagnosis.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an audit found -> the steps of this upgrade in their order, and what clients will feel in each.
 
-Facts: reference, 0 items 5 to 8, 2.2, 2.3, C20; how long what is lost is probe.advice.rule's.
+How long what is lost is probe.advice.rule's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from probe.model import Finding
 
 _TO_MEND = (Severity.FAIL, Severity.WARN)
 _IPVS_DEFAULT = 300.0
-_WHO = {Clients.FRESH: "new source ports (Go, glibc, dig)", Clients.FIXED: "fixed source ports (Envoy, c-ares, nginx)"}
 SAVED = "before.yaml"
 T = TypeVar("T")
 
@@ -138,15 +137,20 @@ def _felt(ground: _Ground, *, now: bool) -> Iterator[str]:
     if not ground.advice or not ground.shutdown:
         yield "what clients feel cannot be said: how the pods end could not be read"
         return
-    n = max(1, ground.shutdown.replicas)
-    needs = [need for need in ground.advice.needs if ground.mode != "ipvs" or need.clients is Clients.FRESH]
+    share = f"1/{max(1, ground.shutdown.replicas)}"
     lameduck = ground.shutdown.lameduck if now else ground.advice.lameduck
-    for need in needs:
+    for need in ground.advice.needs:
         seconds = need.lost_now if now else need.lost_then
-        share = f"1/{n} of their queries" if need.clients is Clients.FRESH else f"1/{n} of these clients all queries"
-        said = f"{share} for {seconds:.1f} s" if math.isfinite(seconds) else f"{share} until kube-proxy cleans up"
-        lost = said if seconds else "nothing"
-        yield f"with a lameduck of {lameduck:g} s clients on {_WHO[need.clients]} lose {lost} each time a pod goes"
+        lasting = f"for {seconds:.1f} s" if math.isfinite(seconds) else "until kube-proxy cleans up"
+        if need.clients is Clients.FRESH:
+            said = f"{share} of the queries from new source ports (Go, glibc, dig) are lost {lasting}"
+            none = "no query from a new source port (Go, glibc, dig) is lost"
+        elif ground.mode == "ipvs":
+            continue
+        else:
+            said = f"{share} of the clients on fixed source ports (Envoy, c-ares, nginx) lose all queries {lasting}"
+            none = "no query from a fixed source port (Envoy, c-ares, nginx) is lost"
+        yield f"with a lameduck of {lameduck:g} s {said if seconds else none} each time a pod goes"
 
 
 def _by_mode(ground: _Ground) -> Iterator[str]:
@@ -174,15 +178,15 @@ def _paces(ground: _Ground) -> Iterator[str]:
     probe = workload.at(f"{at}.readinessProbe") or {}
     ready = float(probe.get("initialDelaySeconds") or 0) + float(workload.at("spec.minReadySeconds") or 0)
     n = ground.shutdown.replicas if ground.shutdown else 1
-    rolling = workload.at("spec.strategy.rollingUpdate") or workload.at("spec.updateStrategy.rollingUpdate") or {}
-    surge, gone = (
-        share_of(rolling.get(name, usual), n, up=up)
-        for name, usual, up in (("maxSurge", "25%", True), ("maxUnavailable", "25%", False))
-    )
+    daemons = workload.kind == "DaemonSet"
+    rolling = workload.at(f"spec.{'updateStrategy' if daemons else 'strategy'}.rollingUpdate") or {}
+    surge = share_of(rolling.get("maxSurge", "0" if daemons else "25%"), n, up=True)
+    gone = share_of(rolling.get("maxUnavailable", "1" if daemons else "25%"), n, up=daemons)
     rounds = math.ceil(n / max(1, surge + gone))
+    counts = f", and {ready:g} s until it counts" if ready else ""
     yield (
-        f"{n} pods in at least {rounds} rounds (maxSurge {surge}, maxUnavailable {gone}), each as long as the image's"
-        f" pull and the start{f', and {ready:g} s until it counts' if ready else ''}"
+        f"{n} pods in at least {rounds} round{'s' * (rounds > 1)} (maxSurge {surge}, maxUnavailable {gone}), each as"
+        f" long as the image's pull and the start{counts}"
     )
     if not workload.at("spec.minReadySeconds") and rounds * ready < ground.planned.propagation:
         yield (

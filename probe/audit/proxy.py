@@ -1,6 +1,6 @@
 """kube-proxy's objects -> its mode and its timeout of UDP sessions, where each is said, and who has not heard of it.
 
-Facts: reference, 2.3 and C19 to C22; flags that stand beside --config are ignored (kubernetes/kubernetes
+Flags that stand beside --config are ignored (kubernetes/kubernetes
 cmd/kube-proxy/app/options.go, Complete); `udpTimeout: 0s` leaves the kernel's 300 s.
 """
 

@@ -1,6 +1,6 @@
 """A platform, the version to come -> how CoreDNS is upgraded there, and what that does to what people have set.
 
-Facts: reference, 0.1, 1.3, U7, C35; cluster-api controlplane/kubeadm/internal/filters.go, matchClusterConfiguration.
+Whether machines are replaced: cluster-api controlplane/kubeadm/internal/filters.go, matchClusterConfiguration.
 """
 
 from __future__ import annotations

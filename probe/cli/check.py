@@ -9,12 +9,12 @@ from pathlib import Path
 
 import typer
 
-from probe.advice.causes import causes_of, exit_code_of
 from probe.advice.checkup import Checkup
 from probe.cli import options
 from probe.cli.output import say
 from probe.cluster.kube import Kube, named_service
 from probe.cluster.lab import Lab
+from probe.diagnosis.checked import causes_of, exit_code_of
 from probe.errors import EXIT_INTERRUPTED, UsageError
 from probe.live import Brief
 from probe.report.check import check_json, check_text

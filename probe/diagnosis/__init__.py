@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from probe.diagnosis.moment import Moment
-from probe.diagnosis.rule import Fit, Rule
+from probe.diagnosis.rule import Fit, Rule, of_pod
 from probe.diagnosis.rules import RULES
-from probe.model import NS, Finding, Sure
+from probe.model import NS, Finding, Sure, TargetKind
 from probe.timeline import Timeline, Window
 
 __all__ = ["RULES", "Diagnosis", "diagnose"]
@@ -16,8 +16,14 @@ __all__ = ["RULES", "Diagnosis", "diagnose"]
 TOGETHER_NS = NS
 """Windows no further apart are looked at together."""
 WITNESSES = 2
-"""With fewer lanes or other witnesses nothing is told from its neighbours (reference, 4.10)."""
+"""With fewer lanes or other witnesses nothing is told from its neighbours."""
 _SURENESS = tuple(Sure)
+_TELLING = {
+    TargetKind.POD: "`pods` by UDP and TCP",
+    TargetKind.UPSTREAM: "`upstream`",
+    TargetKind.NODE: "`nodes` by connect",
+}
+"""Whom to ask where no rule fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +116,20 @@ def _diagnosis(moment: Moment, windows: tuple[Window, ...], fits: list[tuple[str
 
 
 def _finding(moment: Moment, id_: str, rule: Rule, fit: Fit, platform: str) -> Finding:
-    remedy = rule.remedy if isinstance(rule.remedy, str) else rule.remedy(moment, fit, platform)
+    pod = next((w.target for w in fit.windows if moment.channel(w).target.kind is TargetKind.POD), "")
+    remedy = of_pod(rule.remedy, pod) if isinstance(rule.remedy, str) else rule.remedy(moment, fit, platform)
     return Finding(id_, "broken", rule.cause, fit.seen, remedy, rule.source, fit.sure, rule.apart)
 
 
 def _undetermined(moment: Moment, windows: Sequence[Window], findings: Sequence[Finding]) -> Finding:
     """What is missing to say more."""
     between = ", ".join(f.id for f in findings)
-    lacks = [RULES[f.id].lacks for f in findings if RULES[f.id].lacks] or ["`pods` by UDP and TCP", "`upstream`"]
+    asked = {channel.target.kind for channel in moment.timeline.channels}
+    lacks = [RULES[f.id].lacks for f in findings if RULES[f.id].lacks]
+    lacks = lacks or [text for kind, text in _TELLING.items() if kind not in asked]
     seen = "; ".join(str(moment.sight(w)) for w in windows[:4])
     text = f"undetermined between {between}" if findings else "no rule fits what is lost"
-    apart = f"run it with {' and '.join(dict.fromkeys(lacks))}"
+    apart = f"run it with {' and '.join(dict.fromkeys(lacks))}" if lacks else "who tells causes apart was asked"
     return Finding(
         "undetermined",
         "unknown",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from probe.model import NS, Failure
+from probe.model import BESIDE, NS, Failure
 from probe.outcome import REPLIED
 from probe.runfile import Run
 from probe.timeline import Window
@@ -44,7 +44,8 @@ def capture_filter(run: Run, failures: Sequence[Failure]) -> str:
     tuples = dict.fromkeys((run.series[f.series], f.source_port) for f in failures if f.source_port)
     by: dict[tuple[str, str, int], list[int]] = {}
     for series, port in list(tuples)[:MOST_PORTS]:
-        by.setdefault((series.transport, series.target.address, series.target.port), []).append(port)
+        transport = "udp" if series.transport == "udp" else "tcp"
+        by.setdefault((transport, series.target.address, series.target.port), []).append(port)
     for (transport, address, port), sources in by.items():
         ports = " or ".join(f"port {source}" for source in sorted(set(sources)))
         parts.append(f"({transport} port {port} and host {address} and ({ports}))")
@@ -52,10 +53,12 @@ def capture_filter(run: Run, failures: Sequence[Failure]) -> str:
 
 
 def ticket(run: Run, failures: Iterable[Failure]) -> list[TicketLine]:
-    """A line for each second, name and code; at most MOST_LINES."""
+    """A line for each second, name and code that DNS was asked; at most MOST_LINES."""
     lines = []
     for f in failures:
         series = run.series[f.series]
+        if series.transport in BESIDE:
+            continue
         at = datetime.fromtimestamp((run.head.started_unix_ns + f.due_ns) // NS, UTC)
         code = f.outcome.name if f.outcome in REPLIED else f.outcome.label
         lines.append(TicketLine(f.question.split(" ")[0], series.qtype, code, f"{at:%Y-%m-%d %H:%M:%S}"))

@@ -1,6 +1,6 @@
 """What a client or CoreDNS wrote, and how long it took -> what became of the query, and where to look next.
 
-Facts: reference, 4.8 (row M) and 3.2; Alibaba Cloud ACK, troubleshooting DNS resolution failures, error messages. That
+Facts: probe.clients; Alibaba Cloud ACK, troubleshooting DNS resolution failures, error messages. That
 a message can mean two things is told so.
 """
 

@@ -13,7 +13,9 @@ from probe.timeline import Window
 
 _POD, _LOCAL, _UPSTREAM = TargetKind.POD, TargetKind.NODELOCAL, TargetKind.UPSTREAM
 ALIKE = 0.35
-"""Shares of lanes that lose by the same cause on the way: the smallest against the largest."""
+"""Shares that are lost by the same cause on the way, of each kind of target: the smallest against the largest."""
+ENOUGH = 6
+"""Who would have lost so many by a cause that is everybody's and lost none is spared: chance does that to 1 in 400."""
 READ_NS = 6 * NS
 """In so long a stretch pods' metrics are read, every 5 s."""
 FEW_ROWS = 10
@@ -315,9 +317,20 @@ def _everybody(moment: Moment) -> list[Sight]:
 
 
 def _alike(sights: Sequence[Sight]) -> bool:
-    """All are hurt, none is dead, and the shares are of one size."""
-    shares = [s.share for s in sights]
-    return all(s.hurt and not s.dead for s in sights) and min(shares) >= ALIKE * max(shares)
+    """All are hurt, none is dead, and each kind of target loses a share of one size; lanes that ask too little to
+    tell are left out of the first.
+    """
+    kinds: dict[TargetKind, list[Sight]] = {}
+    for s in sights:
+        kinds.setdefault(s.channel.target.kind, []).append(s)
+    usual = _share(sights)
+    shares = [_share(mine) for mine in kinds.values() if usual * sum(s.loss.asked for s in mine) >= ENOUGH]
+    told = [s for s in sights if usual * s.loss.asked >= ENOUGH]
+    return len(shares) > 1 and min(shares) >= ALIKE * max(shares) and all(s.hurt and not s.dead for s in told)
+
+
+def _share(sights: Sequence[Sight]) -> float:
+    return sum(s.loss.lost for s in sights) / max(1, sum(s.loss.asked for s in sights))
 
 
 def _everywhere(moment: Moment, sights: Sequence[Sight], sure: Sure) -> Fit | None:
@@ -375,4 +388,5 @@ def unready(moment: Moment) -> Fit | None:
     if not mine or not dns or any(s.hurt for s in dns):
         return None
     seen = _said([*(moment.sight(w) for w in mine[:3]), *dns[:3]])
-    return Fit(Sure.LIKELY, seen, tuple(dict.fromkeys([mine[0].lane, *(s.channel.lane for s in dns)])), tuple(mine))
+    sure = Sure.LIKELY if any(w.lost > 1 for w in mine) else Sure.POSSIBLE  # a reload closes it for a moment
+    return Fit(sure, seen, tuple(dict.fromkeys([mine[0].lane, *(s.channel.lane for s in dns)])), tuple(mine))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from probe.model import Failure
+from probe.model import BESIDE, Failure
 from probe.wire import LABEL_OCTETS
 
 _LINE = re.compile(
@@ -58,7 +58,7 @@ def read_log(lines: Iterable[str]) -> list[Logged]:
 def matched(failures: Sequence[Failure], log: Iterable[Logged]) -> Matched:
     """A source port and an id together are one query; the name guards against one that came again."""
     by = {(one.port, one.id): one for one in log}
-    sent = [f for f in failures if f.source_port]
+    sent = [f for f in failures if f.source_port and f.question.split(" ")[-1] not in BESIDE.values()]
     found = [
         (f, one)
         for f in sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from probe.model import NS, Sure
 from probe.timeline import Window
 
 KUBECTL = "kubectl -n kube-system"
+LABEL = "-l k8s-app=kube-dns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ Remedy = Callable[[Moment, Fit, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of the decision table (reference, 4). cause: a sentence; apart: what tells it from what looks alike.
+    """A row of the decision table. cause: a sentence; apart: what tells it from what looks alike.
 
     fits: what it says of a group of windows, or, with `whole`, of a run. lacks: the lane to run if it can only be
     suspected. unless: rules of windows that say more of the same.
@@ -59,3 +61,8 @@ def seconds(ns: float) -> str:
 def at(ns: float) -> str:
     """`+5.04 s`, since the start."""
     return f"+{ns / NS:.2f} s"
+
+
+def of_pod(remedy: str, name: str) -> str:
+    """Its commands for a pod, POD in them, which stays if none is named."""
+    return re.sub(r"\bPOD\b(?!-)", name, remedy) if name else remedy

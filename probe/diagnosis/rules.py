@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from probe.diagnosis import ends, flows, names, paths, remedies, whole
-from probe.diagnosis.rule import KUBECTL, Rule
+from probe.diagnosis.rule import KUBECTL, LABEL, Rule
 
-_LABEL = "-l k8s-app=kube-dns"
 _COREFILE = f"{KUBECTL} edit configmap coredns   # in the Corefile:"
 _POLICIES = "kubectl get networkpolicy -A"
 _PROXIES = "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide"
-_LOGS = f"{KUBECTL} logs {_LABEL} --tail=50"
+_LOGS = f"{KUBECTL} logs {LABEL} --tail=50"
 
 RULES: dict[str, Rule] = {
     "prober": Rule(
@@ -44,7 +43,7 @@ RULES: dict[str, Rule] = {
         "conntrack's table is full: new flows are dropped, those that it knows go on",
         "a fixed source port is spared, new ones and new TCP connections are not; dmesg: `nf_conntrack: table full`",
         "# on this node:\n"
-        "dmesg | grep -i conntrack; sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n"
+        "dmesg | grep -i conntrack; sysctl -a | grep nf_conntrack_[cm]\n"
         "sysctl -w net.netfilter.nf_conntrack_max=1048576\n# and NodeLocal DNSCache, whose queries are not tracked",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: conntrack table",
         paths.conntrack_full,
@@ -65,7 +64,7 @@ RULES: dict[str, Rule] = {
         "port 53 is blocked by UDP and TCP: a NetworkPolicy, a security group or a network ACL",
         "the pods' other ports can be reached, as their metrics show",
         f"{_POLICIES}   # must allow 53 by UDP and TCP, both ways\n"
-        "# cloud: open 53/UDP and 53/TCP between all nodes in security groups and network ACLs",
+        "# cloud: 53/UDP and 53/TCP between all nodes, security groups and ACLs",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: security groups",
         paths.port_blocked,
         "`pods` by UDP and TCP",
@@ -75,7 +74,7 @@ RULES: dict[str, Rule] = {
         "port 53 is blocked for one transport: a NetworkPolicy, a security group or a network ACL",
         "past the Service it is the same, and the other transport is fine",
         f"{_POLICIES}   # must allow 53 by UDP and TCP, both ways\n"
-        "# cloud: open 53/UDP and 53/TCP between all nodes in security groups and network ACLs",
+        "# cloud: 53/UDP and 53/TCP between all nodes, security groups and ACLs",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: UDP port 53",
         paths.udp_blocked,
         "`pods` by UDP and TCP",
@@ -93,7 +92,7 @@ RULES: dict[str, Rule] = {
         "U15",
         "no CoreDNS pod is Ready: the Service has nobody to lead to",
         "every pod was told to go and none has come; a Service that is behind would have Ready pods",
-        f"{KUBECTL} scale deployment coredns --replicas=2\n{KUBECTL} get pods {_LABEL} -o wide",
+        f"{KUBECTL} scale deployment coredns --replicas=2\n{KUBECTL} get pods {LABEL} -o wide",
         "coredns plugin/health (lameduck); four lameduck experiments on EKS",
         ends.no_pods,
     ),
@@ -101,7 +100,7 @@ RULES: dict[str, Rule] = {
         "U16",
         "all CoreDNS pods were evicted at once: they stood on one node, and no PodDisruptionBudget held one back",
         "as with a fast rollout, but none was under way",
-        f"{KUBECTL} create poddisruptionbudget coredns --selector=k8s-app=kube-dns --max-unavailable=1\n"
+        f"{KUBECTL} create poddisruptionbudget coredns \\\n  --selector=k8s-app=kube-dns --max-unavailable=1\n"
         "# and topologySpreadConstraints over kubernetes.io/hostname",
         "Kubernetes, Specifying a Disruption Budget for your Application",
         ends.all_evicted,
@@ -144,7 +143,7 @@ RULES: dict[str, Rule] = {
         "U1",
         "a pod was deleted by force: it had no lameduck, and nodes led to it until they had learnt of it",
         "it was deleted with a grace period of nothing; SIGTERM and closing are one instant",
-        f"# delete pods in order:\n{KUBECTL} delete pod POD   # without --force and --grace-period=0",
+        f"# delete pods in order, without --force and --grace-period=0:\n{KUBECTL} delete pod POD",
         "coredns plugin/health (lameduck)",
         ends.killed,
     ),
@@ -152,8 +151,8 @@ RULES: dict[str, Rule] = {
         "U8",
         "a CoreDNS pod ended by itself: it crashed, or was killed for want of memory",
         "nobody had told it to go; exit code 137 with OOMKilled is memory, often two configurations at a reload",
-        f"{KUBECTL} logs {_LABEL} --previous --tail=50\n{KUBECTL} describe pods {_LABEL} | grep -A5 'Last State'\n"
-        f"{KUBECTL} set resources deployment coredns --limits=memory=2Gi   # if it was OOMKilled",
+        f"{KUBECTL} logs POD --previous --tail=50\n{KUBECTL} describe pods {LABEL} | grep -A5 Last\n"
+        f"# if it was OOMKilled:\n{KUBECTL} set resources deployment coredns --limits=memory=2Gi",
         "Alibaba Cloud ACK, precautions for upgrading CoreDNS (2 GiB)",
         paths.crashed,
     ),
@@ -161,7 +160,7 @@ RULES: dict[str, Rule] = {
         "U9",
         "a reload closes /ready for a whole lameduck: CoreDNS before 1.9.4",
         "pods answer past the Service, nobody deleted them, and the Corefile was changed",
-        f"{KUBECTL} get deployment coredns -o jsonpath='{{..image}}'   # upgrade to 1.9.4 or later first\n"
+        f"# upgrade to 1.9.4 or later first:\n{KUBECTL} get deployment coredns -o jsonpath='{{..image}}'\n"
         f"{_COREFILE}\n    health {{\n        lameduck 5s\n    }}",
         "coredns/coredns#5472",
         whole.reload_lameduck,
@@ -171,7 +170,7 @@ RULES: dict[str, Rule] = {
         "9",
         "sessionAffinity holds this client on one pod, and that pod is slow or gone",
         "NSID shows one pod for all queries though others are Ready, and these are fine",
-        f'{KUBECTL} patch service kube-dns -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
+        f'{KUBECTL} patch service kube-dns \\\n  -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
         "Alibaba Cloud ACK, precautions for upgrading CoreDNS (uneven load)",
         paths.affinity,
         "`nsid: true`",
@@ -180,7 +179,7 @@ RULES: dict[str, Rule] = {
         "7",
         "a node is lost, or the way to it: its pod cannot be heard by any transport, and nobody told it to go",
         "TCP is not even connected; of a pod that hangs connects are accepted and not answered",
-        f"kubectl get nodes\n{KUBECTL} get pods {_LABEL} -o wide\n"
+        f"kubectl get nodes\n{KUBECTL} get pods {LABEL} -o wide\n"
         "# its pod counts until node-monitor-grace-period (40 s) is over",
         "Kubernetes, Nodes: node heartbeats, node-monitor-grace-period",
         paths.node_lost,
@@ -190,8 +189,8 @@ RULES: dict[str, Rule] = {
         "9",
         "one CoreDNS pod is overloaded or hangs: it can be reached and answers late or not at all",
         "connects are accepted, answers are late; other pods are fine",
-        f"kubectl -n kube-system top pods {_LABEL}\n{KUBECTL} get deployment coredns -o jsonpath='{{..resources}}'\n"
-        f"# no CPU limit of 100m, pods spread over nodes; then: {KUBECTL} delete pod POD   # it is replaced",
+        f"kubectl -n kube-system top pods {LABEL}\n{KUBECTL} get deployment coredns -o jsonpath='{{..resources}}'\n"
+        f"# no CPU limit of 100m, pods spread over nodes; then, it is replaced:\n{KUBECTL} delete pod POD",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: overloaded",
         paths.pod_stuck,
         "`pods` by TCP",
@@ -200,8 +199,9 @@ RULES: dict[str, Rule] = {
         "14",
         "A and AAAA from one port race through conntrack, and one of them is dropped: the lookup waits for its timeout",
         "asked from ports of their own, by TCP or past the Service (no NAT) both are fine; insert_failed grows",
-        "# in the application's pod: dnsConfig.options: [{name: single-request-reopen}] or use-vc; glibc from 2.33\n"
-        "# for good: NodeLocal DNSCache, whose queries are not tracked, and a kernel from 5.1 on\n"
+        "# in the application's pod, or glibc from 2.33 on:\n"
+        "#   dnsConfig: {options: [{name: single-request-reopen}]}   or use-vc\n"
+        "# for good: NodeLocal DNSCache (not tracked), and a kernel from 5.1 on\n"
         "conntrack -S   # on the node: insert_failed",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: A and AAAA; kubernetes/kubernetes#56903",
         flows.race,
@@ -212,8 +212,9 @@ RULES: dict[str, Rule] = {
         "source ports in use lead to a pod that is gone: conntrack keeps their flows, new ports are fine",
         "fixed ports are dead while new ones answer; conntrack -L shows flows to an address that is no endpoint",
         "# on the node, which mends it at once:\nconntrack -D -p udp --orig-dst SERVICE-IP --reply-src POD-IP\n"
-        "# for good: a lameduck longer than readiness takes to fail and nodes to learn of it (dnsprobe recommend),\n"
-        "# and clients that change their port: c-ares udp_max_queries=100, Envoy max_udp_channel_duration",
+        "# for good: a lameduck longer than readiness takes to fail and nodes to\n"
+        "# learn of it (dnsprobe recommend), and clients that change their port:\n"
+        "# c-ares udp_max_queries=100, Envoy max_udp_channel_duration",
         "kubernetes/kubernetes#127318, kubernetes/kubernetes#139628",
         flows.stale_flow,
         "a lane with `ports: fresh` beside the fixed one",
@@ -223,7 +224,7 @@ RULES: dict[str, Rule] = {
         "IPVS keeps sessions of source ports to a pod that is gone, and drops what they send",
         "it begins as the endpoint is removed, though the pod still serves, is silent, and ends with the UDP timeout",
         "# on each node, which mends it at once:\nsysctl -w net.ipv4.vs.expire_nodest_conn=1\n"
-        "# for good: kube-proxy's config, ipvs.udpTimeout: 10s (then wait 5 minutes), and a kernel from 5.9 on\n"
+        "# for good: ipvs.udpTimeout: 10s, then wait 5 minutes; a kernel from 5.9 on\n"
         "kubectl -n kube-system edit configmap kube-proxy",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: IPVS errors",
         flows.ipvs_session,
@@ -233,7 +234,7 @@ RULES: dict[str, Rule] = {
         "U11",
         "Cilium's socket load balancer keeps connected UDP sockets on a pod that is gone",
         "as with conntrack, but the node's conntrack is clean, and unconnected sockets are fine",
-        "# Cilium: socketLB.hostNamespaceOnly=true, or upgrade it; restart the applications that are stuck\n"
+        "# Cilium: socketLB.hostNamespaceOnly=true, or upgrade it;\n# restart the applications that are stuck\n"
         "cilium status --verbose | grep -i socket",
         "cilium/cilium#27300, cilium/cilium#35773",
         flows.socket_lb,
@@ -252,7 +253,8 @@ RULES: dict[str, Rule] = {
         "NodeLocal DNSCache does not answer on this node: it was restarted, or has ended",
         "the Service is fine meanwhile",
         "kubectl -n kube-system get pods -l k8s-app=node-local-dns -o wide\n"
-        'kubectl -n kube-system patch daemonset node-local-dns -p \'{"spec":{"updateStrategy":{"type":"OnDelete"}}}\'\n'
+        "kubectl -n kube-system patch daemonset node-local-dns \\\n"
+        '  -p \'{"spec":{"updateStrategy":{"type":"OnDelete"}}}\'\n'
         "# or two DaemonSets (-skipteardown), or a second nameserver",
         "kubernetes/dns#324",
         paths.nodelocal,
@@ -262,8 +264,7 @@ RULES: dict[str, Rule] = {
         "F1",
         "the API server takes no connections: CoreDNS goes on with the records that it has, and learns nothing new",
         "DNS and nodes' kubelets can be reached meanwhile",
-        "kubectl get --raw '/readyz?verbose'\n"
-        "kubectl -n default get endpointslices -l kubernetes.io/service-name=kubernetes",
+        "kubectl get --raw '/readyz?verbose'\nkubectl -n default get endpointslices",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: the API server",
         paths.api_server,
         "`api` and `nodes` by connect",
@@ -272,7 +273,7 @@ RULES: dict[str, Rule] = {
         "10b",
         "a pod answers DNS, and its /ready says no: it has lost the API server, or reloads (before 1.9.4)",
         "by UDP and TCP it answers meanwhile, and /health does",
-        f"{_LOGS} | grep -iE 'ready|failed to'\n{KUBECTL} get pods {_LABEL}",
+        f"{_LOGS} | grep ready\n{KUBECTL} get pods {LABEL}",
         "coredns plugin/ready (until-ready), plugin/kubernetes; coredns/coredns#5472",
         paths.unready,
         "`pods` by http",
@@ -299,7 +300,7 @@ RULES: dict[str, Rule] = {
         "3",
         "the answer does not fit into a datagram: it is truncated, and clients without TCP get part of it",
         "the TC bit is set; by TCP the same name is answered in full",
-        "# in the application's pod: dnsConfig.options: [{name: use-vc}], or edns0; Go: Dial by tcp\n"
+        "# in the application's pod: dnsConfig: {options: [{name: use-vc}]} or edns0;\n# Go: Dial by tcp\n"
         f"{_COREFILE}\n    bufsize 1232",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: headless",
         names.too_big,
@@ -327,7 +328,7 @@ RULES: dict[str, Rule] = {
         "1a",
         "the upstream says that the name does not exist",
         "asked directly, it says so too; with a search suffix that is as it should be",
-        "# mend the record, the zone or the search domain; and write external names with a dot at the end",
+        "# mend the record, the zone or the search domain;\n# write external names with a dot at the end",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: NXDOMAIN",
         names.upstream_denies,
         "`upstream`",
@@ -346,7 +347,7 @@ RULES: dict[str, Rule] = {
         "CoreDNS does not reach its upstream, which answers from here: the way from its nodes, or the Corefile",
         "the upstream is fine, asked directly in the same seconds",
         f"{_LOGS} | grep errors\n{KUBECTL} get configmap coredns -o yaml   # forward . ...\n"
-        f"{KUBECTL} get pods {_LABEL} -o wide",
+        f"{KUBECTL} get pods {LABEL} -o wide",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         names.way_upstream,
         "`upstream`",
@@ -366,7 +367,7 @@ RULES: dict[str, Rule] = {
         "the upstream is silent or closed: CoreDNS says SERVFAIL after 2 to 6 s, less patient clients time out",
         "asked directly, it is silent too; cached names and the cluster's own are fine",
         f"{_LOGS} | grep errors\n{_COREFILE}\n    forward . UPSTREAM ANOTHER-UPSTREAM\n    cache 30 {{\n"
-        "        serve_stale\n    }}",
+        "        serve_stale\n    }",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: SERVFAIL",
         names.upstream_silent,
         "`upstream`",
@@ -375,7 +376,7 @@ RULES: dict[str, Rule] = {
         "13",
         "autopath answers names with a search suffix for their clients, and does so wrongly while pods come and go",
         "names as they stand, with a dot at the end, are fine; without autopath a suffixed name is NXDOMAIN",
-        f"{_COREFILE}   # delete `autopath @kubernetes`, and `pods verified` with it",
+        f"{_COREFILE}\n    # delete `autopath @kubernetes`, and `pods verified` with it",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: autopath",
         names.autopath,
         "a name with a search suffix",
@@ -384,8 +385,7 @@ RULES: dict[str, Rule] = {
         "2",
         "CoreDNS answers with old addresses: it has lost its watch of the API server, or crashed (before 1.7.0)",
         "the EndpointSlices have others, ClusterIPs are right; if the Service was changed meanwhile, run it again",
-        f"{_LOGS} | grep -i 'failed to watch'\n{KUBECTL} rollout restart deployment coredns\n"
-        "# CoreDNS before 1.7.0: upgrade it",
+        f"{_LOGS} | grep 'Failed to'\n{KUBECTL} rollout restart deployment coredns\n# CoreDNS before 1.7.0: upgrade it",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: headless",
         names.stale_records,
         "a headless Service with `expect: endpoints`",
@@ -394,7 +394,8 @@ RULES: dict[str, Rule] = {
         "2",
         "one pod answers otherwise than the others: it has lost the API server, or has another Corefile",
         "the others answer as expected, asked directly",
-        f"{_LOGS}\n{KUBECTL} rollout restart deployment coredns\n# CoreDNS before 1.7.0: upgrade it",
+        f"{KUBECTL} logs POD --tail=20\n{KUBECTL} delete pod POD   # it is replaced\n"
+        "# CoreDNS before 1.7.0: upgrade it",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: headless",
         names.other_answers,
         "`pods`",
@@ -403,8 +404,9 @@ RULES: dict[str, Rule] = {
         "10b",
         "CoreDNS does not know the cluster's records: it cannot reach the API server, or may not read it",
         "names of the cluster are SERVFAIL on every pod",
-        f"{_LOGS} | grep -i 'failed to'\n"
-        "kubectl auth can-i list endpointslices --as=system:serviceaccount:kube-system:coredns -A",
+        f"{_LOGS} | grep -i failed\n"
+        "kubectl auth can-i list endpointslices -A \\\n"
+        "  --as=system:serviceaccount:kube-system:coredns",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         names.no_api,
         "`pods`",
@@ -415,7 +417,7 @@ RULES: dict[str, Rule] = {
         "it is the same on every pod, all the time",
         "kubectl get service,endpointslices -n NAMESPACE\n"
         "kubectl get statefulset -n NAMESPACE -o jsonpath='{..serviceName}'\n"
-        "# pods that are not Ready are left out unless spec.publishNotReadyAddresses is true",
+        "# pods that are not Ready are left out, unless the Service has\n# spec.publishNotReadyAddresses: true",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures",
         names.no_record,
         "`pods`",
@@ -424,7 +426,7 @@ RULES: dict[str, Rule] = {
         "10a",
         "new pods end as soon as they start: the Corefile has what this CoreDNS does not know, or cannot be read",
         "they never open port 53, and their exits repeat; old pods go on",
-        f"{_LOGS} | grep -i 'error during parsing'\n{_COREFILE}   # take out the unknown directive\n"
+        f"{_LOGS} | grep 'Error'\n{_COREFILE}\n    # take out the unknown directive\n"
         f"{KUBECTL} rollout undo deployment coredns",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: Unknown directive",
         whole.stuck_rollout,
@@ -453,8 +455,9 @@ RULES: dict[str, Rule] = {
         "NodeLocal DNSCache answers, and resolvers do not ask it: their resolv.conf has the Service alone",
         "CoreDNS counts what the Service is asked; where NodeLocal has the Service's address too it would not",
         "# in the application's pod, or injected: dnsPolicy: None,\n"
-        "#   dnsConfig: {nameservers: [169.254.20.10, SERVICE-IP], searches: ..., options: ...}\n"
-        "kubectl get pod POD -o jsonpath='{.spec.dnsConfig}'   # Alpine (musl) asks both at once: use another image",
+        "#   dnsConfig: {nameservers: [169.254.20.10, SERVICE-IP], searches: ...}\n"
+        "# Alpine (musl) asks both at once: use another image\n"
+        "kubectl get pod POD -o jsonpath='{.spec.dnsConfig}'",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: NodeLocal DNSCache",
         whole.nodelocal_unused,
         whole=True,
@@ -463,8 +466,8 @@ RULES: dict[str, Rule] = {
         "9",
         "one CoreDNS pod is overloaded: its answers are late, those of the others are not",
         "with all of them slow it would be the load; with this prober slow its own lag would show it",
-        f"kubectl -n kube-system top pods {_LABEL}\nkubectl top nodes\n"
-        f"{KUBECTL} get service kube-dns -o jsonpath='{{.spec.sessionAffinity}}'",
+        f"kubectl -n kube-system top pods {LABEL}\nkubectl top nodes\n"
+        f"{KUBECTL} get service kube-dns -o yaml | grep Affinity",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: uneven load",
         whole.one_slow,
         whole=True,
@@ -474,8 +477,8 @@ RULES: dict[str, Rule] = {
         "8",
         "CoreDNS is overloaded: answers of every pod are late",
         "asked directly, pods are as slow as the Service, and this prober's own lag is small",
-        f"kubectl -n kube-system top pods {_LABEL}\n{KUBECTL} scale deployment coredns --replicas=4\n"
-        f"{KUBECTL} get deployment coredns -o jsonpath='{{..limits}}'   # a CPU limit of 100m throttles it",
+        f"kubectl -n kube-system top pods {LABEL}\n{KUBECTL} scale deployment coredns --replicas=4\n"
+        f"# a CPU limit of 100m throttles it:\n{KUBECTL} get deployment coredns -o jsonpath='{{..limits}}'",
         "Alibaba Cloud ACK, troubleshooting DNS resolution failures: overloaded",
         whole.all_slow,
         whole=True,
@@ -484,11 +487,11 @@ RULES: dict[str, Rule] = {
         "9",
         "one pod answers this client alone: sessionAffinity",
         "NSID names one pod for all queries from new source ports, though others are Ready",
-        f'{KUBECTL} patch service kube-dns -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
+        f'{KUBECTL} patch service kube-dns \\\n  -p \'{{"spec":{{"sessionAffinity":"None"}}}}\'',
         "Alibaba Cloud ACK, precautions for upgrading CoreDNS",
         whole.one_for_all,
         whole=True,
         unless=("affinity",),
     ),
 }
-"""In the order of their tie-breaks (reference, 4.10); a new one: a function that says whether it fits, a line here."""
+"""In the order of their tie-breaks; a new one: a function that says whether it fits, a line here."""

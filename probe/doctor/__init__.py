@@ -93,7 +93,7 @@ EXAMINATIONS = {
         "make coredns, or DNSPROBE_COREDNS=/path/to/coredns",
     ),
     "pictures": Examination(
-        *("WHAT GOES WITH IT", "`--html`, `--png`, `--svg`", machine.pictures, "pip install 'dnsprobe[report]'"),
+        *("WHAT GOES WITH IT", "`--html`, `--png`, `--svg`", machine.pictures),
     ),
     "cluster": Examination(
         *("CLUSTER", "runs in a real cluster; the lab needs none", reach.cluster),

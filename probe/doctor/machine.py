@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,7 @@ def tracked() -> Seen:
     most = most_tracked()
     if not most:
         return Seen(True, "no conntrack to be seen here")
-    part = f"{float(MOST_TRACKED):.0%} of {most:,} flows"
+    part = f"{float(MOST_TRACKED) * 100:.0f} % of {most:,} flows"
     return Seen(True, f"{part} carry {int(most * MOST_TRACKED / HELD_S):,} q/s of new ports towards a cluster")
 
 
@@ -97,4 +98,5 @@ def coredns() -> Seen:
 def pictures() -> Seen:
     """The extra `report`."""
     missing = [name for module, name in _EXTRA.items() if not find_spec(module)]
-    return Seen(not missing, f"no {' and no '.join(missing)}" if missing else ", ".join(_EXTRA.values()))
+    found = f"no {' and no '.join(missing)}" if missing else ", ".join(_EXTRA.values())
+    return Seen(not missing, found, f"{sys.executable} -m pip install altair vl-convert-python")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from probe.cluster.kube.api import connect
 from probe.cluster.kube.discovery import find_service
@@ -21,6 +25,7 @@ def cluster(context: str = "") -> Seen:
 async def _asked(context: str) -> Seen:
     api = connect(context)
     try:
+        _look_up(api.server)
         async with asyncio.timeout(PATIENCE_S):
             text = f"{api.server}, {api.source}: Kubernetes {await api.version()}"
             service = await find_service(api, None)
@@ -30,3 +35,18 @@ async def _asked(context: str) -> Seen:
         raise EnvironmentProblem(f"{api.server}, {api.source}: no answer in {PATIENCE_S:g} s") from None
     finally:
         await api.close()
+
+
+def _look_up(server: str) -> None:
+    """EnvironmentProblem if nobody says within 5 s where it is; a thread that asks cannot be stopped, only left."""
+    host = urlsplit(server).hostname
+
+    def ask() -> None:
+        with suppress(OSError):  # whoever connects says it better
+            socket.getaddrinfo(host, None)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    if thread.is_alive():
+        raise EnvironmentProblem(f"{server}: looking up {host} takes over {PATIENCE_S:g} s: DNS is silent here")

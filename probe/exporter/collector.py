@@ -12,6 +12,7 @@ from probe import __version__
 from probe.cluster import Phase
 from probe.exporter.catalogue import COUNTER, DURATION_LE, HISTOGRAM, METRICS
 from probe.exporter.snapshot import Floats, Ints, Labels, Snapshot, State
+from probe.model import BESIDE
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Duration
 
@@ -120,10 +121,9 @@ def _phases(shown: Snapshot) -> Iterator[Value]:
             yield (rollout.name, phase.value), rollout.phase is phase
 
 
-OUTCOMES = {
-    "udp": tuple(o for o in Outcome if o not in (Outcome.UNSENT, Outcome.CONNECTION_LOST)),
-    "tcp": tuple(o for o in Outcome if o is not Outcome.UNSENT),
-}
+_BY_UDP = tuple(o for o in Outcome if o not in (Outcome.UNSENT, Outcome.CONNECTION_LOST))
+_BY_CONNECTION = tuple(o for o in Outcome if o is not Outcome.UNSENT)
+OUTCOMES = {"udp": _BY_UDP} | dict.fromkeys(("tcp", *BESIDE), _BY_CONNECTION)
 """What can come of a query that was sent, by transport."""
 
 _SENT = [outcome for outcome in Outcome if outcome is not Outcome.UNSENT]

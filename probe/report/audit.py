@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from probe.audit import CHECKS, Check, Severity
 from probe.audit.plan import Step
 from probe.model import Finding
-from probe.report.columns import table, wrapped
+from probe.report.columns import wrapped
 from probe.report.markdown import block, inert
 from probe.report.units import plain
 
@@ -91,7 +91,9 @@ def audit_text(seen: Audited) -> str:
 
 
 def _facts(facts: Mapping[str, str]) -> list[str]:
-    return table([(name, plain(text)) for name, text in facts.items() if text], "<<")
+    wide = max(map(len, facts), default=0)
+    said = [(name, plain(text)) for name, text in facts.items() if text]
+    return [line for name, text in said for line in wrapped(f"{name:{wide}}  {text}", 2, wide + 4)]
 
 
 def _said(one: Finding) -> Iterator[str]:
@@ -139,7 +141,8 @@ def _changes(changes: Sequence[Finding]) -> list[str]:
 
 
 def _step(n: int, step: Step) -> Iterator[str]:
-    of = f": as {', '.join(step.checks)} say" if step.checks and not step.commands else ""
+    say = "says" if len(step.checks) == 1 else "say"
+    of = f": as {', '.join(step.checks)} {say}" if step.checks and not step.commands else ""
     yield from wrapped(f"{n:>2}. {step.title}{of}", 1, 5)
     yield from (f"       {plain(line)}" for line in step.commands)
     yield from (line for text in step.expect for line in wrapped(f"- {plain(text)}", 5, 7))

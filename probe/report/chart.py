@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from probe.errors import EnvironmentProblem
 from probe.report.scene import Scene, scene_of
+from probe.report.story import story_of
 from probe.runfile import Run
 from probe.verdict import verdict_of
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from probe.report.drawing import Spec
 
 MISSING = "pages and pictures need Altair and vl-convert: pip install 'dnsprobe[report]'"
+_TITLE = 130
+"""Characters in a line of it."""
 _SETS = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -55,8 +60,17 @@ def check_extra() -> None:
 
 
 def _printed(run: Run) -> Spec:
-    spec = specification(scene_of(verdict_of(run)))
-    return spec | {"background": "white", "config": {**spec["config"], **CONFIGS["light"]}}
+    """Where nobody drags or clicks, and nothing stands beside it: the verdict and the cause are its title."""
+    verdict = verdict_of(run)
+    story = story_of(verdict)
+    spec = specification(replace(scene_of(verdict), title="The whole run (UTC)"))
+    said = {"text": _lines(f"{story.ruling}: {story.headline}"), "subtitle": _lines("; ".join(story.why))}
+    title = {**said, "anchor": "start", "fontSize": 16, "subtitleFontSize": 13, "offset": 14}
+    return spec | {"title": title, "background": "white", "config": {**spec["config"], **CONFIGS["light"]}}
+
+
+def _lines(text: str) -> list[str]:
+    return wrap(text, _TITLE) or [""]
 
 
 def _config(ink: str, faint: str) -> Spec:

@@ -16,8 +16,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from probe.advice.causes import APART, exit_code_of
 from probe.advice.checkup import ApiServer, Checkup, Path, State
+from probe.diagnosis.checked import APART, exit_code_of
 from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Finding, TargetKind
 from probe.outcome import REPLIED, Outcome
@@ -207,7 +207,7 @@ def check_json(seen: Checkup, causes: Sequence[Finding]) -> str:
         "paths": [_path(path) for path in seen.paths],
         "beside": [_path(path) for path in seen.beside],
         "api": asdict(seen.api),
-        "causes": [{name: value for name, value in asdict(one).items() if name != "source"} for one in causes],
+        "causes": [{name: value for name, value in asdict(one).items() if name != "sure"} for one in causes],
         "resolver": resolver,
         "intercepted": seen.intercepted,
         "blind": seen.blind,

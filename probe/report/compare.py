@@ -27,12 +27,16 @@ PODS = "pods"
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 PASSING = ("conntrack", "cpu steal", "metrics", "prober's pod", "prober's node", "ntp", "clock")
 """Facts that differ from run to run and are no setting."""
+REPEATED, SLOWER = 1.5, 1.25
+"""By how many times losses and latencies of a run and of its repeat may differ."""
 METHOD = (
-    "Losses: Fisher's exact test of the rows, two-sided. Lengths: they differ if by more than both are known to and"
-    " their losses differ, too."
-    f" Latencies: percentile bootstrap over slices of 10 s. A difference exceeds noise where chance makes it in fewer"
-    f" than {LEVEL:.0%} of cases. Rows of one disruption share a cause: how much a run differs from its repeat is not"
-    " in this; repeat both to know (a matrix with --repeats)."
+    "A difference exceeds noise where chance makes it in fewer than"
+    f" {LEVEL:.0%} of cases and it is larger than that of a run and its repeat, for rows of one disruption share a"
+    f" cause. Losses: Fisher's exact test of the rows, two-sided, {REPEATED:g} times as many, and the run that lost"
+    " fewer did not end in a disruption. Lengths: more apart"
+    " than both are known to, and their losses differ, too. Latencies: percentile bootstrap over slices of 10 s, and"
+    f" {SLOWER:g} times as long. One disruption in one of two runs may still be chance: repeat both to know (a matrix"
+    " with --repeats)."
 )
 
 Key = tuple[str, str]
@@ -156,6 +160,11 @@ def _unlike(one: Run, other: Run) -> Iterator[str]:
     for run in (one, other):
         if not run.finished or run.cut:
             yield f"{run.path} was cut short ({plain(run.cut)}): run it again"
+    if one.head.name != other.head.name:
+        yield f"scenario {plain(one.head.name)} in the one, {plain(other.head.name)} in the other"
+    taken = [sum(mark.kind == "step" for mark in run.marks) for run in (one, other)]
+    if taken[0] != taken[1]:
+        yield f"{taken[0]} steps were taken in the one, {taken[1]} in the other"
     asked = [_asked(run) for run in (one, other)]
     for name in dict.fromkeys((*asked[0], *asked[1])):
         both = [lanes.get(name) for lanes in asked]
@@ -208,18 +217,21 @@ def _differences(before: Side, after: Side) -> Iterator[Difference]:
     """Of losses, of the longest disruption, of latencies."""
     p = fisher(before.lost, before.asked, after.lost, after.asked)
     shares = [side.lost / side.asked if side.asked else math.nan for side in (before, after)]
-    yield Difference("loss", f"{share(shares[0])} to {share(shares[1])}", p < LEVEL, p)
+    fewer = after if shares[1] < shares[0] else before
+    lossy = p < LEVEL and max(shares) > REPEATED * min(shares) and not any(w.still_open for w in fewer.windows)
+    yield Difference("loss", f"{share(shares[0])} to {share(shares[1])}", lossy, p)
     known = sum(side.longest.resolution_ns for side in (before, after) if side.longest)
     apart = abs(after.longest_ns - before.longest_ns)
     lengths = f"{before.longest_ns / NS:.3f} s to {after.longest_ns / NS:.3f} s"
-    yield Difference("longest disruption", lengths, apart > known and p < LEVEL)
+    yield Difference("longest disruption", lengths, apart > known and lossy)
     for name, q in QUANTILES.items():
         bounds = ratio_range(before.slices, after.slices, q)
         if bounds is None:
             yield Difference(name, "too few slices of 10 s to say", False)
         else:
             low, high = bounds
-            yield Difference(name, f"{low:.2f} to {high:.2f} times, of good replies", not low <= 1 <= high)
+            apart = low > SLOWER or high < 1 / SLOWER
+            yield Difference(name, f"{low:.2f} to {high:.2f} times, of good replies", apart)
 
 
 def _settings(runs: Sequence[Run]) -> Iterator[Setting]:

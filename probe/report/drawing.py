@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,7 +164,7 @@ class _Drawing:
 
     def latency(self) -> alt.LayerChart:
         """p50, p99 and max, each over the stretch it was recorded for; a bar on top where 1 % or more never came."""
-        scale, x = alt.Scale(type="log", nice=True), self._x()
+        scale, x = alt.Scale(type="log", domain=self._decades()), self._x()
         layers = self._frame()
         for field, width, dash, opacity in (
             ("max", 1, [2, 2], 0.8),
@@ -177,6 +178,13 @@ class _Drawing:
         layers.append(never.encode(x=self._x(), x2="b:T", y=alt.value(3.5), tooltip=self._tip("text")))
         title = "Latency from due, ms: p50 (thin), p99 (bold), max (dashed); a bar on top: 1 % or more never came"
         return self._picture(layers, title, 110)
+
+    def _decades(self) -> list[float]:
+        """Powers of ten around all latencies: one decade at least."""
+        rows = self._scene.data["latency"]
+        known = [math.log10(float(ms)) for row in rows for ms in (row["p50"], row["max"]) if ms is not None]
+        low = math.floor(min(known, default=0))
+        return [10.0**low, 10.0 ** max(low + 1, math.ceil(max(known, default=1)))]
 
     def prober(self) -> alt.LayerChart:
         """When this prober itself was held up; empty is well."""

@@ -15,13 +15,13 @@ from probe.report.ends import End, ends_of
 from probe.report.palette import BAD, OUTCOMES, QUIET, WARNING
 from probe.report.rates import GOOD, latencies_of, rates_of
 from probe.report.strips import UNDECIDED, Stretch, Strip, strips_of
-from probe.report.units import count, short, since_start
+from probe.report.units import bounded, count, short, since_start
 from probe.timeline import Channel, Timeline
 from probe.verdict import Verdict
 
 ROWS, PODS = 24, 16
 """Strips and pods that have a row of their own, those that lost most and ended first; the others share one."""
-LABEL = 44
+LABEL = 38
 """Characters of a row's name."""
 LABELS_APART = 0.14
 """A mark's words are written beside it where the next one is so much of the run away."""
@@ -109,8 +109,12 @@ def scene_of(verdict: Verdict, starts_ns: int | None = None) -> Scene:
 
 def channel_text(lane: str, target: str, most: int = LABEL) -> str:
     """`vip-udp → kube-dns`; of a long one the middle is left out."""
-    text = f"{short(lane)} → {short(target)}"
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+    return bounded(f"{short(lane)} → {short(target)}", most)
+
+
+def _pod_text(name: str) -> str:
+    """Its end tells it from others of its Deployment."""
+    return bounded(short(name), LABEL)
 
 
 def _names(texts: Iterable[str]) -> list[str]:
@@ -196,7 +200,7 @@ def _pods(timeline: Timeline, axis: _Axis) -> Iterator[Row]:
         for what, from_ns, to_ns in _life(lives.get(pod, (0, NEVER)), ends.get(pod)):
             if from_ns < to_ns:
                 lasted = (min(to_ns, axis.length_ns) - from_ns) / NS
-                bar: Row = {"row": short(pod, LABEL), "a": axis(from_ns), "b": axis(to_ns), "what": what}
+                bar: Row = {"row": _pod_text(pod), "a": axis(from_ns), "b": axis(to_ns), "what": what}
                 yield bar | {"text": f"{what}: {lasted:.3f} s"}
 
 
@@ -217,7 +221,7 @@ def _row_of(mark: Mark, pods: Sequence[str]) -> str:
     """The row that shows a mark, '' for none."""
     if mark.kind == "step" or mark.kind.startswith(("rollout", "replicaset")) or mark.kind in ("aborted", "ended"):
         return STEPS_ROW
-    if (pod := short(mark.subject, LABEL)) in pods:
+    if (pod := _pod_text(mark.subject)) in pods:
         return pod
     if mark.kind.startswith(("endpoints", "proxy_")):
         return ENDPOINTS_ROW

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probe.diagnosis import Diagnosis
-from probe.model import Sure
+from probe.model import BUCKET_NS, Sure
 from probe.report.ends import End, ends_of
 from probe.report.findings import diagnoses_of
 from probe.report.scene import channel_text, judged_channels
 from probe.report.text import headline
 from probe.report.units import between, clock, count, seconds, share, short, since_start
-from probe.timeline import Timeline, joined
+from probe.timeline import Spans, Timeline, inside, joined
 from probe.verdict import Ruling, Verdict, spared
 
 NAMED = 4
@@ -47,9 +47,10 @@ def story_of(verdict: Verdict) -> Story:
 def _lost(verdict: Verdict) -> tuple[str, ...]:
     losses = [(c, c.loss()) for c in judged_channels(verdict)]
     lossy = sorted((pair for pair in losses if pair[1].lost), key=lambda pair: -pair[1].lost)
-    asked = sum(loss.asked for _, loss in losses)
+    asked, unsent = (sum(getattr(loss, what) for _, loss in losses) for what in ("asked", "unsent"))
+    unknown = (f"{count(unsent)} more were due and never sent: nobody knows.",) if unsent else ()
     if not lossy:
-        return (f"Nothing, of {count(asked)} queries.",)
+        return (f"Nothing, of {count(asked)} queries.", *unknown)
     said = []
     for c, loss in lossy[:NAMED]:
         surely = loss.lost - spared(c)
@@ -59,14 +60,18 @@ def _lost(verdict: Verdict) -> tuple[str, ...]:
         said.append(f"and some of {count(len(lossy) - NAMED)} other lanes and targets")
     if fine := len(losses) - len(lossy):
         said.append(f"{count(fine)} of {count(len(losses))} lanes and targets lost nothing")
-    return tuple(said)
+    return (*said, *unknown)
 
 
 def _when(timeline: Timeline) -> tuple[str, ...]:
     """Disruptions of several lanes at a time are one."""
     start = timeline.run.head.started_unix_ns
+    blind = sorted(_blind(timeline), key=lambda span: span[0] - span[1])
+    unknown = [
+        f"{seconds(b - a)} unknown: {clock(start + a)} to {clock(start + b)} UTC, not sent" for a, b in blind[:1]
+    ]
     if not timeline.windows:
-        return (f"Never, in {seconds(timeline.horizon_ns)} from {clock(start)} UTC.",)
+        return (f"Never, in {seconds(timeline.horizon_ns)} from {clock(start)} UTC.", *unknown)
     spans = joined((w.from_ns, w.to_ns) for w in timeline.windows)
     said = []
     for from_ns, to_ns in sorted(sorted(spans, key=lambda span: span[0] - span[1])[:NAMED]):
@@ -77,7 +82,13 @@ def _when(timeline: Timeline) -> tuple[str, ...]:
         said.append(f"{seconds(to_ns - from_ns)}: {times}, on {on}")
     if len(spans) > NAMED:
         said.append(f"and {count(len(spans) - NAMED)} shorter times")
-    return tuple(said)
+    return (*said, *unknown)
+
+
+def _blind(timeline: Timeline) -> Spans:
+    """When rows were due that count and were not sent, to 100 ms."""
+    those = (c.unsent_ns[inside(c.unsent_ns, c.counted)].tolist() for c in timeline.channels)
+    return joined((ns, ns + BUCKET_NS) for some in those for ns in some)
 
 
 def sure_text(diagnosis: Diagnosis) -> str:
@@ -92,7 +103,7 @@ def _why(verdict: Verdict, found: Sequence[Diagnosis]) -> tuple[str, ...]:
     said += _margins(ends_of(verdict.timeline.run))
     if not any(diagnosis.windows for diagnosis in found) and verdict.ruling is not Ruling.PASS:
         said += [short(why, 300) for why in dict.fromkeys(j.why for j in verdict.objectives) if why]
-    return tuple(said) or ("Nothing was lost, and this prober asked on time.",)
+    return tuple(dict.fromkeys(said)) or ("Nothing was lost, and this prober asked on time.",)
 
 
 def _margins(ends: Sequence[End]) -> list[str]:

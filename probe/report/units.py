@@ -99,5 +99,10 @@ def short(text: str, most: int = TEXT) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
+def bounded(text: str, most: int) -> str:
+    """Of a text that is longer the middle is left out."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -472,11 +472,13 @@ class _Going:
             self.view.noted(f"{meant} could not be written to the end: the whole run is in {self.writer.path}")
 
     def _tell_what_did_not_come(self, end_ns: int) -> None:
-        """Time is up, or somebody ended the run: that much of what the steps wait for was not seen."""
+        """Time is up, or somebody ended the run: that much of what the steps are to do or wait for was not seen."""
         awaited = self.taking.awaited
         missed = awaited.under_way if self.ended else awaited.text
-        if missed and not self.cut:
-            text = f"what the steps wait for had not come when the run ended: {missed}"
+        told = [f"what the steps wait for had not come when the run ended: {missed}"] if missed else []
+        if self.taking.left and not self.ended:
+            told += [f"steps that were not taken when the run ended: {', '.join(map(str, self.taking.left))}"]
+        for text in told if not self.cut else ():
             self._mark(Mark(end_ns, "unfinished", text, "scenario"))
 
     async def _take_steps(self) -> None:

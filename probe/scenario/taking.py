@@ -68,6 +68,8 @@ class Taking:
         """A step could not be taken, or not be taken back."""
         self._mended = False
         self._hurried_ns = math.inf
+        self.left = [step for step in plan.steps if STEPS[step.word].changes]
+        """Those that are not taken yet."""
         self.awaited = Look("")
         """What is waited for, as it stands."""
         self.came = ""
@@ -132,6 +134,7 @@ class Taking:
         text = await self._unless_ending(take(step, cluster)) if cluster else step.text
         if text is None:
             return
+        self.left = self.left[1:] if cluster else self.left
         late_ns = at_ns - due_ns
         late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
         self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))

@@ -11,7 +11,7 @@ from probe.model import BUCKET_NS, NS, Ports, Series, Target, TargetKind
 from probe.outcome import Counter, Outcome
 from probe.runfile import Run
 from probe.timeline.pace import Pace, pace_of
-from probe.timeline.spans import Ints, Spans, common, inside, joined
+from probe.timeline.spans import Ints, Spans, common, joined
 
 LAB_REACH_NS = 2 * NS
 """The lab says each second that it lost datagrams, and its end is heard of at once: no row before that is touched."""
@@ -91,9 +91,14 @@ class Channel:
         if within is None and not self.mortal:
             return self.whole
         spans = self.counted if within is None else common(self.counted, within)
-        lost = int(self.lost[inside(self.first_ns, spans)].sum())
-        unsent = int(self.unsent[inside(self.unsent_ns, spans)].sum())
-        waiting = int(self.waiting[inside(self.waiting_ns, spans)].sum())
+        lost, unsent, waiting = (
+            sum(int(rows[slice(*np.searchsorted(at_ns, span))].sum()) for span in spans)
+            for rows, at_ns in (
+                (self.lost, self.first_ns),
+                (self.unsent, self.unsent_ns),
+                (self.waiting, self.waiting_ns),
+            )
+        )
         others = lost + unsent + waiting
         good = min(max(0, self.pace.planned(spans) - others), self.whole.good)
         return Loss(good + others, good, lost, unsent, waiting)

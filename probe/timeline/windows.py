@@ -104,11 +104,18 @@ def stretches(channel: Channel, *, unsent_too: bool = False) -> list[tuple[int, 
         first, last = first[order], last[order]
     found: list[tuple[int, int]] = []
     for begin_ns, end_ns in zip(first.tolist(), last.tolist(), strict=True):
-        if found and _good_ns(channel, found[-1][1], begin_ns) <= _good_again_ns(channel, found[-1][1]):
+        if found and not _is_good_again(channel, found[-1][1], begin_ns):
             found[-1] = (found[-1][0], max(found[-1][1], end_ns))
         else:
             found.append((begin_ns, end_ns))
     return found
+
+
+def _is_good_again(channel: Channel, last_ns: int, next_ns: int) -> bool:
+    """Whether a window that lost a row last is over when the next one is lost."""
+    if next_ns - last_ns <= GOOD_AGAIN_NS:
+        return False
+    return _good_ns(channel, last_ns, next_ns) > _good_again_ns(channel, last_ns)
 
 
 def _good_again_ns(channel: Channel, from_ns: int) -> int:
@@ -118,7 +125,7 @@ def _good_again_ns(channel: Channel, from_ns: int) -> int:
 
 def _good_ns(channel: Channel, from_ns: int, to_ns: int) -> int:
     """How long between two lost rows was good: slots that we missed ourselves are no evidence of that."""
-    missed = channel.unsent[inside(channel.unsent_ns, ((from_ns, to_ns),))].sum()
+    missed = channel.unsent[slice(*np.searchsorted(channel.unsent_ns, (from_ns, to_ns)))].sum()
     return to_ns - from_ns - int(channel.interval_ns(from_ns, missed))
 
 

@@ -1,7 +1,7 @@
 """Source ports of UDP channels: a target's address -> connected sockets, each port in its half of the range.
 
 Lanes towards pods and all other lanes take their ports from different halves: a port with a live Service session must
-not ask a pod directly, or IPVS rewrites the pod's answer (reference: cluster DNS facts, 2.3).
+not ask a pod directly, or IPVS rewrites the pod's answer (Linux, net/netfilter/ipvs/ip_vs_core.c, ip_vs_out_hook).
 """
 
 from __future__ import annotations

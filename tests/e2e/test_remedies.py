@@ -155,6 +155,9 @@ def taken(cluster: Cluster, kubectl: Callable[[str], str]) -> Cluster:
     """The cluster as the API server has it now; statuses, pods and nodes as the words have them."""
     kinds = ",".join(VERSIONS)
     now = json.loads(kubectl(f"kubectl get {kinds} -A -o json"))["items"]
+    for key in [key for key, one in cluster.things.items() if one["kind"] in VERSIONS]:
+        if not any(_same(one, cluster.things[key]) for one in now):
+            del cluster.things[key]
     for one in now:
         name = one["metadata"]["name"]
         if one["metadata"].get("namespace") == "default" or (one["kind"].startswith("ClusterRole") and _own(name)):
@@ -167,6 +170,11 @@ def taken(cluster: Cluster, kubectl: Callable[[str], str]) -> Cluster:
         before = cluster.things.get(f"{one['kind']}/{place}{name}", {})
         cluster.add({**one, "status": before.get("status", {})})
     return cluster
+
+
+def _same(one: Json, other: Json) -> bool:
+    places = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in (one, other)]
+    return places[0] == places[1]
 
 
 def _own(name: str) -> bool:

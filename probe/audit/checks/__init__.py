@@ -16,4 +16,4 @@ from probe.audit.checks.version import VERSION
 _ALL = (*VERSION, *SHUTDOWN, *REPLICAS, *SERVICE, *PROXY, *NODELOCAL, *NAMES, *OWNERSHIP, *STATE)
 
 CHECKS: dict[str, Check] = {check.id: check for check in sorted(_ALL, key=lambda check: check.id)}
-"""By id, as the reference's section 5 counts them; a new one: a function and a line at the foot of its file."""
+"""By id; a new one: a function and a line at the foot of its file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from probe.advice import PLATFORMS, serves_for
 from probe.advice.forms import KUBECTL
@@ -28,6 +29,7 @@ from probe.audit.checks.subject import (
 from probe.audit.quantity import quantity, share_of
 from probe.audit.snapshot import Snapshot, Unread, labels_of_pods, replicas_of
 from probe.audit.things import Field, Json, Thing
+from probe.cluster.kube.owners import refusal
 
 _PER_NODES, _PER_CORES = 16, 256
 """One replica for each: the usual ladder of cluster-proportional-autoscaler, EKS's and kOps' too."""
@@ -43,7 +45,7 @@ def replicas(snapshot: Snapshot, planned: Planned) -> Said:
     said = dns.field("status.desiredNumberScheduled" if dns.kind == "DaemonSet" else "spec.replicas")
     if there < 2:
         text = f"there is {counted(there, 'replica')}: while it is replaced nobody answers"
-        return Said(Severity.FAIL, text, (said,), pods_to_have(snapshot, planned, {"replicas": 2}))
+        return Said(Severity.FAIL, text, (said,), _scaled(snapshot, planned, 2))
     running = [pod for pod in snapshot.pods if ready(pod)]
     if len(running) < 2:
         text = f"of {there} replicas {len(running)} {'is' if len(running) == 1 else 'are'} Ready"
@@ -57,8 +59,20 @@ def replicas(snapshot: Snapshot, planned: Planned) -> Said:
     size = f"{counted(nodes, 'node')} with {cores:g} cores"
     if there < least:
         text = f"{there} replicas for {size}: one for each {_PER_NODES} nodes or {_PER_CORES} cores would be {least}"
-        return Said(Severity.WARN, text, (said,), pods_to_have(snapshot, planned, {"replicas": least}))
+        return Said(Severity.WARN, text, (said,), _scaled(snapshot, planned, least))
     return Said(Severity.PASS, f"{there} replicas, {len(running)} Ready, for {size}", (said,))
+
+
+def _scaled(snapshot: Snapshot, planned: Planned, n: int) -> str:
+    """So many of them; where an autoscaler sets their number, its name and what to change of it."""
+    dns = snapshot.workload
+    around: list[Json] = []
+    for kind in ("HorizontalPodAutoscaler", "Deployment"):
+        with suppress(Unread):
+            around += [one.body for one in snapshot.all(kind, dns.namespace)]
+    if told := refusal("scale", [{"kind": dns.kind, "metadata": {"name": dns.name}}], around):
+        return f"# {told}"
+    return pods_to_have(snapshot, planned, {"replicas": n})
 
 
 @single
@@ -122,24 +136,25 @@ def budget(snapshot: Snapshot, _planned: Planned) -> Said:
     """C12."""
     dns = snapshot.workload
     labels, n = labels_of_pods(dns), replicas_of(dns)
-    mine = [
-        one for one in snapshot.all("PodDisruptionBudget", dns.namespace) if selects(one.at("spec.selector"), labels)
-    ]
+    every = snapshot.all("PodDisruptionBudget", dns.namespace)
+    mine = [one for one in every if selects(one.at("spec.selector"), labels)]
     if dns.kind == "DaemonSet":
         return Said(Severity.PASS, "a DaemonSet: drains leave its pods alone", (str(dns),))
     if n < 2:
         text = "with one replica no budget helps: it blocks a drain, or protects nothing"
         return Said(Severity.INFO, text, (dns.field("spec.replicas"),))
     chosen = by_label(snapshot).removeprefix("-l ")
-    make = f"{kubectl(snapshot)} create poddisruptionbudget {dns.name} --selector={chosen} --max-unavailable=1"
+    name = dns.name if dns.name not in [one.name for one in every] else f"{dns.name}-replicas"
+    make = f"{kubectl(snapshot)} create poddisruptionbudget {name} --selector={chosen} --max-unavailable=1"
     if not mine:
         text = "no PodDisruptionBudget: a drain of several nodes may evict all pods at once"
-        return Said(Severity.WARN, text, (f"{dns} spec.template.metadata.labels: {dict(labels)}",), make)
+        return Said(Severity.WARN, text, (dns.field("spec.template.metadata.labels"),), make)
     if len(mine) > 1:
         text = (
             "several PodDisruptionBudgets select the same pods: an eviction is refused then, and a drain stands still"
         )
-        remedy = f"kubectl -n {dns.namespace} delete poddisruptionbudget {mine[-1].name}"
+        keep = "# keep one of them, the platform's own if it has one:"
+        remedy = f"{keep}\nkubectl -n {dns.namespace} delete poddisruptionbudget {mine[-1].name}"
         return Said(Severity.FAIL, text, some(mine, "spec.selector.matchLabels"), remedy)
     return _budget_said(mine[0], n)
 
@@ -403,4 +418,4 @@ REPLICAS = (
         surge,
     ),
 )
-"""C37 stands in the reference's 5.8; it asks of the same objects."""
+"""C37 asks of the same objects."""

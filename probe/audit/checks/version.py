@@ -33,7 +33,7 @@ _FAULTS: tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...] = (
     ((0,), (1, 12, 1), "takes pods that terminate for others with `pods verified` (coredns#7119)"),
     ((0,), (1, 13, 0), "may hang when it is told to end while it reloads (coredns#7562)"),
 )
-"""From a version on, until another, what it does (reference, 1.5)."""
+"""From a version on, until another, what it does (coredns/coredns, notes/)."""
 _OLD_REGISTRY = "k8s.gcr.io"
 _LAST_THERE = (1, 10, 1)
 """The newest CoreDNS before k8s.gcr.io was frozen on 3 April 2023."""

@@ -17,7 +17,8 @@ _RESOLV_CONF = "/etc/resolv.conf"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a Corefile says. lameduck: the longest of its server blocks, seconds; plugins: all that are named in any.
+    """What a Corefile says. lameduck: of all server blocks, which sleep one after the other, seconds; plugins: all
+    that are named in any.
 
     forwards: what names outside the cluster are forwarded to, as it is written. imports: files that were not read.
     zones: those of the plugin kubernetes, the cluster's own. logs: whether a line is written for every query.
@@ -71,7 +72,7 @@ def read_corefile(text: str) -> Read:
         forwards += [word for arguments in each for word in arguments[1:]]
         zones += [_zone(zone) for one in block.all("kubernetes") for zone in one.arguments or block.zones]
     return Read(
-        lameduck=max(map(_lameduck, read.blocks), default=0.0),
+        lameduck=sum(map(_lameduck, read.blocks)),
         plugins=frozenset(one.name for block in read.blocks for one in block.directives),
         forwards=tuple(forwards),
         imports=read.imports,

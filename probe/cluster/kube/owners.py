@@ -1,7 +1,7 @@
 """Objects of cluster DNS, as the API's JSON -> who keeps them as they are, and why a step would not last, or a warning.
 
-Signs: labels, annotations, owners, images, the managers of `metadata.managedFields`. Facts:
-what each entry names. A controller that takes a change back by itself would do so while it is measured, and
+Signs: labels, annotations, owners, images, the managers of `metadata.managedFields`. Facts: what each entry
+names. A controller that takes a change back by itself would do so while it is measured, and
 fight with its undo: the step is refused. Where only the next upgrade or restart does, that is a warning.
 """
 
