@@ -285,7 +285,8 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
         with pytest.raises(UsageError, match=r"no pod 'nope'; there are coredns-\w+-\w{5}, "):
             await lab.act("delete_pod", "nope")
         with pytest.raises(
-            UsageError, match=r"target 'coredns-.*': the lab has service, nodelocal, upstream, pods, kube-dns, coredns-"
+            UsageError,
+            match=r"target 'coredns-.*': the lab has service, nodelocal, .*, kube-dns, node-1, kube-apiserver, coredns-",
         ):
             lab.targets(deleted)
 

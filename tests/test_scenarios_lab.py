@@ -276,7 +276,8 @@ def test_a_dead_upstream_fails_new_names_alone_late_while_it_is_silent(run: Repo
     for lane in ("external-unique", "external-impatient"):
         (window,) = windows(run, lane)
         assert from_second(run, window) == pytest.approx(second_of(run, "upstream_set"), abs=0.8)
-        assert window["seconds"] == pytest.approx(6 + 2, abs=0.9)
+        back = second_of(run, "upstream_set", refused)
+        assert window["seconds"] == pytest.approx(back - silent, abs=0.9)
         assert window["planned"] - window["lost"] <= 3, "one or two at its edges may have been on their way"
 
 
