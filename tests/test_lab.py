@@ -286,7 +286,7 @@ def test_delete_pod_takes_the_oldest_and_the_replacement_follows_at_once() -> No
             await lab.act("delete_pod", "nope")
         with pytest.raises(
             UsageError,
-            match=r"target 'coredns-.*': the lab has service, nodelocal, .*, kube-dns, node-1, kube-apiserver, coredns-",
+            match=r"target 'coredns-.*': the lab has service, .*, kube-dns, node-1, kube-apiserver, coredns-",
         ):
             lab.targets(deleted)
 
