@@ -203,7 +203,7 @@ def test_a_worker_that_dies_at_once_ends_it_for_whoever_started_it(
     os.kill(int(worker), signal.SIGKILL)
     _, err = it.process.communicate(timeout=PATIENCE_S)
     assert it.process.returncode == 4
-    assert re.search(r"the worker ended after .* by signal 9; it is not begun anew, for that was within 60 s", err)
+    assert re.search(r"the worker ended after .* by signal 9 .*; it is not begun anew, for that was within 60 s", err)
     assert open_run(tmp_path / "mine.db").counts.n.sum() > 20, "the file is whole"
     again = serving("mine.yaml -o mine.db")
     again.good(20)
