@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from probe.cli import main
+from probe.cli.scenarios import _saved
 from probe.errors import UsageError
 from probe.model import NS, Edns
 from probe.runfile import open_run
 from tests.conftest import Start
 from tests.servers import REPLIES, Rule, ScriptedServer, closed_port
+from tests.stories import STORIES
 
 ROOT = Path(__file__).parents[1]
 ANSWER = [Rule(REPLIES["answer"])]
@@ -539,3 +541,10 @@ def until(condition: object, seconds: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.05)
+
+
+def test_the_demo_blames_no_setting_for_what_was_not_sent(tmp_path: Path) -> None:
+    runs = [STORIES[name](tmp_path / f"{name}.db") for name in ("a_third", "stalled")]
+    said = _saved(*runs)
+    assert "saved 100 queries" in said
+    assert "0 with it (0.0 s)" in said, "two seconds of the prober's own"

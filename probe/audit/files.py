@@ -112,7 +112,9 @@ class _Read:
                 raise UsageError(f"{path}: longer than {MOST_OCTETS:,} octets: export fewer objects")
             text = raw.decode("utf-8")
         except OSError as problem:
-            raise UsageError(f"{path}: cannot be read: {problem.strerror}") from None
+            raise UsageError(
+                f"{path}: cannot be read: {problem.strerror}; name what --save or kubectl get -o yaml wrote"
+            ) from None
         except UnicodeDecodeError as problem:
             raise UsageError(f"{path}: not text in UTF-8: octet {problem.start}") from None
         for number, document in enumerate(_documents(path, text)):

@@ -86,7 +86,7 @@ def _saved(before: Run, after: Run) -> str:
         told = json.loads(REPORTS["json"](one))
         service = [s for s in told["series"] if s["target_kind"] == "service"]
         planned = sum(s["planned"] for s in service)
-        lost.append(planned - sum(s["good"] + s["outcomes"]["unsent"] for s in service))
+        lost.append(sum(s["lost"] for s in service))
         lanes = {s["lane"] for s in service}
         lasted.append(max((w["seconds"] for w in told["windows"] if w["lane"] in lanes), default=0.0))
     return (
