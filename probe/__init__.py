@@ -15,7 +15,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     1 corefile/    the text of a Corefile -> server blocks and plugins with their lines, and what is wrong with it
     1 pages        paths and who answers there -> an HTTP server beside the run
     1 host         what the machine did to us: CPU withheld, clock steps, conntrack, steal
-    2 transport/   rows out, finished rows back: udp, tcp
+    2 transport/   rows out, finished rows back: udp, tcp, and beside DNS connect, http
     2 recorder/    finished rows -> time-bucketed columns; recorders add
     2 runfile      a run as one SQLite file, written while the run goes
     3 engine       schedule -> transport -> recorder: the one loop, in worker processes
@@ -31,7 +31,7 @@ The house, floor by floor; a module imports only from lower floors (`make lint` 
     5 audit/       the objects of a cluster -> what will break in the next CoreDNS upgrade, and how to mend it
     5 felt         timeline -> what each client would have felt in a window; what real lookups did
     6 scenario/    YAML -> steps, lanes, objectives; runs them while the engine runs
-    6 report/      run files -> text, json
+    6 report/      run files -> text, json, html, pictures, csv, markdown, junit; two runs -> what differs
     6 exporter/    a run while it goes -> its state for Prometheus, rendered when it is scraped
     6 collect/     a Job's pods -> their run files and logs, put together
     6 sweep/       a scenario's matrix -> every cell a run, in one file -> which setting is right

@@ -74,9 +74,9 @@ def run(
     ending = _Run(plan, where, cluster, workers, None if lab else limits).over()
     if ending.failed:
         raise EnvironmentProblem(
-            f"{plan.name}: {ending.cut or 'a step could not be taken'}; its file is whole: {where}"
+            f"{plan.name}: {ending.cut or 'a step could not be taken'}; its file is whole: {ending.path}"
         )
-    return open_run(where)
+    return open_run(ending.path)
 
 
 def _plan_of(what: str | Path | Options, settings: Sequence[str]) -> Plan:

@@ -108,8 +108,8 @@ def _measured(plan: Plan, cluster: Careful, path: Path) -> list[Departure]:
     if ending.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if ending.failed or ending.died:
-        raise EnvironmentProblem(f"the measurement {ending.cut}; what was seen is in {path}")
-    run = open_run(path)
+        raise EnvironmentProblem(f"the measurement {ending.cut}; what was seen is in {ending.path}")
+    run = open_run(ending.path)
     if found := by_nsid(run):
         return found
     if found := [one for pod, mine in readings.items() if (one := by_counter(run, pod, mine))]:

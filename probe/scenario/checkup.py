@@ -105,7 +105,7 @@ class Check:
                 if plan.lanes:
                     cluster = self.cluster if self._found else None
                     ending = await run_plan(plan, path, view, Engine(), cluster, command, limits=Limits(external=None))
-                    interrupted, measured = ending.interrupted, open_run(path)
+                    interrupted, measured = ending.interrupted, open_run(ending.path)
                     told = dict.fromkeys(one.text for one in measured.intervals if one.kind == "intercepted")
                     facts = {**seen.facts, "interception": measured.head.facts.get("interception", "not looked for")}
                     paths, beside = paths_of(measured)

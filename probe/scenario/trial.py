@@ -88,7 +88,7 @@ class Trials:
         engine = Engine(self.options)
         watch = _Watch(engine, plan.duration_ns, self.noted)
         ending = await run(plan, path, watch, engine, command=self.command, idle=False)
-        return None if ending.interrupted else trial_of(open_run(path), rate, watch.cpu)
+        return None if ending.interrupted else trial_of(open_run(ending.path), rate, watch.cpu)
 
 
 def new_folder(folder: Path) -> None:
