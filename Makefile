@@ -15,7 +15,7 @@ CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dnsprobe/bin
 KUBERNETES_VERSION = $(shell awk '$$1 == "k8s.io/kubernetes" { print substr($$2, 2) }' tests/e2e/parts/go.mod)
 KUBERNETES = $(CACHE)/kubernetes-$(KUBERNETES_VERSION)
 
-.PHONY: help install demo test e2e alerts confusion releases drills lint bench package picture grafana preview captures dnspyre coredns servers lock clean
+.PHONY: help install demo test coverage e2e alerts confusion releases drills loads fuzz lint bench package picture grafana preview captures dnspyre coredns servers lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -29,6 +29,12 @@ demo: .venv/run ## Scale cluster DNS down in the lab, twice, and see what a sett
 test: .venv/dev ## All tests; what is missing is skipped, with the command that lifts the skip (ARGS='-k name' to choose)
 	@$(BIN)/python -m pytest $(ARGS)
 
+# Processes that tests kill leave files that cannot be combined.
+coverage: .venv/dev ## All tests, and which lines and branches of probe/ they never reach: twice as long (ARGS as for test)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest $(ARGS); tests=$$?; \
+		$(BIN)/python -m coverage combine -q 2>/dev/null; $(BIN)/python -m coverage report && exit $$tests
+
 e2e: .venv/dev $(if $(KUBECONFIG),,$(KUBERNETES)) ## Tests in a real Kubernetes, built and started here (root); KUBECONFIG=... takes yours
 	@DNSPROBE_E2E_PARTS=$(KUBERNETES) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
@@ -41,7 +47,7 @@ lint: .venv/dev ## ruff, mypy, import-linter
 alerts: .venv/dev ## The shipped rules on a real Prometheus beside seven labs, at a scrape of 30 s: 8 minutes (root)
 	@$(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/alerts_at_30s.py $(ARGS)
 
-bench: .venv/dev ## How fast and how exact, beside other tools: 25 minutes (ARGS='cpu pacing --rounds 2' for some of it)
+bench: .venv/dev ## How fast and how exact, beside other tools: 40 minutes (ARGS='cpu pacing --rounds 2' for some of it)
 	@$(BIN)/python -m bench $(ARGS)
 
 package: .venv/run ## Build sdist and wheel into dist/, install each anew and try it (PYTHONS='python3.11 python3.13')
@@ -69,6 +75,12 @@ releases: .venv/dev ## The audit's tables against older releases of CoreDNS, whi
 
 drills: .venv/dev ## Runs that are killed, starved and cut off, and what is left of each, as a table: 6 minutes (root; ARGS='NAME')
 	@$(BIN)/python -m tests.drills $(ARGS)
+
+loads: .venv/dev ## What a real CoreDNS counts of each way to ask it, as a table: 3 minutes (root; ARGS='NAME')
+	@$(BIN)/python -m tests.loads $(ARGS)
+
+fuzz: .venv/fuzz ## Octets nobody meant on all that reads them, guided by coverage: a minute each (ARGS='wire corefile --seconds 300')
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 confusion: .venv/dev ## Labs with a hidden cause: how often `explain` names it first (root; 50 minutes, ARGS='-n 1' for 10)
 	@$(BIN)/python -m tests.confusion $(or $(ARGS),-n 5 -j 2)
@@ -100,7 +112,7 @@ lock: .venv/bin/python ## Pin again what is tested: requirements.txt and require
 		--output-file requirements-dev.txt -
 
 clean: ## Remove what make made here
-	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
 
 LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
@@ -111,12 +123,17 @@ LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	$(PYTHON) -m venv .venv
 
 .venv/run: .venv/bin/python requirements.txt pyproject.toml
+	@echo "installing what dnsprobe needs: a minute or more, silently"
 	$(PIP) install --require-hashes --requirement requirements.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev: .venv/run requirements-dev.txt
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+.venv/fuzz: .venv/dev tests/fuzz/requirements.txt
+	$(PIP) install --require-hashes --only-binary :all: --requirement tests/fuzz/requirements.txt
 	@touch $@
 
 # Go >= 1.23 does not link golang.org/x/net as CoreDNS 1.9.3 has it (invalid reference to syscall.recvmsg).

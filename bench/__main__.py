@@ -1,6 +1,6 @@
 """Measures by name in; tables on the terminal, and all of them in bench/RESULTS.md, out.
 
-`python -m bench` takes all measures, in about 25 minutes; `python -m bench cpu pacing` takes some, and writes no file
+`python -m bench` takes all measures, in about 40 minutes; `python -m bench cpu pacing` takes some, and writes no file
 unless --out says where.
 """
 

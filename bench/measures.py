@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.exact import blackout, capture, pacing
+from bench.harm import harm
 from bench.memory import cost, memory
 from bench.paths import fresh, lanes, tcp
 from bench.rounds import Bench
@@ -27,4 +28,5 @@ MEASURES: dict[str, Callable[[Bench], list[Section]]] = {
     "blackout": blackout,
     "standing": standing,
     "scrape": scrape,
+    "harm": harm,
 }

@@ -11,7 +11,9 @@ import re
 import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from io import BufferedWriter
 from itertools import accumulate, chain
 from math import gcd
 from typing import overload
@@ -78,7 +80,7 @@ class BookWriter:
         self._file = open(self._fd, "wb", closefd=False)  # noqa: SIM115  a memfd has no path
         self._octets = 0
         self._starts = array("I", [0])
-        self._lose = weakref.finalize(self, os.close, self._fd)
+        self._lose = weakref.finalize(self, _lose, self._file, self._fd)
 
     def add(self, name: bytes) -> None:
         """A name in wire form, uncompressed."""
@@ -95,6 +97,13 @@ class BookWriter:
         self._lose.detach()
         weakref.finalize(book, os.close, self._fd)
         return book
+
+
+def _lose(file: BufferedWriter, descriptor: int) -> None:
+    """What the file still holds goes first: later, another file may have that number."""
+    with suppress(OSError):
+        file.close()
+    os.close(descriptor)
 
 
 class Shelf(Sequence[Question]):

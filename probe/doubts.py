@@ -21,7 +21,7 @@ FEWEST_ROWS = 30
 LAG_NS = 5_000_000
 """Queries that leave later than this after they were due (p99) load the prober's delay onto every latency."""
 NAMED = 3
-"""Stretches of time that a text names, the longest ones."""
+"""Stretches of time that a text names."""
 ROUND = 64
 """A power of two from here on may be a limit that somebody set."""
 FEWEST_PORTS = 8
@@ -102,8 +102,8 @@ def _own_drops(run: Run) -> Said:
         text += ": up to that many were no loss"
         when = sorted((i.from_ns, i.to_ns) for i in run.intervals if i.kind == "own_drops")
         if when:
-            shown = ", ".join(f"{from_ns / NS:+.0f} to {to_ns / NS:+.0f} s" for from_ns, to_ns in when[:3])
-            text += f"; when: {shown}" + (f" and {len(when) - 3} times more" if len(when) > 3 else "")
+            shown = ", ".join(f"{from_ns / NS:+.0f} to {to_ns / NS:+.0f} s" for from_ns, to_ns in when[:NAMED])
+            text += f"; when: {shown}" + (f" and {len(when) - NAMED} times more" if len(when) > NAMED else "")
         yield text, _lanes(run, np.flatnonzero(drops).tolist())
 
 
@@ -218,7 +218,10 @@ def _limit(run: Run, series: Series, n: int) -> str:
 
 def _is_translated(series: Series) -> bool:
     if series.target.kind is TargetKind.SERVER:
-        return not ipaddress.ip_address(series.target.address).is_loopback
+        try:
+            return not ipaddress.ip_address(series.target.address).is_loopback
+        except ValueError:  # in a file that is damaged
+            return True
     return series.target.kind is not TargetKind.POD
 
 

@@ -2,7 +2,7 @@
 
 From the counts of a lane with fresh ports alone. What is assumed: each new flow (a source port, a connection) meets one
 of the backends, evenly; it stays with it while that one is dead, and a dead one is dead to all its flows; both types of
-a flow share its fate; TCP shares UDP's. A lookup may begin at any moment of the window. Drawn, from a seed.
+a flow share its fate; TCP shares UDP's. A lookup may begin at any moment of the window. Drawn, alike each time.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Felt:
         return cls(client, len(lookups), failed / n, len(slow) / n, sum(slow) / len(slow) if slow else 0.0, worst)
 
 
-def predicted(timeline: Timeline, window: Window, seed: int = 0) -> list[Felt]:
+def predicted(timeline: Timeline, window: Window) -> list[Felt]:
     """What the profiles would have felt, c-ares as its emulation; none if the lane's ports are not fresh, or not UDP.
 
     They look up what the run's clients do, by their resolv.conf; of a run without any, one absolute name.
@@ -79,7 +79,7 @@ def predicted(timeline: Timeline, window: Window, seed: int = 0) -> list[Felt]:
         return []
     conf, names = _asked(timeline)
     pieces, rtt_ns = tuple(_pieces(timeline, channel, window)), _rtt_ns(timeline, channel)
-    rng = Random(seed)
+    rng = Random(0)
     network = _Network(pieces, rtt_ns, _exists(names[0], conf), rng)
     found = []
     for client, profile in CLIENTS.items():
@@ -113,7 +113,7 @@ def _from_birth(timeline: Timeline, client: str, keeps_ns: int, names: int) -> T
 
     def times(window: Window, rng: Random) -> Iterator[Iterable[int]]:
         until_ns = min(window.to_ns + keeps_ns, timeline.horizon_ns)
-        processes = max(8, min(PROCESSES, 50 * DRAWN * every_ns // (until_ns - window.from_ns)))
+        processes = max(8, min(PROCESSES, 50 * DRAWN * every_ns // max(1, until_ns - window.from_ns)))
         for _ in range(processes):
             begun_ns = window.from_ns - int((1 + rng.random()) * POSITIVE_NS)
             first_ns = born_ns if window.from_ns - born_ns < grown_ns else begun_ns

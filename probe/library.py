@@ -32,9 +32,10 @@ from probe.runfile import Run, open_run
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
 from probe.scenario.file import read_scenario
+from probe.scenario.going import Ending
 from probe.scenario.limits import CEILING, Limits
 from probe.scenario.plan import Plan, check_load, expected_series
-from probe.scenario.run import Ending, check_path
+from probe.scenario.run import check_path
 from probe.scenario.run import run as run_plan
 from probe.scenario.signals import Signals, cancelling
 from probe.scenario.steps import changes_of

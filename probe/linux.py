@@ -193,13 +193,6 @@ def _error() -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def wall_offset_ns() -> int:
-    """CLOCK_REALTIME less CLOCK_MONOTONIC, in ns, at this moment."""
-    before = time.monotonic_ns()
-    wall = time.time_ns()
-    return wall - (before + time.monotonic_ns()) // 2
-
-
 def error_queue(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
     """Drain a socket's error queue (IP_RECVERR): (errno, the offending datagram's payload as far as ICMP quoted it)."""
     while True:

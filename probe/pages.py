@@ -7,9 +7,11 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, NamedTuple
@@ -18,7 +20,10 @@ from urllib.parse import urlsplit
 from probe.errors import EnvironmentProblem, UsageError
 
 PATIENCE_S = 60
-"""A connection that says and takes nothing for so long is closed: longer than scrapes are usually apart."""
+"""A connection that takes nothing for so long, or has not asked anything in full, is closed: longer than scrapes are
+usually apart."""
+MOST_HEAD = 1 << 14
+"""Octets of a request's line and headers; Prometheus sends some 300."""
 MOST = 16
 """So many connections at once; what comes beside them is closed at once."""
 LEAST_URGENT = 19
@@ -61,7 +66,7 @@ class Pages:
         self.address = address
         self._answers: dict[str, Answer] = {}
         try:
-            self._server = _listening(address, self._answer)
+            self._server = _Server(address, self._answer)
         except OSError as problem:
             raise EnvironmentProblem(
                 f"{address}: cannot be listened on: {problem.strerror}; name another port"
@@ -107,53 +112,100 @@ def say(
     whole(request, json.dumps(told).encode() + b"\n", {"Content-Type": "application/json", **(more or {})}, code)
 
 
-def _listening(address: Address, answer: Answer) -> ThreadingHTTPServer:
-    class Asked(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = PATIENCE_S
+class _Head:
+    """A connection's input, of which each request has its share: what a person sends must not fill the memory."""
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def __init__(self, file: Any) -> None:
+        self._file, self.left = file, MOST_HEAD
+        self.close = file.close
 
-        def do_GET(self) -> None:
-            with suppress(OSError):
-                answer(self)
+    def readline(self, limit: int) -> bytes:
+        """LineTooLong, which is answered by 431, beyond it."""
+        line: bytes = self._file.readline(min(limit, self.left + 1))
+        self.left -= len(line)
+        if self.left < 0:
+            raise LineTooLong("request")
+        return line
 
-        do_HEAD = do_GET  # noqa: N815
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 4 * MOST
-        address_family = socket.AF_INET6 if _is_ipv6(address.host) else socket.AF_INET
-        room = threading.Semaphore(MOST)
+class _Asked(BaseHTTPRequestHandler):
+    """One connection, and its requests one after the other."""
 
-        def server_bind(self) -> None:
-            if self.address_family == socket.AF_INET6:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address.host)))
-            TCPServer.server_bind(self)  # HTTPServer's would ask DNS for this machine's name
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "dnsprobe", ""
+    timeout = PATIENCE_S
+    server: _Server
+    rfile: Any
 
-        def process_request(self, request: Any, client_address: Any) -> None:
-            if not self.room.acquire(blocking=False):
-                self.shutdown_request(request)
-                return
-            try:
-                super().process_request(request, client_address)
-            except BaseException:  # no thread could be started, which would have left the room
-                self.room.release()
-                raise
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Head(self.rfile)
 
-        def process_request_thread(self, request: Any, client_address: Any) -> None:
-            try:
+    def handle_one_request(self) -> None:
+        self.server.unasked[self.connection] = time.monotonic() + PATIENCE_S
+        self.rfile.left = MOST_HEAD
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.unasked.pop(self.connection, None)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.unasked.pop(self.connection, None)
+        with suppress(OSError):
+            self.server.answer(self)
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+class _Server(ThreadingHTTPServer):
+    """unasked: until when each connection must have asked something in full (CLOCK_MONOTONIC, s)."""
+
+    daemon_threads = True
+    request_queue_size = 4 * MOST
+
+    def __init__(self, address: Address, answer: Answer) -> None:
+        self.answer = answer
+        self.unasked: dict[socket.socket, float] = {}
+        self._room = threading.Semaphore(MOST)
+        self._everywhere = not address.host
+        self.address_family = socket.AF_INET6 if _is_ipv6(address.host) else socket.AF_INET
+        super().__init__((address.host, address.port), _Asked)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not self._everywhere))
+        TCPServer.server_bind(self)  # HTTPServer's would ask DNS for this machine's name
+
+    def service_actions(self) -> None:
+        """Every tenth of a second: a timeout alone is never met by who sends an octet now and then."""
+        for connection, until in list(self.unasked.items()):
+            if time.monotonic() > until:
                 with suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
-                super().process_request_thread(request, client_address)
-            finally:
-                self.room.release()
+                    connection.shutdown(socket.SHUT_RDWR)
 
-        def handle_error(self, *_: object) -> None:
-            """Who connects and goes away is no concern of the run's."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started, which would have left the room
+            self._room.release()
+            raise
 
-    return Server((address.host, address.port), Asked)
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, *_: object) -> None:
+        """Who connects and goes away is no concern of the run's."""
 
 
 def _is_ipv6(host: str) -> bool:

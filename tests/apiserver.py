@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -110,8 +111,8 @@ def patched(thing: Json, operations: list[Json]) -> Json:
 
 class ApiServer:
     """Listens on a port of loopback. `refuse`: a path with its query -> the status code of the answer, 0 as usual;
-    `said`: what else that answer says. `deny`: the same for what changes something, from method and path. `sent`: what
-    did, method and path, in order.
+    `said`: what else that answer says. `deny`: the same for what changes something, from method and path; `guard`: for
+    all, from method and path with its query. `sent`: what changed something, method and path, in order.
 
     canned: by path, a page's octets by its number, and how many pages there are, instead of objects.
     logs: by pod; ports: by `pod:port`, the port of this machine that its proxy leads to.
@@ -122,6 +123,7 @@ class ApiServer:
     def __init__(self, *things: Json) -> None:
         self.refuse: Callable[[str], int] = lambda _: 0
         self.deny: Callable[[str, str], int] = lambda _, __: 0
+        self.guard: Callable[[str, str], int] = lambda _, __: 0
         self.said: Json = {}
         self.deaf = False
         self.logs: dict[str, Log] = {}
@@ -163,6 +165,11 @@ class ApiServer:
             def process_request(self, request: Any, client_address: Any) -> None:
                 self.connections.add(request)
                 super().process_request(request, client_address)
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Who goes away in the middle is no fault of ours, nor of the command's whose stderr this is."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
 
         self._server = Server(("127.0.0.1", self.port), Request)
         self._server.connections = set()
@@ -237,7 +244,12 @@ class ApiServer:
             self._changed.wait_for(lambda: not self.deaf)
         length = int(request.headers.get("Content-Length") or 0)
         body = json.loads(request.rfile.read(length)) if length else None
-        if code := self.refuse(request.path) or (request.command != "GET" and self.deny(request.command, url.path)):
+        guarded = self.guard(request.command, request.path)
+        if (
+            code := guarded
+            or self.refuse(request.path)
+            or (request.command != "GET" and self.deny(request.command, url.path))
+        ):
             self._say(request, {"kind": "Status", "code": code, "message": f"said {code}", **self.said}, code)
             return
         if request.command != "GET":

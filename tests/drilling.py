@@ -79,9 +79,13 @@ class Going:
 
     def workers(self) -> list[int]:
         """Its worker processes."""
+        return self.children("probe.engine.worker")
+
+    def children(self, module: str) -> list[int]:
+        """Its processes that run this module."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"probe.engine.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in children if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def result(self, patience_s: float = PATIENCE_S) -> Result:
         """What is left, once it has ended."""

@@ -95,7 +95,7 @@ def job_pod(
     name: str, index: int, of: str = "watch", uid: str = "uid-1", phase: str = "Running", **status: Any
 ) -> Json:
     """One of its pods."""
-    made = thing("Pod", name, labels={"batch.kubernetes.io/job-name": of}, namespace="dnsprobe")
+    made = thing("Pod", name, labels={"job-name": of}, namespace="dnsprobe")
     made["metadata"] |= {
         "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
         "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": of, "uid": uid}],

@@ -10,6 +10,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ import pytest
 from probe.cluster import Undone
 from probe.cluster.kube import Kube
 from probe.cluster.kube.acting import Permission
+from probe.cluster.zone import METRICS_PORT
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS
 from probe.runfile import open_run
 from probe.scenario import taking
-from tests.apiserver import ApiServer
+from tests.apiserver import ApiServer, Log
 from tests.conftest import Start
 from tests.kube_objects import Json, config_map, pod, service, thing
 from tests.servers import REPLIES, Rule
@@ -269,6 +272,48 @@ def test_whatever_request_fails_no_record_is_left_once_the_undo_is_done(
     assert recorded(api) == []
 
 
+RELOADS = "coredns_reload_failed_total {}\n"
+LOADED = RELOADS + 'coredns_reload_version_info{{hash="sha512",value="ab"}} 1\n'
+
+
+@contextmanager
+def metrics(api: ApiServer, before: str, after: str) -> Iterator[None]:
+    """Both pods' :9153, before and after the ConfigMap is patched."""
+    said = [before]
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said[-1].encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    def patched(_: str, path: str) -> int:
+        said.extend([after] * path.endswith("/configmaps/coredns"))
+        return 0
+
+    api.deny = patched
+    servers = [ThreadingHTTPServer((address, METRICS_PORT), Page) for address in ("127.244.0.2", "127.244.0.3")]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_pods_have_loaded_their_metrics_say(api: ApiServer) -> None:
+    with metrics(api, RELOADS.format(0), LOADED.format(0)):
+        told, _ = acted(("patch_corefile", "lameduck 9s"))
+    assert told[0] == "waiting until every pod has loaded the Corefile, for at most 180 s"
+    with (
+        metrics(api, LOADED.format(0), LOADED.format(1)),
+        pytest.raises(EnvironmentProblem, match="could not load the Corefile, and keeps the former one"),
+    ):
+        acted(("patch_corefile", "lameduck 8s"))
+
+
 def test_pods_are_to_load_the_corefile_that_was_put_back_even_if_the_record_stayed_at_first(api: ApiServer) -> None:
     for name, address in (("coredns-a", "127.244.0.2"), ("coredns-b", "127.244.0.3")):
         api.put(pod(name, address, deleted="2026-11-21T04:30:00Z"))  # there is none that must load it
@@ -453,6 +498,24 @@ def test_words_that_are_not_enough(
     assert why in said
 
 
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("undo --yes", "--yes: say which cluster may be changed, too: --cluster NAME"),
+        ("undo --yes --cluster prod", "is cluster scripted or uid-kube-system: nothing was changed"),
+        ("run lameduck-sweep --lab --yes --cluster prod", "not with a matrix, which is made in the lab"),
+        ("run lameduck-sweep", "a sweep is made in the lab: add --lab"),
+        ("run scale-down --lab --allow-outage", "permit a change of a real cluster: the lab needs none"),
+    ],
+)
+def test_commands_that_change_no_cluster(
+    api: ApiServer, capsys: pytest.CaptureFixture[str], command: str, why: str
+) -> None:
+    code, said = ran(command.split(), capsys)
+    assert (code, api.sent) == (2, []), said
+    assert why in " ".join(said.split())
+
+
 def test_a_baseline_that_is_not_clean_ends_the_run_before_anything_is_changed(
     api: ApiServer, scripted: Start, scenario: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -515,6 +578,128 @@ def test_a_conflict_is_said_and_is_exit_code_4(
     assert api.one("Deployment", "coredns")["spec"]["replicas"] == 2
     assert recorded(api) == []
     assert ran(["undo"], capsys) == (0, "no run has left anything to take back\n")
+
+
+# -- in the middle of a step, and of the undo
+
+
+@pytest.fixture
+def acting(scenario: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> Acted:
+    """`dnsprobe run` of these steps, permitted; meanwhile goes on beside it from the start: code, what it says."""
+    file, out = scenario
+
+    def act(steps: str, meanwhile: Callable[[], None]) -> tuple[int, str]:
+        beside = threading.Thread(target=meanwhile)
+        beside.start()
+        words = ["--yes", "--cluster", "scripted", "-o", str(out), "--set", f"steps=[{{wait: 1s}}, {steps}]"]
+        came = ran(["run", str(file), *words], capsys)
+        beside.join()
+        return came
+
+    return act
+
+
+Acted = Callable[[str, Callable[[], None]], tuple[int, str]]
+
+
+def await_that(holds: Callable[[], bool], seconds: float = 30) -> bool:
+    until = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < until:
+        time.sleep(0.02)
+    return held
+
+
+def replicas(api: ApiServer) -> int:
+    found: int = api.one("Deployment", "coredns")["spec"]["replicas"]
+    return found
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["before it is made", "before it is answered"])
+def test_an_api_that_is_lost_in_the_middle_of_a_step_ends_the_run_and_the_change_is_taken_back(
+    api: ApiServer, acting: Acted, made: bool
+) -> None:
+    def lose(_: str, path: str) -> int:
+        if path == DEPLOYMENT and replicas(api) == 2:
+            if made:
+                other(api, replicas=3)
+            raise OSError("the connection ends without an answer")
+        return 0
+
+    api.deny = lose
+    code, said = acting("{scale: 3}", lambda: None)
+    assert code == 4, said
+    assert "by its step `scale to 3`: " in said
+    assert said.count("taken back: Deployment kube-system/coredns: /spec/replicas: 3 -> 2") == made
+    assert (replicas(api), recorded(api)) == (2, [])
+
+
+def test_an_api_that_is_away_for_a_while_is_waited_for_with_the_undo(api: ApiServer, acting: Acted) -> None:
+    def away() -> None:
+        await_that(lambda: replicas(api) == 3)
+        api.stop()
+        time.sleep(5.0)  # past the end of the run
+        api.start()
+
+    code, said = acting("{scale: 3}", away)
+    assert code in {0, 3}, said
+    assert "; tried again" in said
+    assert (replicas(api), recorded(api)) == (2, [])
+
+
+def test_an_api_that_stays_away_leaves_the_record_and_undo_mends(
+    api: ApiServer, acting: Acted, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "HURRIES", 1.0)
+
+    def away() -> None:
+        await_that(lambda: replicas(api) == 3)
+        api.stop()
+
+    code, said = acting("{scale: 3}", away)
+    api.start()
+    assert code == 4
+    assert "what was changed is not taken back: " in said
+    assert "; say dnsprobe undo" in said
+    assert (replicas(api), len(recorded(api))) == (3, 1)
+    assert ran(["undo", "--yes", "--cluster", "scripted"], capsys)[0] == 0
+    assert (replicas(api), recorded(api)) == (2, [])
+
+
+def test_a_signal_in_the_middle_of_a_step_ends_it_and_it_is_taken_back(
+    api: ApiServer, acting: Acted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step would ask for a minute: a budget forbids the eviction."""
+    monkeypatch.setattr(taking, "SETTLES", 1.0)
+    api.put(pod("coredns-b", "127.244.0.3") | {"spec": pod()["spec"] | {"nodeName": "node-2"}})
+    api.deny = lambda _, path: 429 if path.endswith("/eviction") else 0
+
+    def signalled() -> None:
+        if await_that(lambda: "unschedulable" in api.one("Node", "node-2")["spec"]):
+            time.sleep(1.0)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    code, said = acting("{evict_dns: node-2}", signalled)
+    assert code == 130, said
+    assert "asking goes on until what was changed is taken back" in said
+    assert "taken back: Node node-2: /spec/unschedulable: true -> nothing" in said
+    assert "unschedulable" not in api.one("Node", "node-2")["spec"]
+    assert recorded(api) == []
+
+
+def test_pods_that_do_not_load_a_corefile_in_time_end_the_run_and_it_is_put_back(
+    api: ApiServer, acting: Acted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.cluster.kube.loading.SECONDS", 1.0)
+    monkeypatch.setattr(taking, "SETTLES", 1.0)
+    for name in ("coredns-a", "coredns-b"):
+        api.logs[name] = log = Log()
+        log.end()
+    before = api.one("ConfigMap", "coredns")["data"]
+    code, said = acting("{patch_corefile: lameduck 9s}", lambda: None)
+    assert code == 4, said
+    assert "coredns-a, coredns-b: has not loaded the Corefile within 1 s" in said
+    assert "taken back: ConfigMap kube-system/coredns: /data/Corefile: " in said
+    assert (api.one("ConfigMap", "coredns")["data"], recorded(api)) == (before, [])
 
 
 # -- who else keeps cluster DNS, and rules that end a run

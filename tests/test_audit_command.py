@@ -83,6 +83,17 @@ def test_exit_codes_follow_the_worst_finding(tmp_path: Path, capsys: pytest.Capt
     assert told(f"audit --snapshot {file} --only C16 --against {file_of(tmp_path, *kubeadm())}", capsys)[0] == 0
 
 
+def test_a_remedy_that_mends_two_points_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = told("audit --lab --set lab.lameduck=0s --only C03,C05", capsys)
+    assert (out.count("mend:\n"), out.count("mend: as C03 says"), len(re.findall(r"lameduck [\d.]+s", out))) == (
+        1,
+        1,
+        1,
+    )
+    _, page, _ = told("audit --lab --set lab.lameduck=0s --only C03,C05 --format markdown", capsys)
+    assert (page.count("edit configmap coredns"), page.count("mended as C03 says")) == (1, 1)
+
+
 def test_the_text_says_what_fails_first_and_what_passes_by_its_id(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +262,8 @@ def test_the_lab_is_audited_by_what_it_is_set_to(
     said = json.loads(out)
     assert [one["severity"] for one in said["findings"]][:1] == [severity], said["findings"]
     assert said["facts"]["propagation"] == "1 s, lab.propagation"
+    seconds = [text for one in said["findings"] for text in one["evidence"] if text.endswith(".0")]
+    assert seconds == [], "Kubernetes has whole seconds"
 
 
 # -- kube-proxy's own metric

@@ -15,7 +15,7 @@ from probe.cluster.lab import Lab
 from probe.cluster.settings import LabSettings
 from probe.diagnosis.moment import Moment
 from probe.engine import Engine
-from probe.errors import ScenarioError
+from probe.errors import EnvironmentProblem, ScenarioError
 from probe.model import BESIDE, Question, TargetKind
 from probe.recorder import Duration
 from probe.runfile import open_run
@@ -152,6 +152,13 @@ def test_the_lab_has_all_of_them(tmp_path: Path) -> None:
     same = next(c.series[0] for c in timeline.channels if c.lane == "same")
     assert str(same.questions[0].expect) == "10.244.0.11,10.244.0.12,10.244.0.13"
     assert "nodes" not in str(default_objectives(s for s in run.series if s.lane != "vip"))
+
+
+def test_a_run_of_which_nothing_is_left_does_not_begin(tmp_path: Path) -> None:
+    text = "{name: gone, target: pods, questions: [{name: other.default.svc.cluster.local, expect: endpoints}]}"
+    plan = read_scenario_text("t", f"name: t\nduration: 1s\nlanes: [{text}]", ["lab.coredns=stand-in"])
+    with pytest.raises(EnvironmentProblem, match="lane gone is left out: no EndpointSlices"):
+        asyncio.run(run_plan(plan, tmp_path / "run.db", Silent(), Engine(), Lab(plan.lab), idle=False))
 
 
 def test_what_a_headless_service_stands_for_is_asked_of_the_cluster() -> None:

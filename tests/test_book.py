@@ -83,6 +83,7 @@ def test_a_forgotten_book_and_one_that_was_not_finished_leave_no_descriptor() ->
     gc.collect()  # what others left
     before = descriptors()
     kept, given_up = book("a.test"), BookWriter(KIND)
+    given_up.add(b"\x01a\x04test\x00")  # not written yet when its descriptor goes, which Python 3.13 tells
     assert len(descriptors()) > len(before)
     del kept, given_up
     gc.collect()

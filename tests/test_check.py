@@ -16,13 +16,18 @@ from probe.advice.checkup import Checkup, State
 from probe.cluster.kube import Kube
 from probe.cluster.lab import Lab
 from probe.diagnosis.checked import causes_of, exit_code_of
+from probe.engine import Engine
 from probe.errors import EnvironmentProblem
 from probe.live import Brief
 from probe.model import NS, TargetKind
 from probe.report.check import check_json, check_text
 from probe.resolv import read_resolv_conf
+from probe.runfile import open_run
 from probe.scenario.checkup import Check, base_plan
+from probe.scenario.file import read_scenario
+from probe.scenario.run import run as run_plan
 from tests.apiserver import ApiServer
+from tests.confusion import Silent
 from tests.kube_objects import config_map, endpoint_slice, pod, service
 from tests.test_cli import ran, told
 
@@ -154,6 +159,25 @@ def test_of_a_cluster_its_api_server_is_asked_too(api: ApiServer, tmp_path: Path
 def test_another_domain_is_taken_from_the_corefile(api: ApiServer, tmp_path: Path) -> None:
     api.put(config_map(Corefile=".:53 {\n  kubernetes prod.example in-addr.arpa\n}\n"))
     assert of_cluster(tmp_path / "run.db").domain == "prod.example"
+
+
+def test_a_scenario_is_asked_in_the_domain_of_the_cluster(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(config_map(Corefile=".:53 {\n  kubernetes prod.example in-addr.arpa\n}\n"))
+    said: list[str] = []
+    view = Silent()
+    monkeypatch.setattr(view, "noted", said.append)
+    plan = read_scenario("baseline", ["duration=1s"])
+    asyncio.run(run_plan(plan, tmp_path / "run.db", view, Engine(), Kube(), idle=False))
+    run = open_run(tmp_path / "run.db")
+    assert {q.name for one in run.series for q in one.questions} == {
+        "kubernetes.default.svc.prod.example",
+        "no-such-name.default.svc.prod.example",
+    }
+    told = "names in cluster.local are asked in prod.example, the cluster's domain"
+    assert told in said
+    assert run.head.facts["names"] == told
 
 
 def test_without_an_api_and_no_pod_there_is_nobody_to_ask(api: ApiServer, tmp_path: Path) -> None:

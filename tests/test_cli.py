@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from probe.cli import main
-from probe.cli.scenarios import _saved
+from probe.cli import COMMANDS, loaded, main
+from probe.cli.demo import _saved
 from probe.errors import UsageError
 from probe.model import NS, Edns
 from probe.runfile import open_run
@@ -41,6 +42,26 @@ def told(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, st
     out, err = capsys.readouterr()
     assert "Traceback" not in err
     return int(exited.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_by_the_first_line_of_its_own_help(name: str) -> None:
+    assert loaded(name).help.partition("\n")[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("probe.cli", ("numpy", "rich", "probe.runfile")),
+        ("probe.cli.report", ("lightkube", "pydantic", "probe.engine.worker")),
+        ("probe.cli.doctor", ("probe.report.formats",)),
+    ],
+)
+def test_what_a_command_does_without_is_not_imported(module: str, without: tuple[str, ...]) -> None:
+    """TAB and --help are answered while a person waits."""
+    code = f"import sys, {module}; print(*sys.modules.keys() & {set(without)})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def start(command: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
@@ -123,8 +144,14 @@ def ran(command: str, folder: Path) -> tuple[int, str, str]:
         ("run baseline --lab --set matrix.repeats=2", 2, "--set matrix.repeats=2: a matrix is changed in its file"),
         ("report none.db --cell 2", 2, "--cell 2: none.db is no sweep: leave it out"),
         ("run -s ::1 --format ''", 2, "--format '': say text, json, jsonl, dnsperf, markdown, csv, junit"),
-        ("run --bogus", 2, "No such option: --bogus"),
-        ("runn", 2, "No such command 'runn'"),
+        ("run --bogus", 2, "dnsprobe: no such option: --bogus"),
+        ("runn", 2, "dnsprobe: no such command 'runn': did you mean 'run'?"),
+        ("merge shard0.db", 2, "dnsprobe: missing option '-o' / '--out'; say dnsprobe merge --help"),
+        ("collect job/load", 2, "dnsprobe: missing option '-o' / '--out'; say dnsprobe collect --help"),
+        ("run -s", 2, "dnsprobe: option '-s' requires an argument; say dnsprobe run --help"),
+        ("scenarios --schem", 2, "--schema); say dnsprobe scenarios --help"),
+        ("lab up", 2, "dnsprobe: no such command 'up'; say dnsprobe lab --help"),
+        ("manifests baseline --image x --bogus", 2, "--out); say dnsprobe run --help"),
     ],
 )
 def test_wrong_words_are_answered_before_anything_starts(
@@ -354,6 +381,31 @@ def test_a_json_file_never_replaces_a_run_file(capsys: pytest.CaptureFixture[str
         code, _, err = told(command, capsys)
         assert code == 2
         assert "x: is the run file, or a folder; name another file" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("recommend {run} --json {run}", "--json {run}: is what is read here"),
+        ("merge -o all.db {run} {other} --json {other}", "--json {other}: is what is read here"),
+        ("explain {run} --log {log} --json {log}", "--json {log}: is what is read here"),
+        ("audit --lab --from-run {run} --save {run}", "--save {run}: is the run file"),
+        ("audit --snapshot {log} --save {log}", "--save {log}: is what is read here"),
+        ("run -s ::1 -d {log} --json {log}", "--json {log}: is what is read here"),
+        ("compare {run} {other} --json x --html x", "--json x: is named twice"),
+    ],
+)
+def test_what_is_read_is_never_replaced(
+    command: str, said: str, passed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text("a.test A\n")
+    shutil.copy(passed, tmp_path / "other.db")
+    names = {"run": str(passed), "other": str(tmp_path / "other.db"), "log": str(tmp_path / "log")}
+    before = {name: Path(name).read_bytes() for name in names.values()}
+    code, out, err = told(command.format(**names), capsys)
+    assert (code, out) == (2, "")
+    assert said.format(**names) in err
+    assert {name: Path(name).read_bytes() for name in names.values()} == before
 
 
 def test_a_missed_objective_fails(tmp_path: Path) -> None:

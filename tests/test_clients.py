@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +15,13 @@ from typing import NamedTuple
 import pytest
 
 from probe.clients import CLIENTS, Client
+from probe.clients.asking import Asking, Lookups
 from probe.clients.simulated import simulate
 from probe.clients.steps import Event, Hears, Send
 from probe.diagnosis.messages import meaning_of
-from probe.errors import ScenarioError
+from probe.errors import EnvironmentProblem, ScenarioError
 from probe.felt import observed, predicted
-from probe.model import NS, Fate
+from probe.model import NS, Fate, Lookup, Mark
 from probe.outcome import Outcome
 from probe.resolv import read_resolv_conf
 from probe.runfile import open_run
@@ -202,6 +205,41 @@ def test_c_ares_says_what_went_wrong(kind: str, code: str, fate: Fate) -> None:
 
     with ScriptedServer([Rule(REPLIES["servfail" if kind == "closed" else kind])]) as server:
         assert asyncio.run(look_up(closed_port() if kind == "closed" else server.port)) == (code, fate)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_process_of_clients_that_dies_is_a_mark_and_one_that_is_ended_is_none(dies: bool) -> None:
+    async def story(server: ScriptedServer) -> list[Lookup | Mark]:
+        lookups = Lookups()
+        await lookups.start(Asking(("go",), ("a.test",), rate=20), (("127.0.0.1", server.port),), "")
+        found: list[Lookup | Mark] = []
+        try:
+            async for told in lookups.made():
+                found.append(told)
+                if len(found) == 3 and dies:
+                    os.kill(clients_of_this_process(), signal.SIGKILL)
+                elif len(found) == 3:
+                    lookups.end()
+        finally:
+            await lookups.stop()
+        return found
+
+    with ScriptedServer([Rule(REPLIES["answer"])]) as server:
+        found = asyncio.run(asyncio.wait_for(story(server), 30))
+    died = [(told.kind, told.text) for told in found if isinstance(told, Mark) and told.kind != "clients_late"]
+    text = "the clients' process ended with exit code -9: nothing is looked up any more"
+    assert died == ([("clients_died", text)] if dies else [])
+    assert any(isinstance(told, Lookup) and told.fate is Fate.FOUND for told in found)
+
+
+def clients_of_this_process() -> int:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return next(int(pid) for pid in children if b"probe.clients.process" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_a_process_of_clients_that_does_not_start_is_named() -> None:
+    with pytest.raises(EnvironmentProblem, match="the clients' process did not start: it ended with exit code 1"):
+        asyncio.run(Lookups().start(Asking(("go",), ("a.test",)), (("127.0.0.1", 53),), "/run/netns/is-not-there"))
 
 
 SCENARIO = """\

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +62,7 @@ class Prober:
         labels = {"job-name": JOB, "batch.kubernetes.io/job-completion-index": str(index)}
         self.pod = thing(
             "Pod", name, namespace=SPACE, labels=labels,
-            spec={"nodeName": node, "containers": []}, status=_status("Running", {"running": {}}),
+            spec={"nodeName": node, "containers": []}, status=_status("Running", RUNS),
         )  # fmt: skip
         api.logs[name] = Log()
         api.ports[f"{name}:9553"] = port
@@ -102,6 +103,9 @@ class Prober:
         self.process.stderr.close()
         self.process.wait(10)
         return said
+
+
+RUNS: Json = {"running": {}}
 
 
 def _status(phase: str, state: Json) -> Json:
@@ -346,6 +350,21 @@ def test_what_cannot_be_collected_is_said(words_: str, code: int, said: str, api
     assert list(tmp_path.iterdir()) == [tmp_path / "kubeconfig"]
 
 
+def test_a_folder_that_cannot_be_written_ends_a_collection(api: ApiServer, tmp_path: Path) -> None:
+    """As on a full disk: no file may grow above 1,000 octets."""
+    api.put(thing("Pod", "load-0-a", namespace=SPACE, labels={"job-name": JOB}, status=_status("Running", RUNS)))
+    api.logs["load-0-a"] = Log()
+    for line in range(100):
+        api.logs["load-0-a"].add(f"line {line} of many")
+    environment = {**os.environ, "KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig")), "PYTHONPATH": str(ROOT)}
+    command = ["prlimit", "--fsize=1000", sys.executable, "-m", "probe.cli", *words(f"collect job/{JOB} -o all.db")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=40, check=False
+    )
+    said = "all.db.parts: cannot be written: File too large; make room, and collect again: what is there counts"
+    assert (done.returncode, said in done.stderr) == (4, True), done.stderr
+
+
 @pytest.mark.parametrize("there", ["no Job", "an older Job", "a younger Job"])
 def test_what_an_interrupted_collection_kept_counts_once_its_pods_are_no_more(
     there: str, api: ApiServer, tmp_path: Path
@@ -356,7 +375,7 @@ def test_what_an_interrupted_collection_kept_counts_once_its_pods_are_no_more(
     series = [series_of(rate=10, seconds=20)]
     runs = [
         written(folder / f"{name}.db", series, lambda *_: Outcome.ANSWER, name="kept", facts={POD_FACT: name})
-        for name in ("load-0-a", "load-1-b", "other-0-c")
+        for name in ("load-0-a", "load-1-b", "other-0-c", "load-big-0-d", "load-big-e")
     ]
     (folder / "load-1-b.log").write_text(lines_report(runs[1]))
     (folder / "load-1-b.db").rename(folder / "load-1-b.log.db")
@@ -468,6 +487,20 @@ def test_a_run_file_made_from_a_log_doubts_what_the_prober_did(killed: bool, tmp
     assert list(theirs) == (["intercepted"] if killed else ["own_drops", "intercepted", "overrun", "worker_died"])
     assert mine == theirs
     assert verdict_of(again).ruling is verdict_of(run).ruling is Ruling.INCONCLUSIVE
+
+
+def test_the_schedule_of_a_log_is_never_whole_in_memory(tmp_path: Path) -> None:
+    """100 MB, were it so."""
+    run = written(tmp_path / "run.db", [series_of(rate=10, seconds=60)], lambda *_: Outcome.ANSWER)
+    told = told_in(lines_report(run).splitlines())
+    assert told
+    told.series[0]["rate"] = "200000"
+    tracemalloc.start()
+    rebuilt(told, tmp_path / "again.db")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30_000_000
+    assert rows(open_run(tmp_path / "again.db")) == rows(run)
 
 
 def test_a_log_without_a_run_in_it_makes_none() -> None:

@@ -104,6 +104,14 @@ def test_what_changed_and_whether_it_exceeds_noise(tmp_path: Path, before: str, 
     assert (worst_ruling(found) is Ruling.FAIL) == bool(after)
 
 
+def test_what_was_set_is_told_as_settings_and_not_as_lines(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / f"{i}.db") for i in range(2)]
+    texts = ("a: 1\n# --set lab.cache=5s\n", "a: 2\n")
+    changed = [replace(run, head=replace(run.head, scenario=text)) for run, text in zip(runs, texts, strict=True)]
+    told = {s.name: s.values for s in compare(changed).settings}
+    assert told == {"--set": ("lab.cache=5s", ""), "scenario": ("", "-a: 1; +a: 2")}
+
+
 def test_pods_are_compared_together_and_settings_but_not_what_passes(tmp_path: Path) -> None:
     found = both(tmp_path, OUTAGE, "")
     assert [lane.key for lane in found.lanes] == [("vip-udp", "kube-dns"), ("pods", "pods")]

@@ -58,6 +58,9 @@ def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.example A\nb.example\n")))
     with pytest.raises(UsageError, match=r"^stdin:2: 'b.example': a line is a name and a type"):
         read_questions("-")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="is closed; a data file"):
+        read_questions("-")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import yaml
 
 import probe
 from probe import library
-from probe.cli import app, main
+from probe.cli import COMMANDS, app, loaded, main
 from probe.exporter.catalogue import METRICS
 from probe.runfile import Run, open_run
 from probe.scenario.file import read_scenario_text, shipped_scenarios
@@ -39,7 +39,6 @@ PAGES = [
 ]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 pages = pytest.mark.parametrize("page", PAGES, ids=IDS)
-COMMANDS: Any = typer.main.get_command(app)
 RUN_FILES = ("run.db", "before.db", "after.db", "upgrade.db", "dnsprobe-serve.db")
 REPORTING = {"report", "explain", "compare", "fleet", "scenarios", "manifests"}
 """Commands that need nobody else: they are run."""
@@ -123,16 +122,20 @@ def _dnsprobe(words: Sequence[str]) -> None:
 
 def read(words: Sequence[str]) -> None:
     """As the command line reads it, and no further."""
-    command = COMMANDS
-    rest = list(words)
-    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        assert rest[0] in command.commands, f"no command {rest[0]}: {words}"
-        command = command.commands[rest.pop(0)]
-    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    if hasattr(command, "commands") or {"--help", "-h"} & set(rest):
+    name, *rest = words
+    if name.startswith("-"):
+        assert any(name in option.opts for option in typer.main.get_command(app).params), words
+        return
+    assert name in COMMANDS, f"no command {name}: {words}"
+    asked = loaded(name)
+    while hasattr(asked, "commands") and rest and not rest[0].startswith("-"):
+        assert rest[0] in asked.commands, f"no command {rest[0]}: {words}"
+        asked = asked.commands[rest.pop(0)]
+    known = {name for option in asked.params for name in (*option.opts, *option.secondary_opts)}
+    if hasattr(asked, "commands") or {"--help", "-h"} & set(rest):
         assert {word for word in rest if word.startswith("-")} <= known | {"--help", "-h"}, words
         return
-    command.make_context(command.name, rest)
+    asked.make_context(asked.name, rest)
 
 
 def ran(words: Sequence[str]) -> None:

@@ -92,7 +92,7 @@ def test_a_kernel_that_lacks_an_option(option: str, lost: str, state: State, mon
     found = one(lost, examined)
     assert (found.state, bool(found.mend)) == (state, True)
     assert exit_code_of(examined) == (4 if state is State.MISSING else 0)
-    head = "NOT READY: no run goes without " if state is State.MISSING else "READY: runs go without "
+    head = "NOT READY: no run goes without " if state is State.MISSING else "READY: runs go; not there: "
     first = doctor_text(examined).partition("\n")[0]
     assert first.startswith(head)
     assert lost in first

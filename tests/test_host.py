@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -127,6 +128,30 @@ def test_facts_of_the_end(tmp_path: Path) -> None:
 def test_a_machine_that_shows_nothing(tmp_path: Path) -> None:
     host = Host(tmp_path)
     assert (list(host.look(NS)), host.facts()) == ([], {})
+
+
+SECOND = (0, NS, 0)
+HELD_UP = (0, NS, 8_000_000), (0, NS + 9_000_000, 9_000_000), (0, NS, 6_000_000)
+
+
+@pytest.mark.parametrize(
+    ("looks", "offset_ns"),
+    [
+        ([SECOND], NS),
+        ([HELD_UP[0], SECOND], NS),
+        ([*HELD_UP, (0, NS + 500, 1_000)], NS),
+        ([*HELD_UP, *HELD_UP[:2]], NS - 3_000_000),
+    ],
+)
+def test_whoever_is_held_up_between_two_clocks_looks_again(
+    looks: Sequence[tuple[int, int, int]], offset_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look: CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_MONOTONIC. A hold-up of 2 ms would be a step of the clock."""
+    monotonic = iter([at for before, _, after in looks for at in (before, after)])
+    wall = iter([at for _, at, _ in looks])
+    clocks = SimpleNamespace(monotonic_ns=lambda: next(monotonic), time_ns=lambda: next(wall))
+    monkeypatch.setattr("probe.host.time", clocks)
+    assert wall_offset_ns() == offset_ns
 
 
 def test_this_machine() -> None:

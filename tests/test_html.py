@@ -19,9 +19,9 @@ import pytest
 
 from probe.model import NS, Interval, Mark, TargetKind
 from probe.outcome import Outcome
-from probe.report import PICTURES, REPORTS
 from probe.report.csv import HEADS
 from probe.report.ends import ends_of, ready_of
+from probe.report.formats import PICTURES, REPORTS
 from probe.report.markdown import inert
 from probe.runfile import Run
 from tests.hostile import hostile
@@ -265,7 +265,7 @@ def test_files_beside_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixt
         ("--csv {run}", 2, "is the run file, or a folder; name another file"),
         ("--csv {run}.x --junit {run}.x", 2, "is named twice; name another file"),
         ("--json {run}.x --html {run}.x", 2, "is named twice; name another file"),
-        ("--png {run}.png", 4, "pip install 'dnsprobe[report]'"),
+        ("--png {run}.png", 4, "-m pip install altair vl-convert-python"),
     ],
 )
 def test_files_that_cannot_be_written(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -562,6 +564,9 @@ def test_the_former_image_is_a_rollback_and_the_same_one_nothing() -> None:
         await lab.act("set_image", "1.15.0")
         assert (await lab.at("rollout_rolled_back")).subject == "coredns"
         assert [one.phase for one in lab.rollouts()] == [Phase.ROLLED_BACK]
+        await lab.act("set_image", "1.15.0")
+        await asyncio.sleep(0.1)
+        assert sum(event.kind == "rollout_started" for event in lab.events) == 2
 
     play(story, settings(coredns="1.15.0", replicas=1))
 
@@ -620,6 +625,16 @@ def test_a_lab_that_is_killed_leaves_nothing_behind_and_says_so() -> None:
             await lab.act("scale", "1")
 
     play_each(story)
+
+
+def test_a_lab_that_breaks_says_why() -> None:
+    async def story(lab: Running) -> None:
+        assert lab._process
+        shutil.rmtree(folder_of(offspring(lab._process.pid)))
+        await lab.act("delete_pod", "")
+        assert re.search("has died: FileNotFoundError: .*/coredns-", (await lab.at("lab_died")).text)
+
+    play(story, settings(replicas=1))
 
 
 def test_a_lab_whose_keeper_was_killed_cleans_up_itself() -> None:

@@ -230,6 +230,32 @@ def test_what_a_cluster_is_decides_how_much_a_load_is(
     assert (code, said in err) == (2 if said else 0, True), err
 
 
+@pytest.mark.usefixtures("api")
+@pytest.mark.parametrize(
+    ("rate", "words", "said"),
+    [
+        ("8", "", ""),
+        (
+            "10",
+            "",
+            "1,030 q/s in all (clients' lookups: up to 960 q/s) towards other machines; 1,000 q/s is the ceiling",
+        ),
+        ("10", "--max-qps 1030", ""),
+        ("4", "--shard 0/2", ""),
+        ("5", "--shard 0/2", "1,030 q/s in all (clients' lookups: up to 960 q/s) towards other machines"),
+    ],
+)
+def test_what_clients_look_up_counts_with_all_its_tries(
+    rate: str, words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four profiles, A and AAAA, four names for one, three tries."""
+    profiles, search = "[glibc, musl, go, c-ares]", "[a.example, b.example, c.example]"
+    asking = f"clients: {{profiles: {profiles}, names: [api], rate: {rate}, search: {search}}}\n"
+    Path("it.yaml").write_text(SCENARIO.replace("RATE", "10").replace("NAME", INSIDE) + asking)
+    code, _, err = told(f"run it.yaml --dry-run {words}", capsys)
+    assert (code, said in err) == (2 if said else 0, True), err
+
+
 def test_every_ready_node_counts_where_each_asks_the_same(
     api: ApiServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

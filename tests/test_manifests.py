@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from probe.cli import main
+from probe.cluster.zone import HEALTH_PORT, METRICS_PORT, READY_PORT
 from probe.exporter.page import PATH
-from probe.scenario.file import shipped_scenarios
+from probe.scenario.cells import read_matrix
+from probe.scenario.file import read_scenario, shipped_scenarios
 from probe.scenario.kustomize import build, change, deploy_folder
 from probe.scenario.linger import PORT, grace_of
 from probe.scenario.manifests import ENDLESS, KINDS
@@ -54,6 +56,17 @@ def container(objects: list[Any]) -> Any:
     return found
 
 
+def travels(file: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed mounts the file where the prober looks for it."""
+    objects = printed(str(file), capsys)
+    (config,) = [each for each in objects if each["kind"] == "ConfigMap"]
+    assert config["data"] == {f"{name}.yaml": file.read_text()}
+    (volume,) = [each for each in spec(objects)["template"]["spec"]["volumes"] if each["name"] == "scenario"]
+    (mount,) = [each for each in container(objects)["volumeMounts"] if each["name"] == "scenario"]
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    assert container(objects)["args"][1] == f"{mount['mountPath']}/{name}.yaml"
+
+
 @pytest.mark.parametrize(
     ("operations", "becomes"),
     [
@@ -76,6 +89,87 @@ def test_a_json_patch_changes_what_it_names(operations: list[Any], becomes: obje
 def test_a_patch_of_what_is_not_there_is_an_error(word: str) -> None:
     with pytest.raises(KeyError):
         change({"a": 1}, [{"op": word, "path": "/b", "value": 2}])
+
+
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def not_restricted(pod: Any) -> list[str]:
+    """What the profile `restricted` forbids (Kubernetes, Pod Security Standards, of 1.34)."""
+    mine = pod.get("securityContext", {})
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    found += [f"volume {name}" for one in pod["volumes"] for name in one.keys() - {"name"} - VOLUMES]
+    found += [name for name in ("sysctls", "windowsOptions", "seLinuxOptions") if name in mine]
+    for one in [*pod["containers"], *pod.get("initContainers", []), *pod.get("ephemeralContainers", [])]:
+        said = {**mine, **one.get("securityContext", {})}
+        held = {
+            "privileged": said.get("privileged", False) is False,
+            "allowPrivilegeEscalation": said.get("allowPrivilegeEscalation") is False,
+            "capabilities": said.get("capabilities") == {"drop": ["ALL"]},
+            "runAsNonRoot": said.get("runAsNonRoot") is True,
+            "runAsUser": said.get("runAsUser") != 0,
+            "seccomp": said.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+            "procMount": "procMount" not in said,
+            "hostPort": not any("hostPort" in port for port in one.get("ports", [])),
+        }
+        found += [name for name, holds in held.items() if not holds]
+    return found
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_s_pods_are_restricted(overlay: str) -> None:
+    """All but those in the node's network, for which their namespace says so."""
+    objects = build(deploy_folder() / "overlays" / overlay)
+    pod = spec(objects)["template"]["spec"]
+    assert not_restricted(pod) == (["hostNetwork"] if overlay == "host-network" else [])
+    (namespace,) = [each for each in objects if each["kind"] == "Namespace"]
+    enforced = namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    assert enforced == ("privileged" if overlay == "host-network" else "restricted")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"hostPID": True}, ["hostPID"]),
+        ({"volumes": [{"name": "node", "hostPath": {"path": "/"}}]}, ["volume hostPath"]),
+        ({"securityContext": {}}, ["runAsNonRoot", "seccomp"]),
+        ({"securityContext": {"runAsNonRoot": True, "runAsUser": 0}}, ["runAsUser", "seccomp"]),
+        ({"initContainers": [{"name": "more"}]}, ["allowPrivilegeEscalation", "capabilities"]),
+    ],
+)
+def test_what_is_not_restricted_is_found(change: dict[str, Any], found: list[str]) -> None:
+    pod = spec(build(deploy_folder() / "overlays" / "job"))["template"]["spec"]
+    assert not_restricted(pod | change) == found
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_token_is_where_the_api_is_asked_and_nowhere_else(overlay: str) -> None:
+    objects = build(deploy_folder() / "overlays" / overlay)
+    assert spec(objects)["template"]["spec"]["automountServiceAccountToken"] is True
+    accounts = [each for each in objects if each["kind"] == "ServiceAccount"]
+    assert accounts
+    assert [each["automountServiceAccountToken"] for each in accounts] == [False] * len(accounts)
+    assert not [each for each in objects if each["kind"] == "Secret"]
+
+
+PROXY_METRICS, KUBELET = 10249, 10250
+API_PORTS = {"EKS, GKE, AKS": 443, "kubeadm, kind, k3s, RKE2, OpenShift": 6443, "minikube": 8443, "MicroK8s": 16443}
+"""Of the API server itself, behind the Service's 443."""
+
+
+def test_the_network_policy_lets_out_what_a_prober_asks() -> None:
+    """Where a CNI looks after the Service's address was translated, the port is the endpoint's."""
+    objects = build(deploy_folder() / "overlays" / "job")
+    (policy,) = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
+    let_out = {(port["port"], port["protocol"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    api = {(port, "TCP") for port in API_PORTS.values()}
+    dns = {(port, way) for port in (53, 5353) for way in ("TCP", "UDP")}
+    clock = {(port, "TCP") for port in (HEALTH_PORT, READY_PORT, METRICS_PORT)}
+    assert let_out == api | dns | clock | {(PROXY_METRICS, "TCP"), (KUBELET, "TCP")}
+    for name in shipped_scenarios():
+        for lane in read_scenario(name, []).lanes if not read_matrix(name, []) else ():
+            assert not lane.port or (lane.port, "UDP" if lane.transport == "udp" else "TCP") in let_out, (name, lane)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -113,7 +207,7 @@ def _verbs(overlay: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_only_who_acts_may_change_anything(overlay: str) -> None:
     changing = {(verb, what) for verb, what in _verbs(overlay) if verb not in ("get", "list", "watch")}
-    acting = {("patch", what) for what in ("deployments", "deployments/scale", "daemonsets", "services", "configmaps")}
+    acting = {("patch", what) for what in ("deployments", "daemonsets", "services", "configmaps")}
     acting |= {("patch", "nodes"), ("delete", "pods"), ("create", "pods/eviction")}
     acting |= {("create", "configmaps"), ("delete", "configmaps")}
     assert changing == (acting if overlay == "acting" else set())
@@ -204,13 +298,11 @@ def test_who_stays_is_asked_over_http_whether_it_is_well(kind: str, capsys: pyte
 def test_a_scenario_of_one_s_own_travels_in_a_config_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = shipped_scenarios()["baseline"].read_text().replace("name: baseline", "name: mine")
     (tmp_path / "file.yaml").write_text(text)
-    objects = printed(f"{tmp_path}/file.yaml", capsys)
-    (config,) = [each for each in objects if each["kind"] == "ConfigMap"]
-    assert config["data"] == {"mine.yaml": text}
-    (volume,) = [each for each in spec(objects)["template"]["spec"]["volumes"] if each["name"] == "scenario"]
-    (mount,) = [each for each in container(objects)["volumeMounts"] if each["name"] == "scenario"]
-    assert volume["configMap"]["name"] == config["metadata"]["name"]
-    assert container(objects)["args"][1] == f"{mount['mountPath']}/mine.yaml"
+    travels(tmp_path / "file.yaml", "mine", capsys)
+
+
+def test_so_does_one_that_the_image_has_if_it_is_given_as_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    travels(shipped_scenarios()["baseline"], "baseline", capsys)
 
 
 def test_a_scenario_that_acts_gets_the_rights_and_is_run_by_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +339,7 @@ def test_other_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
         ("baseline --image x -o run.db", "--out: the manifest says where results go"),
         ("baseline --image x -s 10.0.0.1", "--server: not with a scenario"),
         ("baseline --image x --set duration=never", "duration"),
-        ("baseline --image x --nosuch", "No such option: --nosuch"),
+        ("baseline --image x --nosuch", "no such option: --nosuch"),
         ("baseline --image x --shards 3", "--shards: goes with --kind indexed-job"),
         ("baseline --image x --kind indexed-job --shards 1", "--shards"),
         ("baseline --image x --schedule @daily", "--schedule: goes with --kind cronjob"),
@@ -255,7 +347,7 @@ def test_other_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
         ("baseline --image x --name Upper", "--name 'Upper'"),
         ("scale-down --image x", "scale-down changes the cluster (scale to 2): say which, with --cluster UID"),
         ("scale-down --image x --cluster c --kind daemonset", "one prober does, once: say --kind job"),
-        ("baseline --image x --kind daemonset --linger 5m", "No such option: --linger"),
+        ("baseline --image x --kind daemonset --linger 5m", "no such option: --linger"),
         ("baseline --image x --kind deployment --metrics :1", "--metrics: the manifest says where results go"),
         ("lameduck-sweep --image x", "a matrix is many runs"),
     ],

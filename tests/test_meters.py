@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as Scraped
@@ -17,8 +20,8 @@ from probe.cluster.scrape import REQUESTS
 from probe.host import conntrack
 from probe.model import NS, Sample
 from probe.report.others import others_text
-from probe.runfile import open_run
-from probe.runfile.samples import TABLES, fullest, read_metrics, rows_of
+from probe.runfile import Run, open_run
+from probe.runfile.samples import TABLES, Metric, fullest, read_metrics, rows_of
 from tests.test_scrape import http, serving
 
 POD = Meter("coredns", "a", "127.0.0.1")
@@ -163,11 +166,12 @@ def stored(samples: list[Sample]) -> sqlite3.Connection:
 def test_samples_come_back_and_shards_add_what_others_lack() -> None:
     mine = [Sample(0, "coredns", "a", "requests", 5), Sample(5 * NS, "coredns", "a", "requests", None),
             Sample(9 * NS, "coredns", "a", "requests", 7), Sample(12 * NS, "coredns", "a", "requests", 2)]  # fmt: skip
-    other = [Sample(0, "coredns", "a", "requests", 5), Sample(0, "kube-proxy", "n", "synced_unix", 1.5)]
+    other = [Sample(0, "coredns", "a", "requests", 5), Sample(0, "kube-proxy", "n", "synced_unix", 1.5),
+             Sample(0, "kube-proxy", "n", "syncs", 2.0**64)]  # fmt: skip
     one, two = (read_metrics(stored(samples)) for samples in (mine, other))
     assert one[0].at_ns.tolist() == [0, 5 * NS, 9 * NS, 12 * NS]
     assert one[0].grown == 4  # 5 -> 7, then another process
-    assert fullest([two, one]) == [*mine, other[1]]
+    assert fullest([two, one]) == [*mine, *other[1:]]
 
 
 def test_a_day_of_twenty_busy_pods_is_small(tmp_path: Path) -> None:
@@ -207,3 +211,18 @@ def test_a_lab_s_pods_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "WHAT OTHERS COUNTED" in out
     assert others_text(run)
     assert all(subject in run.head.facts["metrics"] for subject in requests)
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        ([(0, 7.0)], ["  z (coredns): 0 requests"]),
+        ([(0, 7.0), (5, 9.0)], ["  z (coredns): 2 requests"]),
+        ([(0, 7.0), (5, np.nan)], []),
+        ([(16, 7.0)], []),
+    ],
+)
+def test_of_a_single_reading_nothing_is_said_to_have_stayed(read: list[tuple[int, float]], said: list[str]) -> None:
+    at, values = np.array([t * NS for t, _ in read]), np.array([v for _, v in read])
+    run = SimpleNamespace(end_ns=20 * NS, metrics=(Metric("coredns", "z", "requests", at, values),))
+    assert others_text(cast(Run, run)) == said

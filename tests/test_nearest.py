@@ -7,18 +7,23 @@ import statistics
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from probe.cluster import Happened
+from probe.cluster import Extent, Happened
 from probe.cluster.kube import Kube
 from probe.cluster.nearest import Nearest, nearest
 from probe.model import NS, Target, TargetKind
 from probe.runfile import open_run
+from probe.scenario.domain import in_domain
+from probe.scenario.file import read_scenario
+from probe.scenario.limits import Limits
+from probe.scenario.plan import first_series
 from probe.timeline import Timeline
 from tests.apiserver import ApiServer
-from tests.kube_objects import Json, endpoint_slice, service
+from tests.kube_objects import Json, config_map, endpoint_slice, service
 from tests.test_kube import ran, until
 
 NODES = [f"node-{n}" for n in range(200)]
@@ -124,10 +129,35 @@ def test_of_the_api_only_the_service_and_its_endpoints_are_asked_for(
         "services",
         "endpointslices",
         "nodes",
+        "configmaps",
     }
-    assert [path for path in api.asked if path.endswith("/nodes")] == ["/api/v1/nodes"], "they are counted, once"
+    for once in ("/api/v1/nodes", "/api/v1/namespaces/kube-system/configmaps"):
+        assert api.asked.count(once) == 1, "nodes are counted, and the Corefile's zones read, once"
     assert "all but the Service and its EndpointSlices" in facts["not seen"]
     assert facts["pods"].startswith("3 on ")
+
+
+def test_the_domain_is_known_though_nothing_of_the_corefile_is_followed(
+    order: list[Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corefile = config_map(Corefile=".:53 {\n  kubernetes prod.example in-addr.arpa\n  forward . 127.0.0.9\n}\n")
+    api = served(service(), listed(*order), corefile, folder=tmp_path, monkeypatch=monkeypatch)
+    plan = read_scenario("every-node")
+
+    async def look() -> tuple[Extent, dict[str, str], list[Target]]:
+        kube = Kube(nearest=Nearest("node-1", 2))
+        try:
+            await kube.start()
+            return kube.extent(), kube.facts(), kube.targets("upstream")
+        finally:
+            await kube.stop()
+
+    extent, facts, upstream = asyncio.run(look())
+    api.stop()
+    assert (facts["zone"], upstream) == ("prod.example", [])
+    asked = first_series(in_domain(plan, extent, print), lambda selector: order if selector == "pods" else [])
+    away = [replace(one, target=replace(one.target, address="10.244.0.9")) for one in asked]
+    Limits(total=None, nodes=400).within(extent).check(away)  # names of the cluster's own: no upstream is asked
 
 
 def test_a_run_follows_its_pods_away_and_back(

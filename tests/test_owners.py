@@ -11,7 +11,8 @@ import pytest
 
 from probe.advice import PLATFORMS
 from probe.cluster.kube.api import connect
-from probe.cluster.kube.owners import OWNERS, around, owner_of, refusal, warning
+from probe.cluster.kube.scalers import scalers
+from probe.cluster.owners import OWNERS, owner_of, refusal, warning
 from tests.apiserver import ApiServer
 from tests.kube_objects import Json, config_map, deployment, node, service, thing
 
@@ -144,7 +145,7 @@ def test_autoscalers_are_read_and_a_missing_right_is_said(tmp_path: Path, monkey
     async def look() -> tuple[list[Json], list[str]]:
         api = connect()
         try:
-            return await around(api, "kube-system")
+            return await scalers(api, "kube-system")
         finally:
             await api.close()
 

@@ -193,3 +193,12 @@ def test_a_loop_of_digs_in_a_blackout_of_five_seconds(scripted: Start, tmp_path:
     assert (
         "dig at most 1 outstanding, the next 100 ms after the outcome of each, so up to 10 q/s: a closed loop" in said
     )
+
+
+def test_it_goes_beside_a_pool_of_more_than_a_thousand_sockets(scripted: Start) -> None:
+    """Its descriptors are the last of a process: beyond those that select() takes."""
+    server = scripted(ANSWER)
+    many = series("127.0.0.1", server.port, "a.test", rate=10, ports="pool:1100", lane="many")
+    recorded = probe(many, loop(server.port, ports="tcp reused", seconds=1, index=1))
+    assert recorded.outcomes(0) == {"answer": 10}
+    assert recorded.outcomes(1) == {"answer": recorded.planned(1)}

@@ -20,7 +20,10 @@ import pytest
 
 from probe.model import CONSTANT, NS, Leg, Mark, Shape, Slice
 from probe.outcome import Outcome
-from probe.report import REPORTS, dnsperf_report, json_report, text_report
+from probe.report.dnsperf import dnsperf_report
+from probe.report.formats import REPORTS
+from probe.report.json import json_report
+from probe.report.text import text_report
 from probe.report.units import between, clock, count, duration, plain, rfc3339, seconds, share, since_start
 from probe.runfile import Head, RunWriter, open_run
 from tests.servers import RealServer
@@ -120,6 +123,14 @@ def test_missed_without_a_loss_names_what_was_missed(tmp_path: Path) -> None:
     assert text_report(run).startswith(
         "FAIL: none of 100 queries was lost in 10.0 s, but p99(vip-*, nodelocal-*) <= 100ms was missed: 199 ms\n"
     )
+
+
+@pytest.mark.parametrize("objectives", [("loss <= 99%",), ("p50 <= 1s", "loss <= 60%")])
+def test_a_pass_with_losses_names_what_bears_them(tmp_path: Path, objectives: tuple[str, ...]) -> None:
+    run = written(tmp_path / "run.db", [series_of(rate=10)], drawn("xx.." * 25, 10), objectives=objectives)
+    first = text_report(run).splitlines()[0]
+    assert first.startswith("PASS: 50 of 100 queries lost (50 %), at worst for")
+    assert first.endswith(f"; met: {', '.join(objectives)}")
 
 
 def test_many_windows_are_shown_longest_first(tmp_path: Path) -> None:

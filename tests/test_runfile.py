@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probe.errors import UsageError
+from probe.errors import EnvironmentProblem, UsageError
 from probe.histogram import BINS
 from probe.model import NS, Edns, Failure, Interval, Leg, Mark, Question, Shape, Slice
 from probe.outcome import Counter, Outcome, UnsentCause
@@ -232,10 +232,10 @@ def test_locked_file_does_not_lose_a_flush(tmp_path: Path) -> None:
 
 
 @contextmanager
-def no_more_room(path: Path) -> Iterator[None]:
-    """Files may not grow any further than `path`'s log: what a full disk answers."""
+def no_file_above(octets: int) -> Iterator[None]:
+    """Files may not grow any further: what a full disk answers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size + 100, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, hard))
     try:
         yield
     finally:
@@ -248,11 +248,23 @@ def test_full_disk_does_not_lose_a_flush(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path / "run.db", HEAD)
     writer.add_series(series)
     columns = [random_columns(second, 400, rng) for second in range(3)]
-    with no_more_room(tmp_path / "run.db"), pytest.raises(RunFileProblem, match="cannot be written now"):
+    full = no_file_above(Path(tmp_path / "run.db-wal").stat().st_size + 100)
+    with full, pytest.raises(RunFileProblem, match="cannot be written now"):
         writer.flush(flush_of(columns[:1], 400), NS)
     writer.flush(flush_of(columns[1:], 400), 3 * NS)
     writer.finish(3 * NS)
     assert open_run(tmp_path / "run.db").counts.n.sum() == sum(c.counts.sum() for c in columns)
+
+
+@pytest.mark.parametrize("octets", [10_000, 1_000_000])
+def test_a_run_that_cannot_begin_leaves_nothing_and_says_so(octets: int, tmp_path: Path) -> None:
+    """There is no room for the tables, or for what is known beforehand."""
+    head = replace(HEAD, scenario="#" * 2_000_000)
+    with no_file_above(octets), pytest.raises(EnvironmentProblem, match=r"run\.db: cannot be written: "):
+        RunWriter.create(tmp_path / "run.db", head)
+    assert list(tmp_path.iterdir()) == []
+    RunWriter.create(tmp_path / "run.db", head).finish(0)
+    assert open_run(tmp_path / "run.db").head == head
 
 
 def test_failures_are_kept_up_to_a_cap(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ WRONG = [
     ("address: 127.0.0.1", "address: ns.example", "x.yaml:9: servers[0].address: 'ns.example': not an IP address"),
     ("port: 5300", "port: 65536", "x.yaml:10: servers[0].port: '65536': a port is a whole number from 1 to 65535"),
     ("name: upstream", "name: pods", "x.yaml:8: servers[0].name: 'pods' has a meaning already"),
+    ("name: upstream", "name: api", "x.yaml:8: servers[0].name: 'api' has a meaning already"),
     ("name: up\n", "name: vip\n", "x.yaml:21: lanes[1].name: 'vip' is there twice"),
     ("name: up\n", "name: a b\n", "x.yaml:21: lanes[1].name: 'a b': a name has 1 to 60 letters"),
     ("target: service", "target: services", "x.yaml:14: lanes[0].target: 'services': unknown target; nearest: service"),

@@ -25,8 +25,8 @@ from probe.model import NS, Lane, Reason, Series, Target, TargetKind
 from probe.runfile import KEPT, Head, RunWriter, aside_of, open_run, set_aside
 from probe.scenario import serve
 from probe.scenario.file import read_scenario_text
+from probe.scenario.going import Ending
 from probe.scenario.plan import ENDLESS_NS, Plan, series_of
-from probe.scenario.run import Ending
 from probe.scenario.serve import Asked, Parts, Serving, without_end
 from tests.conftest import Start
 from tests.servers import REPLIES, Rule, free_port
@@ -188,6 +188,9 @@ def test_in_the_lab_each_lane_is_asked_and_a_rollout_is_seen(serving: Callable[[
     code, _, log = it.end()
     assert code == 0, log
     assert "rollout_started coredns" in log
+    assert re.search(
+        r"asks kube-dns \(127\.53\.0\.10:10053\), coredns-\S+ \(\S+:10053\), \S+ \(\S+\), and 1 more\n", log
+    )
     lanes = {s.lane for s in open_run(tmp_path / "lab.db").series}
     assert lanes == {"vip-udp-fresh", "vip-udp-fixed", "vip-tcp-fresh", "pods"}
 

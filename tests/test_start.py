@@ -109,7 +109,7 @@ def test_a_dry_run_counts_what_the_shard_asks(
 def test_a_run_begins_when_it_is_to(scripted: Start, tmp_path: Path) -> None:
     """The first query is due at that very instant; the wait is shown."""
     server = scripted([Rule(REPLIES["answer"])])
-    at = int(time.time()) + 4
+    at = int(time.time()) + 8
     text = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     words = f"run -s 127.0.0.1 -p {server.port} -n a.test -Q 100 -l 1 --start-at {text} --json run.json -o run.db"
     process = start(words, tmp_path)

@@ -20,7 +20,7 @@ from probe.histogram import BINS, bins_of
 from probe.model import NS, Failure, Interval, Leg, Mark, Sample, Shape, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.recorder import Answered, Columns, Duration, Flush
-from probe.report import REPORTS
+from probe.report.formats import REPORTS
 from probe.runfile import STRETCH, Head, RunWriter, open_run, open_stretch
 from probe.schedule import pacer_of
 from probe.timeline import Timeline

@@ -64,6 +64,15 @@ def test_thinning_loses_no_lost_query(tmp_path: Path, most: int) -> None:
     assert (n > 500) == (most >= 1000)
 
 
+@pytest.mark.parametrize("part", [0.01, 0.3, 1.0])
+def test_a_stretch_is_as_bad_as_all_that_was_due_in_it(tmp_path: Path, part: float) -> None:
+    """A lane that lost one query now and then is not drawn as one that lost all: good rows between them count."""
+    timeline = Timeline.of(written_long(tmp_path / "run.db", 3600, [scattered(3600, part, seed=1)]))
+    [strip] = strips_of(timeline, most=1)
+    [stretch] = strip.spoilt
+    assert stretch.lost / stretch.of == pytest.approx(strip.channel.loss().share, rel=0.02)
+
+
 def test_rows_of_a_pod_that_was_told_to_go_are_shown_and_do_not_count(tmp_path: Path) -> None:
     series = [series_of(0, "pods", "a", TargetKind.POD, rate=10, seconds=3)]
     lives = [Interval(0, NS, "life", "a counts", "lab", "a")]

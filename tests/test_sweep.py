@@ -5,30 +5,36 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from probe.errors import EnvironmentProblem, UsageError
 from probe.live.sweep import LiveSweep, what_became_of
 from probe.model import NS, Mark, TargetKind
 from probe.outcome import Outcome
 from probe.runfile import Run
 from probe.scenario.cells import Matrix, read_matrix_text
+from probe.sweep import reader
 from probe.sweep.file import Made, SweepFile, Turn, sweep_file
 from probe.sweep.json import sweep_json
 from probe.sweep.measured import Measured, Result, measured_of
 from probe.sweep.reader import open_sweep, run_in
 from probe.sweep.rollout import rollout_of
 from probe.sweep.run import jobs_for, seconds_for
+from probe.sweep.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
 from probe.sweep.table import Spread, Table, table_of
 from probe.sweep.text import sweep_text
 from tests.synthetic import drawn, series_of, written
 from tests.test_cli import ran, start
+from tests.test_upgrades import shape
 
 SCENARIO = """\
 name: swept
@@ -335,6 +341,69 @@ def test_a_sweep_file_goes_on_in_its_own_order_and_with_more_repeats(tmp_path: P
     assert again[:7] == [name for name in order if name != "2.1"]
     assert sorted(again[7:]) == ["1.3", "2.3", "3.3", "4.3"]
     assert open_sweep(path).command == "first"
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_a_sweep_of_each_schema_is_read_and_upgraded_has_the_tables_of_today(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.db"
+    with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect("")) as today:
+        db.executescript((Path(__file__).parent / "data" / "sweep" / f"{version}.sql").read_text())
+        db.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}")
+        told = table_of(open_sweep(path))
+        reader.upgrade(db)
+        today.executescript(TABLES)
+        assert shape(db) == shape(today), "TABLES changed: see UPGRADES in probe/sweep/schema.py"
+    assert [(row.measured, row.doubts) for row in told.blocks[0].rows] == [
+        (1, ()),
+        (0, ("repeat 1 could not run: no lab",)),
+        (0, ("repeat 1 not made yet",)),
+    ]
+    assert told.blocks[0].rows[0].lost["vip-udp-fresh"].mean == 6
+
+
+def old(path: Path, version: int = 1) -> Path:
+    """The sweep there, as a dnsprobe may have written it that knew nothing of what ended the Service."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE runs DROP COLUMN ended_by")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+    return path
+
+
+def test_a_sweep_of_an_older_schema_is_read_from_a_copy_and_continued_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(tmp_path, {(2, 1): measured(0)})
+    path = old(tmp_path / "sweep.db")
+    monkeypatch.setattr(reader, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(reader, "UPGRADES", ("ALTER TABLE runs ADD COLUMN ended_by TEXT",))
+    before = path.read_bytes()
+    assert [run.state for run in open_sweep(path).cells[1].runs] == ["done", "waiting"]
+    assert path.read_bytes() == before
+    with sweep_file(path, matrix(), (), 2, "again", print) as file:
+        recorded(file, {(2, 2): measured(0)})
+    monkeypatch.setattr(reader, "UPGRADES", ("no SQL",))
+    assert [run.state for run in open_sweep(path).cells[1].runs] == ["done", "done"]
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
+def test_a_sweep_of_a_schema_that_nobody_here_knows_is_refused(version: int, tmp_path: Path) -> None:
+    table(tmp_path, {})
+    with pytest.raises(UsageError, match=f"has sweep schema {version}, this dnsprobe reads {SCHEMA_VERSION} and older"):
+        open_sweep(old(tmp_path / "sweep.db", version))
+
+
+def test_a_full_disk_is_said_and_leaves_a_place_to_begin(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.db"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(EnvironmentProblem, match="cannot be written"), sweep_file(path, matrix(), (), 2, "", print):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with sweep_file(path, matrix(), (), 2, "second", print) as file:
+        assert len(file.turns()) == 8
 
 
 def test_how_many_at_a_time_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from probe.errors import UsageError
 from probe.outcome import Outcome
-from probe.report import REPORTS
+from probe.report.formats import REPORTS
 from probe.runfile import open_run, reader, samples
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, UPGRADES, VIEWS
 from tests.synthetic import drawn, series_of, written

@@ -12,7 +12,7 @@ import pytest
 from probe.doubts import doubts_of
 from probe.model import NS, Series, Slice, TargetKind
 from probe.outcome import Outcome
-from probe.report import REPORTS
+from probe.report.formats import REPORTS
 from probe.report.nodes import lagging_zones, nodes_of
 from probe.runfile import NODE_FACT, POD_FACT, ZONE_FACT, Run, merge, open_run
 from probe.timeline.seen import seen_by

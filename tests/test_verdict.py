@@ -294,6 +294,14 @@ def test_an_objective_is_missed_where_one_lane_missed_it_for_certain(tmp_path: P
     assert (one.ruling, one.lane, one.at_best, one.actual) == (FAIL, "ours", 0.03, 0.05)
 
 
+@pytest.mark.parametrize(
+    ("rulings", "worst"), [("PP", "PASS"), ("PI", "INCONCLUSIVE"), ("IF", "FAIL"), ("", "INCONCLUSIVE")]
+)
+def test_the_worst_decides(rulings: str, worst: str) -> None:
+    by_letter = {str(r)[0]: r for r in Ruling}
+    assert Ruling.worst([by_letter[letter] for letter in rulings]) == worst
+
+
 def test_verdict_is_the_worst_ruling_and_its_exit_code(tmp_path: Path) -> None:
     objectives = ("loss <= 100%", "loss(nobody) <= 1%")
     run = written(tmp_path / "a.db", [series_of(rate=10)], drawn("x", 10), objectives=objectives)
@@ -329,3 +337,12 @@ def test_a_disruption_that_the_end_cut_off_may_have_been_longer(
     one = judged("longest_disruption <= 1s", drawing, rate=4)
     assert one.ruling is ruling
     assert ("still going on when the run ended: run it longer" in one.why) == (ruling is INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(("step_s", "ruling"), [(400, PASS), (490, INCONCLUSIVE)])
+def test_only_a_disruption_near_steps_is_asked_how_long_it_was(
+    judged: Callable[..., Judged], step_s: int, ruling: Ruling
+) -> None:
+    mark = Mark(step_s * NS, "step", "scale", "scenario")
+    one = judged("longest_disruption <= 1s within 60s of steps", "." * 1998 + "xx", rate=4, marks=[mark])
+    assert one.ruling is ruling

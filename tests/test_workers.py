@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from probe.engine.plan import Deal
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Ports, Question, Series, Shape, Slice
 from probe.outcome import Outcome
-from probe.recorder import Reader
+from probe.recorder import Reader, Room
 from probe.runfile import open_run
 from probe.schedule import pacer_of
 from tests.conftest import Start
@@ -273,6 +275,36 @@ def test_when_all_workers_die_the_run_is_over() -> None:
     assert engine.died == f"all 2 workers ended, the last {KILLED}"
     assert not engine.finished
     assert 0 < recorded.planned() < 150
+
+
+@pytest.mark.parametrize("patience", [0, 0.5])
+def test_a_worker_that_ends_before_it_is_ready_is_named(
+    patience: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it has read of what it is to do: killed where memory runs out, it leaves it unread."""
+    worker = tmp_path / "worker"
+    worker.write_text(f"#!/bin/sh\nsleep {patience}\nexit 3\n", encoding="ascii")
+    worker.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    with pytest.raises(EnvironmentProblem, match=r"worker did not start: (ended with exit code 3|it closed its end)"):
+        probe(ask())
+
+
+def test_a_worker_that_is_not_wanted_any_more_says_nothing() -> None:
+    """Another one could not start: this one's first words stay unread."""
+    room, memory = Room.create(4, NS)
+    ours, theirs = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "probe.engine.worker", str(theirs.fileno()), str(memory), str(os.getpid())],
+        pass_fds=(theirs.fileno(), memory), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    theirs.close()
+    os.close(memory)
+    ours.send((EngineOptions(max_series=4), "", room.places, (ask(),)))
+    assert ours.poll(30)
+    ours.close()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
 
 
 # -- the reader

@@ -13,7 +13,7 @@ from probe.advice import forms
 from probe.advice.forms import KUBECTL, WAIT, Edit, Pods, compact
 from probe.advice.recommendation import Recommendation
 from probe.cluster import Shutdown
-from probe.cluster.kube.owners import OWNERS
+from probe.cluster.owners import OWNERS
 from probe.errors import UsageError
 
 _BLOCK = "health {{\n    lameduck {}\n}}\n"

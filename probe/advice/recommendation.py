@@ -81,15 +81,23 @@ class Recommendation:
 
 
 def recommend(
-    propagation: float, shutdown: Shutdown, *, at_least: bool = False, settable: bool = True, unheard: float = 0.0
+    propagation: float,
+    shutdown: Shutdown,
+    *,
+    at_least: bool = False,
+    settable: bool = True,
+    unheard: float = 0.0,
+    asked_for: float = 0.0,
 ) -> Recommendation:
     """What is safe for all clients if the grace period has room for it, else the best there is; never less than is set.
 
     propagation: seconds, the longest of all nodes; unheard: for how long after it a query may have gone unseen.
+    asked_for: a lameduck that is wanted in any case, as far as the grace period has room for it.
     """
     lameduck, margin = shutdown.lameduck, margin_of(propagation, unheard)
     if settable:
         lameduck = _to_measure(shutdown) if at_least else _best(propagation, shutdown, margin)
+        lameduck = max(lameduck, min(asked_for, most_lameduck(shutdown)))
     grace = grace_for(shutdown, lameduck)
     longer = shutdown.grace_period if shutdown.grace_fixed else max(grace, shutdown.grace_period)
     then = replace(shutdown, grace_period=longer)

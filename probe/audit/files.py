@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ EXPORT = (
 )
 MOST_DEPTH = 1000
 MOST_OCTETS = 1 << 28
+MOST_DATA = 1 << 20
+"""Octets of a ConfigMap (pkg/apis/core/validation, MaxSecretSize)."""
 _INDENTED = re.compile(f"^[ \\t?:-]{{{MOST_DEPTH}}}", re.MULTILINE)
 _STEPS = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)]")
 
@@ -138,6 +141,10 @@ class _Read:
         if problem := problem_of(kind, body):
             said, _, path = problem.partition(" - at `$")
             raise place.error(path.rstrip("`"), f"{kind} {meta['name']}: {said}: export it again")
+        if kind == "ConfigMap" and sum(map(len, (body.get("data") or {}).values())) > MOST_DATA:
+            raise place.error(
+                ".data", f"{kind} {meta['name']}: more than {MOST_DATA:,} characters: no API server has such"
+            )
         thing = Thing.of(body)
         self.things[thing.kind, thing.namespace, thing.name] = thing
 
@@ -161,7 +168,10 @@ class _Place:
         """With the line of what stands at `.spec.replicas` in it, or of what is nearest to that."""
         steps = [*self.place, *(name or int(index) for name, index in _STEPS.findall(path))]
         where = path.lstrip(".")
-        line = f":{self._line(steps)}" if len(self.text) < _LONG else f": object {self.place[-1:]}"
+        line = f": object {self.place[-1]}" if self.place else ""
+        if len(self.text) < _LONG:
+            with suppress(yaml.YAMLError):  # not every text in JSON is one in YAML
+                line = f":{self._line(steps)}"
         return UsageError(f"{self.file}{line}: {f'{where}: ' if where else ''}{text}")
 
     def _line(self, steps: Sequence[str | int]) -> int:

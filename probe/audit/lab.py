@@ -55,27 +55,32 @@ def _deployment(settings: LabSettings, coredns: str) -> Json:
     if settings.readiness != "none":
         container["readinessProbe"] = {
             "httpGet": {"path": f"/{settings.readiness}", "port": 8181 if settings.readiness == "ready" else 8080},
-            "periodSeconds": settings.readiness_period,
+            "periodSeconds": _whole(settings.readiness_period),
             "failureThreshold": settings.readiness_failures,
         }
     if settings.pre_stop:
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.pre_stop}}}
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": _whole(settings.pre_stop)}}}
     pod = {
         "containers": [container],
         "dnsPolicy": "Default",
         "priorityClassName": "system-cluster-critical",
-        "terminationGracePeriodSeconds": settings.grace_period,
+        "terminationGracePeriodSeconds": _whole(settings.grace_period),
         "volumes": [{"name": "config", "configMap": {"name": "coredns"}}],
     }
     rolling = {"maxUnavailable": settings.max_unavailable, "maxSurge": settings.max_surge}
     spec = {
         "replicas": settings.replicas,
-        "minReadySeconds": settings.min_ready_seconds,
+        "minReadySeconds": _whole(settings.min_ready_seconds),
         "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
         "selector": {"matchLabels": _LABELS},
         "template": {"metadata": {"labels": _LABELS}, "spec": pod},
     }
     return _object("Deployment", "coredns", spec=spec, status={"readyReplicas": settings.replicas})
+
+
+def _whole(seconds: float) -> float:
+    """As Kubernetes has it; a lab may take parts of a second, which Kubernetes does not."""
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def _corefile(settings: LabSettings) -> str:

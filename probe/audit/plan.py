@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from probe.advice import Clients, Recommendation, platform_of, recommend
+from probe.advice import Clients, Recommendation
 from probe.audit.check import Planned, Severity
+from probe.audit.checks.shutdown import advice
 from probe.audit.quantity import share_of
 from probe.audit.snapshot import Snapshot, Unread
 from probe.audit.upgrading import UPGRADES, kubernetes_instead
@@ -61,15 +62,10 @@ class _Ground:
 
 def plan_of(snapshot: Snapshot, planned: Planned, findings: Sequence[Finding]) -> list[Step]:
     """In order: what is mended before the upgrade, the upgrade, what is looked at after it. findings: of all checks."""
-    ground = _Ground(snapshot, planned, findings, _or(lambda: _advice(snapshot, planned), None))
+    ground = _Ground(snapshot, planned, findings, _or(lambda: advice(snapshot, planned), None))
     steps = [Step("Keep what there is now, to compare with afterwards", (f"dnsprobe audit --save {SAVED}",))]
     steps += filter(None, [*(_mend(ground, *stage) for stage in _STAGES), _rest(ground)])
     return [*steps, *_baseline(), *_upgrade(ground), *_after()]
-
-
-def _advice(snapshot: Snapshot, planned: Planned) -> Recommendation:
-    platform = platform_of(planned.platform)
-    return recommend(planned.propagation, platform.seen(snapshot.shutdown), settable=platform.settable)
 
 
 def _or(look: Callable[[], T], otherwise: T) -> T:
@@ -102,7 +98,7 @@ def _udp_timeout(ground: _Ground) -> Iterator[str]:
         f" {ground.timeout:g} s: wait five minutes after the last restart, and look at the third number of"
         " `ipvsadm -L --timeout` on a node"
     )
-    yield "UDP workloads whose clients are silent for more than 10 s may reach another pod then: C20 names them"
+    yield "UDP workloads whose clients are silent for more than 10 s may reach another pod then: C44 names them"
 
 
 def _affinity(ground: _Ground) -> Iterator[str]:

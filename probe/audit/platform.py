@@ -1,6 +1,6 @@
 """A Snapshot -> the platform that keeps CoreDNS's objects, and the sign that says so.
 
-Signs on objects are those of probe.cluster.kube.owners; kubectl leaves out managedFields unless it is asked for them,
+Signs on objects are those of probe.cluster.owners; kubectl leaves out managedFields unless it is asked for them,
 so that images, names and versions count, too.
 """
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 from probe.advice import PLATFORMS
 from probe.audit.snapshot import SYSTEM, Snapshot, Unread, images_of
 from probe.audit.things import Thing
-from probe.cluster.kube.owners import OWNERS
+from probe.cluster.owners import OWNERS
 
 DEFAULT = "kubeadm"
 _IMAGES = (

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 _KUBEADM = {
     (1, 25): "1.9.3", (1, 26): "1.9.3", (1, 27): "1.10.1", (1, 28): "1.10.1", (1, 29): "1.11.1", (1, 30): "1.11.1",
-    (1, 31): "1.11.3", (1, 32): "1.11.3",
+    (1, 31): "1.11.3", (1, 32): "1.11.3", (1, 33): "1.12.0", (1, 34): "1.12.1", (1, 35): "1.13.1", (1, 36): "1.14.2",
+    (1, 37): "1.14.6",
 }  # fmt: skip
-"""CoreDNS by kubeadm's Kubernetes (coredns/deployment, CoreDNS-k8s_version.md)."""
+"""CoreDNS by kubeadm's Kubernetes: coredns/deployment, CoreDNS-k8s_version.md; from 1.32 on CoreDNSVersion in
+kubernetes/kubernetes cmd/kubeadm/app/constants/constants.go, at v1.32.0 to v1.37.0."""
 _SET_IMAGE = "kubectl -n kube-system set image deployment/coredns coredns=registry.k8s.io/coredns/coredns:v{target}"
 _OWN = "is brought by {} together with its own version; it cannot be upgraded alone"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,9 @@ from probe.audit.plan import plan_of
 from probe.audit.platform import detect
 from probe.audit.things import Thing
 from probe.cli import options
-from probe.cli.output import check_file, complain, say
+from probe.cli.files import check_file
+from probe.cli.options import advising
+from probe.cli.output import complain, say
 from probe.cluster.images import choose_coredns, version_of
 from probe.cluster.kube import named_service
 from probe.cluster.kube.api import Api, connect
@@ -56,24 +58,24 @@ Name = tuple[str, str]
 
 
 def audit(
-    snapshot: options.SnapshotFiles = None,
-    save: options.SaveFile = "",
-    context: options.AuditContext = None,
-    service: options.AuditService = None,
-    management_context: options.ManagementContext = None,
-    lab: options.AuditLab = False,
-    setting: options.AuditSettings = None,
-    target: options.TargetVersion = "",
-    vendor: options.Vendor = "",
-    propagation: options.Late = "",
-    from_run: options.FromRun = "",
-    against: options.Against = None,
-    only: options.Only = None,
-    skip: options.Skip = None,
-    explain: options.ExplainCheck = "",
-    fail_on: options.FailOn = "fail",
-    migrate: options.Migrate = False,
-    form: options.AuditFormat = "text",
+    snapshot: advising.SnapshotFiles = None,
+    save: advising.SaveFile = "",
+    context: advising.AuditContext = None,
+    service: advising.AuditService = None,
+    management_context: advising.ManagementContext = None,
+    lab: advising.AuditLab = False,
+    setting: advising.AuditSettings = None,
+    target: advising.TargetVersion = "",
+    vendor: advising.Vendor = "",
+    propagation: advising.Late = "",
+    from_run: advising.FromRun = "",
+    against: advising.Against = None,
+    only: advising.Only = None,
+    skip: advising.Skip = None,
+    explain: advising.ExplainCheck = "",
+    fail_on: advising.FailOn = "fail",
+    migrate: advising.Migrate = False,
+    form: advising.AuditFormat = "text",
 ) -> None:
     """What will break in the next CoreDNS upgrade? Reads the cluster, changes nothing, and says what mends each point.
 
@@ -88,7 +90,7 @@ def audit(
     planned = Planned(_target(target), vendor, *_late(propagation))
     run = open_run(from_run) if from_run else None
     given = options.given(snapshot=snapshot, context=context, management_context=management_context)
-    check_file("--save", save, Path())
+    check_file("--save", save, Path(from_run), *map(Path, [*(snapshot or ()), *(against or ())]))
     named = options.typed("--service", service, named_service) if service else None
     before = read_files([Path(one) for one in against], named) if against else None
     found, late = _found(Source(given, named, lab, setting or [], propagation == _METRIC))
@@ -266,8 +268,7 @@ async def _planes(context: str) -> Objects:
         await api.close()
 
 
-def _unread(unread: object, planes: Objects) -> dict[str, str]:
-    assert isinstance(unread, dict), "Snapshot.unread"  # noqa: S101
+def _unread(unread: Mapping[str, str], planes: Objects) -> dict[str, str]:
     return {kind: why for kind, why in unread.items() if kind != "KubeadmControlPlane"} | planes.unread
 
 

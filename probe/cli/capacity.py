@@ -11,7 +11,9 @@ from typing import TextIO
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_json, complain, say, write_json
+from probe.cli.files import check_json, write_json
+from probe.cli.options import asking
+from probe.cli.output import complain, say
 from probe.engine import EngineOptions
 from probe.errors import EXIT_INTERRUPTED, UsageError
 from probe.host import most_tracked
@@ -22,6 +24,7 @@ from probe.scenario.limits import CEILING, Limits
 from probe.scenario.load import ceiling_of
 from probe.scenario.start import workers_of
 from probe.scenario.trial import Trials, new_folder
+from probe.verdict import Ruling
 
 EXAMPLES = options.examples(
     "dnsprobe capacity -s 127.0.0.1 -p 5353 -d names.txt",
@@ -31,30 +34,30 @@ EXAMPLES = options.examples(
 
 
 def capacity(
-    server: options.Servers = None,
-    port: options.Port = None,
-    data: options.Data = None,
-    name: options.Names = None,
-    qtype: options.Types = None,
-    expect: options.Expected = None,
-    search: options.Suffixes = None,
-    ndots: options.Ndots = None,
-    external: options.External = None,
-    edns: options.EdnsSize = None,
-    dnssec: options.Dnssec = None,
-    nsid: options.Nsid = None,
-    timeout: options.Timeout = None,
-    transport: options.Transport = None,
-    ports: options.SourcePorts = None,
-    lowest: options.Lowest = None,
-    highest: options.Highest = None,
-    step_length: options.StepLength = None,
-    precision: options.Precision = None,
-    objectives: options.Objectives = None,
-    workers: options.Workers = "1",
-    out: options.Folder = "",
-    json_file: options.FoundFile = "",
-    max_qps: options.MaxQps = str(CEILING),
+    server: asking.Servers = None,
+    port: asking.Port = None,
+    data: asking.Data = None,
+    name: asking.Names = None,
+    qtype: asking.Types = None,
+    expect: asking.Expected = None,
+    search: asking.Suffixes = None,
+    ndots: asking.Ndots = None,
+    external: asking.External = None,
+    edns: asking.EdnsSize = None,
+    dnssec: asking.Dnssec = None,
+    nsid: asking.Nsid = None,
+    timeout: asking.Timeout = None,
+    transport: asking.Transport = None,
+    ports: asking.SourcePorts = None,
+    lowest: asking.Lowest = None,
+    highest: asking.Highest = None,
+    step_length: asking.StepLength = None,
+    precision: asking.Precision = None,
+    objectives: asking.Objectives = None,
+    workers: asking.Workers = "1",
+    out: asking.Folder = "",
+    json_file: asking.FoundFile = "",
+    max_qps: asking.MaxQps = str(CEILING),
 ) -> None:
     """Find the highest rate at which each server still meets the objectives.
 
@@ -80,7 +83,7 @@ def capacity(
     trials = Trials(looked_for.plan, engine, folder, complain, options.command_line())
     found = asyncio.run(_find_all(looked_for, trials, sys.stderr if json_file == "-" else sys.stdout))
     write_json(json_file, curve.as_json(looked_for, found), f"the run files are in {folder}")
-    raise typer.Exit(curve.worst([f.ruling for f in found]).exit_code if found[-1].complete else EXIT_INTERRUPTED)
+    raise typer.Exit(Ruling.worst([f.ruling for f in found]).exit_code if found[-1].complete else EXIT_INTERRUPTED)
 
 
 async def _find_all(search: Search, trials: Trials, stream: TextIO) -> list[Capacity]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_format, check_json, complain, print_report
+from probe.cli.files import check_json
+from probe.cli.options import asking, reporting
+from probe.cli.output import complain
+from probe.cli.reports import check_format, print_report
 from probe.cluster.kube.jobs import JobPods
 from probe.collect.pods import Left, collected
 from probe.collect.together import put_together
@@ -31,8 +35,8 @@ def collect(
     out: options.MergedFile,
     namespace: options.Namespace = "dnsprobe",
     context: options.Context = None,
-    http: options.HttpPort = str(PORT),
-    form: options.Format = "text",
+    http: asking.HttpPort = str(PORT),
+    form: reporting.Format = "text",
     json_file: options.JsonFile = "",
 ) -> None:
     """Wait for a Job's probers, take their run files, fill from their logs what is gone, and report it as one run.
@@ -48,6 +52,8 @@ def collect(
         raise UsageError(f"{job!r}: say job/NAME")
     folder = path.with_name(f"{path.name}.parts")
     folder.mkdir(exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise UsageError(f"{folder}: is a link, or somebody else's folder; choose a file elsewhere with -o")
     try:
         found, zones, whence = asyncio.run(_collected(name, namespace, context or "", folder, port))
     finally:

@@ -9,7 +9,10 @@ from typing import Annotated
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_files, check_json, say, write_json, write_page
+from probe.cli.files import write_json, write_page
+from probe.cli.options import reporting
+from probe.cli.output import say
+from probe.cli.reports import check_files
 from probe.errors import UsageError
 from probe.report.compare import compare as compare_runs
 from probe.report.compared import compared_json, compared_text, worst_ruling
@@ -26,8 +29,8 @@ def compare(
     files: Annotated[
         list[str], typer.Argument(help="Run files, what the others are compared with first.", show_default=False)
     ],
-    json_file: options.ComparedFile = "",
-    html: options.ComparedPage = "",
+    json_file: reporting.ComparedFile = "",
+    html: reporting.ComparedPage = "",
 ) -> None:
     """Lay runs of one scenario side by side: losses, disruptions, latencies, and which difference exceeds noise.
 
@@ -36,8 +39,7 @@ def compare(
     if len(files) < 2:
         raise UsageError(f"{files[0]}: name two run files or more: what it was before, and after")
     for file in files:
-        check_json(json_file, Path(file))
-        check_files({"html": html}, Path(file))
+        check_files({"json": json_file, "html": html}, Path(file))
     found = compare_runs([open_run(file) for file in files])
     say(compared_text(found).rstrip("\n"), sys.stderr if json_file == "-" else sys.stdout, "the comparison")
     kept = "the run files are as they were"

@@ -9,7 +9,9 @@ import typer
 
 from probe.advice import platform_of
 from probe.cli import options
-from probe.cli.output import check_json, say, write_json
+from probe.cli.files import check_json, write_json
+from probe.cli.options import advising
+from probe.cli.output import say
 from probe.diagnosis import diagnose
 from probe.diagnosis.messages import meaning_of
 from probe.diagnosis.querylog import Logged, read_log
@@ -18,6 +20,7 @@ from probe.model import NS, Sure
 from probe.report.explain import explain_json, explain_text, meaning_text
 from probe.runfile import open_run
 from probe.scenario.quantity import DAY_NS, duration_ns
+from probe.scenario.textfile import lines_of
 from probe.timeline import Timeline
 
 EXAMPLES = options.examples(
@@ -29,11 +32,11 @@ EXAMPLES = options.examples(
 
 
 def explain(
-    file: options.ExplainedFile = "",
-    error: options.ErrorText = "",
-    took: options.Took = "",
-    platform: options.PlatformName = "kubeadm",
-    log: options.QueryLog = "",
+    file: advising.ExplainedFile = "",
+    error: advising.ErrorText = "",
+    took: advising.Took = "",
+    platform: advising.PlatformName = "kubeadm",
+    log: advising.QueryLog = "",
     json_file: options.JsonFile = "",
 ) -> None:
     """Why was it lost, and what mends it? By lanes, pods' ends and what others counted; or what a message means.
@@ -47,7 +50,7 @@ def explain(
     if took:
         raise UsageError("--took goes with --error: how long that lookup took")
     options.typed("--platform", platform, platform_of)
-    check_json(json_file, Path(file))
+    check_json(json_file, Path(file), Path(log))
     run, lines = open_run(file), _log(log) if log else None
     found = diagnose(Timeline.of(run), platform)
     say(explain_text(run, found, lines).rstrip("\n"), sys.stderr if json_file == "-" else sys.stdout)
@@ -66,11 +69,7 @@ def _message(error: str, took: str) -> int:
 
 def _log(path: str) -> list[Logged]:
     """UsageError for what cannot be read, or has no query in it."""
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            lines = read_log(file)
-    except OSError as problem:
-        raise UsageError(f"--log {path}: cannot be read: {problem.strerror}") from None
+    lines = read_log(line.decode(errors="replace") for line in lines_of(path, "CoreDNS's log"))
     if not lines:
         raise UsageError(f"--log {path}: no line of CoreDNS's query log in it: is `log` in the Corefile?")
     return lines

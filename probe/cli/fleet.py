@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from probe.cli import options
+from probe.cli.options import reporting
 from probe.cli.output import complain, say
-from probe.errors import EXIT_ENVIRONMENT, EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS, UsageError
+from probe.errors import EXIT_ENVIRONMENT, UsageError
 from probe.report.fleet import fleet_json, fleet_of, fleet_text
 from probe.runfile import open_run
 from probe.verdict import Ruling
@@ -19,7 +20,7 @@ FORMATS = ("text", "json")
 
 def fleet(
     files: Annotated[list[str], typer.Argument(help="Run files, merged ones too.", show_default=False)],
-    form: options.FleetFormat = "text",
+    form: reporting.FleetFormat = "text",
 ) -> None:
     """One line for each run, worst first: versions, lameduck, what was lost, the longest disruption, the verdict.
 
@@ -39,8 +40,5 @@ def fleet(
         say(fleet_json(lines, unreadable))
     elif lines:
         say(fleet_text(lines))
-    rulings = {line.verdict for line in lines}
-    worst = (
-        EXIT_MISSED if Ruling.FAIL in rulings else EXIT_INCONCLUSIVE if Ruling.INCONCLUSIVE in rulings else EXIT_PASS
-    )
-    raise typer.Exit(EXIT_ENVIRONMENT if unreadable else worst)
+    worst = Ruling.worst({Ruling(line.verdict) for line in lines})
+    raise typer.Exit(EXIT_ENVIRONMENT if unreadable else worst.exit_code)

@@ -10,7 +10,7 @@ from probe.cluster.leftovers import down as remove
 
 EXAMPLES = options.examples("sudo dnsprobe lab down")
 
-lab = typer.Typer(help="What the lab has on this machine.", no_args_is_help=True)
+lab = typer.Typer(help="What the lab has on this machine.", no_args_is_help=True, add_completion=False)
 
 
 @lab.command(epilog=EXAMPLES)

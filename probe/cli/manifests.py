@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from probe.cli import options
+from probe.cli.options import asking
 from probe.cli.output import say
 from probe.cli.run import run
 from probe.cli.serve import serve
@@ -23,7 +24,7 @@ EXAMPLES = options.examples(
     "dnsprobe manifests every-node --image IMAGE --kind daemonset --pod-monitor --keep 6h",
     "dnsprobe manifests rolling-restart --image IMAGE --cluster 5b1fa2b2-5d3c-4a8f-8a3f-0b9d3c1f7e11",
 )
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 _OURS = {
     **dict.fromkeys(("lab", "dry_run"), "a manifest is for a cluster: say it to `dnsprobe run`"),
     "context": "in a cluster there is none: the prober's service account says which it is",
@@ -34,16 +35,16 @@ _OURS = {
 
 def manifests(
     typed: typer.Context,
-    scenario: options.ScenarioName,
-    image: options.ImageName = "",
-    kind: options.Kind = "job",
-    name: options.ObjectName = "",
+    scenario: asking.ScenarioName,
+    image: asking.ImageName = "",
+    kind: asking.Kind = "job",
+    name: asking.ObjectName = "",
     namespace: options.Namespace = HOME,
-    cluster: options.ManifestCluster = "",
-    shards: options.Shards = None,
-    schedule: options.Schedule = "",
-    host_network: options.HostNetwork = False,
-    pod_monitor: options.PodMonitor = False,
+    cluster: asking.ManifestCluster = "",
+    shards: asking.Shards = None,
+    schedule: asking.Schedule = "",
+    host_network: asking.HostNetwork = False,
+    pod_monitor: asking.PodMonitor = False,
 ) -> None:
     """Print what has a scenario run in a cluster, for kubectl apply -f -. Other options are those of its run."""
     if not image:
@@ -80,7 +81,7 @@ def _checked(scenario: str, words: list[str], *, endless: bool) -> dict[str, Any
         source = read.get_parameter_source(option.name)
         if source and source.name == "COMMANDLINE":
             given[option.name] = read.params[option.name]
-            ad_hoc = set(option.opts) & set(options.LETTERS.values())
+            ad_hoc = set(option.opts) & set(asking.LETTERS.values())
             if why := "not with a scenario" if ad_hoc else _OURS.get(option.name):
                 raise UsageError(f"{option.opts[-1]}: {why}")
     return given

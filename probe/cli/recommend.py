@@ -13,7 +13,9 @@ import typer
 from probe.advice import Departure, by_counter, by_nsid, platform_of
 from probe.advice import recommend as recommended
 from probe.cli import options
-from probe.cli.output import check_json, complain, say, write_json
+from probe.cli.files import check_json, write_json
+from probe.cli.options import advising
+from probe.cli.output import complain, say
 from probe.cluster.lab import Lab
 from probe.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, EnvironmentProblem, UsageError
 from probe.live import fitting_view
@@ -39,11 +41,11 @@ def recommend(
     ] = "",
     lab: options.InLab = False,
     setting: options.Settings = None,
-    platform: options.PlatformName = "kubeadm",
-    repeats: options.Deletions = "1",
-    propagation: options.Known = "",
+    platform: advising.PlatformName = "kubeadm",
+    repeats: advising.Deletions = "1",
+    propagation: advising.Known = "",
     out: options.RunFile = "",
-    json_file: options.AdviceFile = "",
+    json_file: advising.AdviceFile = "",
 ) -> None:
     """Measure how long nodes go on sending to a pod that was deleted, and recommend the lameduck that loses nothing.
 
@@ -58,7 +60,7 @@ def recommend(
     base = base_plan([*where.usual_settings, *(_settings(earlier) if earlier else []), *(setting or [])])
     cluster = Lab(base.lab)
     path = Path(out or f"dnsprobe-recommend-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
-    check_json(json_file, path)
+    check_json(json_file, path, Path(file))
     found: list[Departure] = []
     known = 0.0
     if earlier:

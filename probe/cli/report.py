@@ -8,16 +8,14 @@ from typing import Annotated
 import typer
 
 from probe.cli import options
-from probe.cli.output import check_files, check_format, check_json, complain, print_report, write_files
-from probe.cli.sweep import check_sweep_format, print_sweep
-from probe.doubts import doubts_of
+from probe.cli.files import check_json
+from probe.cli.options import reporting
+from probe.cli.output import complain
+from probe.cli.reports import check_files, check_format, check_sweep_format, print_report, print_sweep, write_files
 from probe.errors import UsageError
-from probe.runfile import SERVED, Run, aside_of, open_run, open_stretch
-from probe.runfile import merge as merge_shards
+from probe.runfile import SERVED, Run, aside_of, open_stretch
 from probe.scenario.quantity import duration_ns, seconds_text
-from probe.scenario.run import check_path
 from probe.sweep.reader import is_sweep, open_sweep, run_in
-from probe.timeline.seen import seen_by
 
 EXAMPLES = options.examples(
     "dnsprobe report run.db",
@@ -34,16 +32,16 @@ FILE_HELP = f"What a run wrote, even if it was cut short or goes on (default {SE
 
 def report(
     file: Annotated[str, typer.Argument(help=FILE_HELP, show_default=False)] = SERVED,
-    last: options.Last = "",
-    cell: options.OneCell = "",
-    form: options.Format = "text",
+    last: reporting.Last = "",
+    cell: reporting.OneCell = "",
+    form: reporting.Format = "text",
     json_file: options.JsonFile = "",
-    html: options.HtmlFile = "",
-    png: options.PngFile = "",
-    svg: options.SvgFile = "",
-    markdown: options.MarkdownFile = "",
-    csv: options.CsvFile = "",
-    junit: options.JunitFile = "",
+    html: reporting.HtmlFile = "",
+    png: reporting.PngFile = "",
+    svg: reporting.SvgFile = "",
+    markdown: reporting.MarkdownFile = "",
+    csv: reporting.CsvFile = "",
+    junit: reporting.JunitFile = "",
 ) -> None:
     """Report a run again, with the exit code of its verdict: 0 pass, 1 an objective missed, 3 inconclusive.
 
@@ -64,8 +62,7 @@ def report(
     if cell and not swept:
         raise UsageError(f"--cell {cell}: {file} is no sweep: leave it out")
     check_format(form)
-    check_json(json_file, path)
-    check_files({"json": json_file.removesuffix("-"), **files}, path)
+    check_files({"json": json_file, **files}, path)
     run = run_in(path, cell) if swept else _stretch(path, last_ns)
     code = print_report(run, form, json_file)
     write_files(files, run)
@@ -78,21 +75,3 @@ def _stretch(path: Path, last_ns: int) -> Run:
     if run.end_ns < last_ns and earlier.exists():
         complain(f"note: {path} has the last {seconds_text(run.end_ns)} alone: what was before is in {earlier}")
     return run
-
-
-MERGE_EXAMPLES = options.examples("dnsprobe merge -o all.db shard0.db shard1.db", "dnsprobe merge -o all.db shard*.db")
-
-
-def merge(
-    files: Annotated[list[str], typer.Argument(help="What each `dnsprobe run --shard` wrote.", show_default=False)],
-    out: options.MergedFile,
-    partial: options.Partial = False,
-    form: options.Format = "text",
-    json_file: options.JsonFile = "",
-) -> None:
-    """Put the shards of one load together and report them as one run; the exit code is that of its verdict."""
-    check_format(form)
-    check_path(Path(out))
-    check_json(json_file, Path(out))
-    merge_shards([Path(file) for file in files], Path(out), options.command_line(), doubts_of, seen_by, partial)
-    raise typer.Exit(print_report(open_run(out), form, json_file))

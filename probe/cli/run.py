@@ -19,9 +19,13 @@ from rich.text import Text
 from probe.book import by_type
 from probe.cli import options
 from probe.cli.acting import Found, look, permitted, refuse, said_steps
-from probe.cli.output import check_format, check_json, complain, drawn, print_report, say
+from probe.cli.files import check_json
+from probe.cli.options import asking, reporting
+from probe.cli.output import complain, say
+from probe.cli.reports import check_format, print_report
 from probe.cli.served import METRICS_AT, served
 from probe.cli.sweep import Asked, sweep
+from probe.cli.tables import drawn
 from probe.cluster import Cluster
 from probe.cluster.kube import Kube, named_service
 from probe.cluster.kube.acting import Permission
@@ -45,6 +49,7 @@ from probe.runfile import open_run
 from probe.scenario.abort import read_rule
 from probe.scenario.adhoc import Options, plan_of
 from probe.scenario.cells import read_matrix
+from probe.scenario.domain import in_domain
 from probe.scenario.file import read_scenario
 from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
 from probe.scenario.load import ceiling_of, load_text
@@ -81,54 +86,54 @@ EXAMPLES = options.examples(
 
 
 def run(
-    scenario: options.ScenarioName = "",
-    server: options.Servers = None,
-    port: options.Port = None,
-    data: options.Data = None,
-    name: options.Names = None,
-    qtype: options.Types = None,
-    expect: options.Expected = None,
-    search: options.Suffixes = None,
-    ndots: options.Ndots = None,
-    external: options.External = None,
-    edns: options.EdnsSize = None,
-    dnssec: options.Dnssec = None,
-    nsid: options.Nsid = None,
-    rate: options.Rate = None,
-    ramp: options.Ramp = None,
-    arrivals: options.Arrivals = None,
-    max_inflight: options.Inflight = None,
-    length: options.Length = None,
-    timeout: options.Timeout = None,
-    transport: options.Transport = None,
-    ports: options.SourcePorts = None,
-    pair: options.Pair = None,
-    gso: options.Gso = None,
+    scenario: asking.ScenarioName = "",
+    server: asking.Servers = None,
+    port: asking.Port = None,
+    data: asking.Data = None,
+    name: asking.Names = None,
+    qtype: asking.Types = None,
+    expect: asking.Expected = None,
+    search: asking.Suffixes = None,
+    ndots: asking.Ndots = None,
+    external: asking.External = None,
+    edns: asking.EdnsSize = None,
+    dnssec: asking.Dnssec = None,
+    nsid: asking.Nsid = None,
+    rate: asking.Rate = None,
+    ramp: asking.Ramp = None,
+    arrivals: asking.Arrivals = None,
+    max_inflight: asking.Inflight = None,
+    length: asking.Length = None,
+    timeout: asking.Timeout = None,
+    transport: asking.Transport = None,
+    ports: asking.SourcePorts = None,
+    pair: asking.Pair = None,
+    gso: asking.Gso = None,
     lab: options.InLab = False,
     context: options.Context = None,
     service: options.ServiceName = None,
-    per_node: options.PerNode = None,
-    yes: options.Yes = False,
+    per_node: asking.PerNode = None,
+    yes: asking.Yes = False,
     cluster_name: options.ClusterName = "",
-    allow_outage: options.AllowOutage = False,
+    allow_outage: asking.AllowOutage = False,
     setting: options.Settings = None,
-    dry_run: options.DryRun = False,
-    repeats: options.Repeats = None,
-    jobs: options.Jobs = None,
-    workers: options.Workers = "1",
-    shard: options.Shard = "",
-    start_at: options.StartAt = "",
-    ready_file: options.ReadyPath = "",
+    dry_run: asking.DryRun = False,
+    repeats: asking.Repeats = None,
+    jobs: asking.Jobs = None,
+    workers: asking.Workers = "1",
+    shard: asking.Shard = "",
+    start_at: asking.StartAt = "",
+    ready_file: asking.ReadyPath = "",
     out: options.RunFile = "",
-    form: options.Format = "text",
+    form: reporting.Format = "text",
     json_file: options.JsonFile = "",
-    metrics: options.Metrics = "",
-    linger: options.Linger = "",
-    linger_scrapes: options.LingerScrapes = "",
-    fail: options.Fail = None,
-    abort_on: options.AbortOn = None,
-    max_qps: options.MaxQps = str(CEILING),
-    max_external: options.MaxExternal = str(MOST_EXTERNAL),
+    metrics: asking.Metrics = "",
+    linger: asking.Linger = "",
+    linger_scrapes: asking.LingerScrapes = "",
+    fail: asking.Fail = None,
+    abort_on: asking.AbortOn = None,
+    max_qps: asking.MaxQps = str(CEILING),
+    max_external: asking.MaxExternal = str(MOST_EXTERNAL),
 ) -> None:
     """Ask on schedule, write down what becomes of every query, and report it.
 
@@ -171,7 +176,7 @@ def run(
     permission = permitted(plan, lab, yes, cluster_name, allow_outage=allow_outage)
     plan = replace(plan, abort_on=(*plan.abort_on, *_rules(abort_on or [], plan)))
     plan = _in_shard(shard, plan, lab)
-    limits.check(expected_series(plan))
+    limits.check(expected_series(plan), plan.lookups(expected_targets(plan)))
     together, at_unix_ns = start_at == TOGETHER, _start(start_at, plan)
     check_load(plan, processes)
     told = options.given(context=context, service=service, per_node=per_node)
@@ -183,7 +188,7 @@ def run(
     shown = f"{plan.name}-{plan.share.index}-of-{plan.share.of}" if plan.share.of > 1 else plan.name
     path = Path(out or f"dnsprobe-{shown}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
     check_path(path)
-    check_json(json_file, path, form)
+    check_json(json_file, path, Path(scenario), Path(data or ""), form=form)
     engine = Engine(EngineOptions(workers=processes))
     ready = ReadyFile(Path(ready_file)) if ready_file else None
     job = Membership.of(os.environ, lambda: connect(context or ""))
@@ -222,7 +227,7 @@ def _plan(scenario: str, given: dict[str, Any], settings: list[str], lab: bool) 
     if scenario:
         if given:
             raise UsageError(
-                f"{', '.join(options.LETTERS[option] for option in given)}: not with a scenario;"
+                f"{', '.join(asking.LETTERS[option] for option in given)}: not with a scenario;"
                 " change it with --set, e.g. --set lanes[0].rate=50"
             )
         return read_scenario(scenario, settings)
@@ -304,7 +309,8 @@ def _found(plan: Plan, cluster: Cluster | None, limits: Limits, *, must: bool) -
         if must:
             raise
         return None, f"Targets are the lab's, for the cluster's cannot be seen: {problem}"
-    limits.within(found.extent).check(first_series(plan, found.targets))
+    series = first_series(in_domain(plan, found.extent, complain), found.targets)
+    limits.within(found.extent).check(series, plan.lookups(found.targets))
     return found, "Targets are the cluster's, as they are now."
 
 

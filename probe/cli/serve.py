@@ -10,6 +10,7 @@ from pathlib import Path
 
 from probe import __version__
 from probe.cli import options
+from probe.cli.options import asking
 from probe.cli.output import say
 from probe.cli.run import cluster_of
 from probe.cli.served import METRICS_AT
@@ -28,7 +29,7 @@ from probe.scenario.file import find_scenario, read_scenario
 from probe.scenario.limits import CEILING, MOST_EXTERNAL, NODES, Limits, nodes_of
 from probe.scenario.linger import PORT
 from probe.scenario.load import ceiling_of
-from probe.scenario.plan import Plan, check_load, expected_series
+from probe.scenario.plan import Plan, check_load, expected_series, expected_targets
 from probe.scenario.quantity import DAY_NS, duration_ns
 from probe.scenario.serve import Asked, Parts, Serving, without_end
 from probe.scenario.start import pod_facts
@@ -47,18 +48,18 @@ TOTALS_NS = 300 * NS
 
 
 def serve(
-    scenario: options.ServedName = options.ENDLESS,
+    scenario: asking.ServedName = asking.ENDLESS,
     lab: options.InLab = False,
     context: options.Context = None,
     service: options.ServiceName = None,
-    per_node: options.PerNode = None,
+    per_node: asking.PerNode = None,
     setting: options.Settings = None,
-    metrics: options.ServeMetrics = "",
-    keep: options.Keep = "1h",
-    out: options.ServedFile = SERVED,
-    form: options.LogFormat = "text",
-    max_qps: options.MaxQps = str(CEILING),
-    max_external: options.MaxExternal = str(MOST_EXTERNAL),
+    metrics: asking.ServeMetrics = "",
+    keep: asking.Keep = "1h",
+    out: asking.ServedFile = SERVED,
+    form: asking.LogFormat = "text",
+    max_qps: asking.MaxQps = str(CEILING),
+    max_external: asking.MaxExternal = str(MOST_EXTERNAL),
 ) -> None:
     """Ask without end, change nothing, and be looked at: by Prometheus, and by `dnsprobe report --last 15m`.
 
@@ -82,7 +83,7 @@ def serve(
             raise UsageError(f"{scenario}: a matrix is many runs, which end: say `dnsprobe run`")
         plan = without_end(read_scenario(scenario, settings))
         plan = replace(plan, facts={**plan.facts, **pod_facts(os.environ)})
-        limits.check(expected_series(plan))
+        limits.check(expected_series(plan), plan.lookups(expected_targets(plan)))
         check_load(plan)
         cluster_of(plan, lab, told, None)
         return plan
@@ -102,7 +103,7 @@ def serve(
         command=options.command_line(),
     )
     serving = Serving(asked, _Told(log, exporter))
-    address = options.typed("--metrics", metrics or os.environ.get(METRICS_AT, f":{PORT}"), Address.of)
+    address = options.typed("--metrics", metrics or os.environ.get(METRICS_AT) or f":{PORT}", Address.of)
     with closing(Pages(address)) as pages:
         page = Page(exporter)
         pages.add(PATH, page.answer)

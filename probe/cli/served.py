@@ -14,10 +14,10 @@ from probe.exporter.page import PATH, Page
 from probe.exporter.state import Exporter
 from probe.pages import Address, Pages
 from probe.runfile import open_run
+from probe.scenario.going import Ending
 from probe.scenario.linger import PORT, Lingering, grace_of
 from probe.scenario.plan import Plan
 from probe.scenario.quantity import duration_ns, seconds_text, whole
-from probe.scenario.run import Ending
 from probe.verdict import verdict_of
 
 METRICS_AT = "DNSPROBE_METRICS"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -15,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from probe.cli import options
-from probe.cli.output import check_json, complain, drawn, say, write_json
+from probe.cli.files import check_json
+from probe.cli.output import complain, say
+from probe.cli.reports import check_sweep_format, print_sweep
+from probe.cli.tables import drawn
 from probe.errors import (
-    EXIT_ENVIRONMENT,
-    EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
     EXIT_PASS,
     EnvironmentProblem,
@@ -31,13 +31,9 @@ from probe.scenario.limits import check_ceiling
 from probe.scenario.plan import expected_series
 from probe.scenario.quantity import seconds_text
 from probe.sweep.file import check_out, sweep_file
-from probe.sweep.json import sweep_json
-from probe.sweep.reader import Sweep, open_sweep
+from probe.sweep.reader import open_sweep
 from probe.sweep.run import jobs_for, run_turns, seconds_for
-from probe.sweep.table import table_of
-from probe.sweep.text import sweep_text
 
-TABLES = {"text": sweep_text, "json": sweep_json}
 CELLS_SHOWN = 60
 
 
@@ -59,13 +55,11 @@ class Asked:
 def sweep(matrix: Matrix, asked: Asked, dry_run: bool) -> int:
     """Make every run that is not made yet, print the table; the exit code."""
     check_sweep_format(asked.form)
-    if not asked.lab and not dry_run and (needs := matrix.cells[0].plan.cluster_needs):
-        raise EnvironmentProblem(
-            f"{matrix.name}: {needs[0]} needs a cluster, and a sweep is made in the lab: add --lab, or say one"
-            " cell's values with --set in a scenario without a matrix"
-        )
     if not asked.lab and not dry_run:
-        raise UsageError(f"{matrix.name}: a sweep is made in the lab: add --lab")
+        raise UsageError(
+            f"{matrix.name}: a sweep is made in the lab: add --lab, or say one cell's values with --set in a scenario"
+            " without a matrix"
+        )
     matrix = _with_objectives(matrix, asked.objectives)
     for cell in matrix.cells:
         check_ceiling(expected_series(cell.plan), asked.ceiling)
@@ -94,23 +88,6 @@ def sweep(matrix: Matrix, asked: Asked, dry_run: bool) -> int:
         complain(f"interrupted: {done} of {of} runs are in {path}; to continue, say: {again}")
         return EXIT_INTERRUPTED
     return code
-
-
-def check_sweep_format(form: str) -> None:
-    """UsageError for a format that a sweep has not."""
-    if form not in TABLES:
-        raise UsageError(f"--format {form!r}: of a sweep there is {', '.join(TABLES)}; of one run of it: --cell 1")
-
-
-def print_sweep(swept: Sweep, form: str, json_file: str) -> int:
-    """The table, and JSON if asked; 0: every run is evidence, 3: some are not, or were not made, 4: some could not."""
-    told = table_of(swept)
-    say(TABLES[form](told), sys.stderr if json_file == "-" else sys.stdout, "the report")
-    if json_file:
-        write_json(json_file, sweep_json(told), f"the sweep file is whole: {swept.path}")
-    if any(run.state == "failed" for run in swept.runs):
-        return EXIT_ENVIRONMENT
-    return EXIT_INCONCLUSIVE if any(row.doubts for block in told.blocks for row in block.rows) else EXIT_PASS
 
 
 def _with_objectives(matrix: Matrix, objectives: tuple[str, ...]) -> Matrix:

@@ -6,14 +6,20 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 
+from probe.errors import EnvironmentProblem
 from probe.model import NS, Fate, Lookup, Mark
+from probe.resolv import read_resolv_conf
 
 CONF_FACT = "clients' resolv.conf"
 _MOST_OCTETS = 1 << 20
 _STOP_SECONDS = 3.0
+_TRIES = 3
+"""Of each query, by the most patient profile, whatever a resolv.conf says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,12 @@ class Asking:
         return "\n".join([*lines, f"options ndots:{self.ndots} {' '.join(self.options)}", ""])
 
     @property
+    def most_rate(self) -> Fraction:
+        """Queries a second that its lookups can come to: A and AAAA of every name that is tried, and all tries."""
+        tries = max(_TRIES, read_resolv_conf(self.resolv_conf(())).attempts)
+        return len(self.profiles) * Fraction(self.rate) * 2 * (1 + len(self.search)) * tries
+
+    @property
     def told(self) -> str:
         """The run's fact that says what they go by: NAMES: search ...; options ...."""
         return "; ".join([f"# {' '.join(self.names)}", *self.resolv_conf(()).splitlines()])
@@ -48,9 +60,13 @@ class Lookups:
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
+        self._was_ended = False
 
     async def start(self, asking: Asking, servers: tuple[tuple[str, int], ...], namespace: str) -> None:
-        """servers: at most three, of one port; namespace: the network namespace they are asked from, '' for our own."""
+        """servers: at most three, of one port; namespace: the network namespace they are asked from, '' for our own.
+
+        EnvironmentProblem if the process ends at once: it has said why on stderr.
+        """
         order = {**asdict(asking), "servers": servers, "namespace": namespace}
         order["conf"] = asking.resolv_conf(tuple(address for address, _ in servers))
         self._process = await asyncio.create_subprocess_exec(
@@ -61,20 +77,30 @@ class Lookups:
             limit=_MOST_OCTETS,
         )
         assert self._process.stdout  # noqa: S101
-        await self._process.stdout.readline()  # its first says that it is there
+        if not await self._process.stdout.readline():  # its first says that it is there
+            code = await self._process.wait()
+            raise EnvironmentProblem(f"the clients' process did not start: it ended with exit code {code}")
 
     async def made(self) -> AsyncIterator[Lookup | Mark]:
-        """Each that ends; after end(), those that had not. A Mark: the process was late, and so were its clients."""
-        while self._process and self._process.stdout and (line := await self._process.stdout.readline()):
+        """Each that ends; after end(), those that had not.
+
+        A Mark: the process was late, and so were its clients; or it ended by itself.
+        """
+        process = self._process
+        while process and process.stdout and (line := await process.stdout.readline()):
             at_ns, client, name, fate, took_ns, error = json.loads(line)
             if client:
                 yield Lookup(at_ns, client, name, Fate(fate), took_ns, error)
             else:
                 text = f"lookups were {took_ns / NS:.1f} s late: this machine was busy, not DNS slow"
                 yield Mark(at_ns, "clients_late", text, "clients")
+        if process and not self._was_ended:
+            text = f"the clients' process ended with exit code {await process.wait()}: nothing is looked up any more"
+            yield Mark(time.monotonic_ns(), "clients_died", text, "clients")
 
     def end(self) -> None:
         """Nothing more is looked up."""
+        self._was_ended = True
         if self._process and self._process.stdin:
             self._process.stdin.close()
 

@@ -38,20 +38,16 @@ _ENOUGH, _TIMES = 3, 5
 
 
 class Channel:
-    """An application over c-ares that makes a channel for each lookup. types, searches: what it asks for a name."""
+    """An application over c-ares that makes a channel for each lookup."""
 
-    def __init__(
-        self, conf: ResolvConf, types: Sequence[str] = ("A", "AAAA"), searches: bool = True, seed: int = 0
-    ) -> None:
-        self._conf, self._types, self._searches = conf, types, searches
-        self._rng = Random(seed)
+    def __init__(self, conf: ResolvConf) -> None:
+        self._conf, self._rng = conf, Random(0)
 
     def lookup(self, name: str, at_ns: int) -> Steps[Answer]:
         """ares_getaddrinfo(name, AF_UNSPEC), by all names of the search list until one says something."""
-        names = self._conf.names(name) if self._searches else [name]
         asking, nodata, code = _Asking(self._conf, self._rng, at_ns), False, ""
-        for full in names:
-            ends = yield from asking.ask([Query.of(full, qtype, _EDNS) for qtype in self._types])
+        for full in self._conf.names(name):
+            ends = yield from asking.ask([Query.of(full, qtype, _EDNS) for qtype in ("A", "AAAA")])
             if addresses := tuple(address for end in ends if end.reply for address in end.reply.answers):
                 return Answer(Fate.FOUND, addresses)
             code = ends[-1].code

@@ -26,11 +26,11 @@ _CODES = {"TRY_AGAIN": "EAI_AGAIN", "NO_DATA": "EAI_NODATA"}
 class Glibc:
     """One thread: that it has learnt to ask one query after the other stays with it (_res.options)."""
 
-    def __init__(self, conf: ResolvConf, seed: int = 0) -> None:
+    def __init__(self, conf: ResolvConf) -> None:
         self.conf = conf
         self.reopens = "single-request-reopen" in conf.options
         self.serial = self.reopens or "single-request" in conf.options
-        self._turn = Random(seed).getrandbits(16)
+        self._turn = Random(0).getrandbits(16)
 
     def lookup(self, name: str, at_ns: int) -> Steps[Answer]:
         """getaddrinfo(name, AF_UNSPEC)."""

@@ -135,6 +135,13 @@ class Extent:
     nodes: int = 0
     zones: tuple[str, ...] = ()
 
+    @property
+    def domain(self) -> str:
+        """The cluster's, `cluster.local`: the first of its zones that is not the root, nor a reverse one, by name or as
+        CIDR; '' if there is none.
+        """
+        return next((zone for zone in self.zones if zone and not zone.endswith(".arpa") and "/" not in zone), "")
+
 
 class Cluster(Protocol):
     """Cluster DNS: one Service, its pods, and what can be done to them.

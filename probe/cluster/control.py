@@ -1,4 +1,4 @@
-"""Messages between a lab and the program that started it: frozen dataclasses <-> bytes on an inherited socket pair."""
+"""Messages between a lab, or clock, and what started it: frozen dataclasses <-> bytes on an inherited socket pair."""
 
 from __future__ import annotations
 

@@ -106,10 +106,10 @@ class Deployment:
 
         image: as `kubectl set image`: one that there has been since the last restart has the template of that time.
         """
-        known = [template for template in self._templates if template.image == image]
-        if known == [self._template]:
+        known = next((template for template in self._templates if template.image == image), None)
+        if known is self._template:
             return
-        self._template = known[0] if known else self._new_template(image or self._template.image)
+        self._template = known or self._new_template(image or self._template.image)
         self._templates = [*self._templates, self._template] if image else [self._template]
         self._rolling = True
         self._emit("rollout_started", f"template {self._template.hash}", NAME)

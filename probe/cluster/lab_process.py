@@ -66,11 +66,20 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fol
         task.result()
 
 
+def _cause(problem: Exception) -> str:
+    """The first of what went wrong, in one line."""
+    while isinstance(problem, ExceptionGroup):
+        problem = problem.exceptions[0]
+    return " ".join(f"{type(problem).__name__}: {problem}".split())
+
+
 async def _main(sock: socket.socket, keeper: subprocess.Popen[bytes], folder: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sock.shutdown, socket.SHUT_RDWR)
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
         await _serve(reader, writer, folder)
+    except Exception as problem:  # noqa: BLE001  whatever it is: the near end quotes the last line that stands there
+        sys.stderr.write(f"{_cause(problem)}\n")
     finally:
         await asyncio.to_thread(keeper.communicate)
         if keeper.returncode:

@@ -34,7 +34,7 @@ class Nearest:
     def begin(self, pods: Iterable[Target]) -> None:
         """These count already."""
         self._live = {pod.name: pod for pod in pods}
-        self._asked = {pod.name: pod for pod in nearest(self.node, pods, self.most)}
+        self._asked = {pod.name: pod for pod in nearest(self.node, self._live.values(), self.most)}
 
     def of(self, pods: Iterable[Target]) -> list[Target]:
         """Those of them that are asked now."""

@@ -262,7 +262,7 @@ class Netns:
         return f"{self._lab}-{self.nodes[node]}"
 
     def _nft(self, node: int, rules: str) -> None:
-        _called(self.node_words(node, ["nft", "-f", "-"]), rules)
+        _call(self.node_words(node, ["nft", "-f", "-"]), rules)
 
 
 def _address(plan: _Plan, address: str, link: str) -> str:
@@ -306,13 +306,12 @@ def _set(name: str, value: int) -> None:
 def _ip(*lines: str, namespace: str = "") -> None:
     """Lines of `ip -batch`, in a namespace."""
     inside = ["-n", namespace] if namespace else []
-    _called(["ip", *inside, "-batch", "-"], "\n".join(lines) + "\n")
+    _call(["ip", *inside, "-batch", "-"], "\n".join(lines) + "\n")
 
 
-def _called(words: Sequence[str], text: str = "") -> str:
-    """What a program prints, given this on its input; EnvironmentProblem with what it complains of."""
+def _call(words: Sequence[str], text: str) -> None:
+    """Run a program with this on its input; EnvironmentProblem with what it complains of."""
     ended = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
     if ended.returncode:
         said = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[0]
         raise EnvironmentProblem(f"lab.backend netns: {' '.join(words)}: {said}")
-    return ended.stdout

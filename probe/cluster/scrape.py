@@ -26,12 +26,17 @@ async def scrape(address: str, port: int, namespace: str, names: Collection[str]
 
     OSError, of which TimeoutError is one, if there is no such page, or it cannot be read.
     """
-    wanted = tuple(names)
-    lines = [line for line in (await _page(address, port, namespace)).splitlines() if line.startswith(wanted)]
     try:
-        families = list(text_string_to_metric_families("\n".join([*lines, ""])))
+        return samples_of(await _page(address, port, namespace), names)
     except ValueError as problem:
         raise OSError(f"not metrics: {problem}") from None
+
+
+def samples_of(page: str, names: Collection[str]) -> list[Sample]:
+    """The samples of these names in a page, in its order; ValueError for what is no metrics."""
+    wanted = tuple(names)
+    lines = [line for line in page.splitlines() if line.startswith(wanted)]
+    families = text_string_to_metric_families("\n".join([*lines, ""]))
     return [sample for family in families for sample in family.samples if sample.name in names]
 
 

@@ -19,22 +19,22 @@ class Delay:
     """Seconds: always `low`; or anything from low to high, evenly; or, skewed, lognormal with that median and p99."""
 
     low: float
-    high: float = math.nan
+    high: float | None = None
     skewed: bool = False
 
     @property
     def longest(self) -> float:
         """The most it can be; of a skewed one its 99th percentile."""
-        return self.low if math.isnan(self.high) else self.high
+        return self.low if self.high is None else self.high
 
     def draw(self) -> float:
         """One delay."""
         if not self.skewed:
             return random.uniform(self.low, self.longest)
-        return random.lognormvariate(math.log(self.low), math.log(self.high / self.low) / _Z99)
+        return random.lognormvariate(math.log(self.low), math.log(self.longest / self.low) / _Z99)
 
     def __str__(self) -> str:
-        if math.isnan(self.high):
+        if self.high is None:
             return f"{self.low:g} s"
         return f"p50 {self.low:g} s p99 {self.high:g} s" if self.skewed else f"{self.low:g} s to {self.high:g} s"
 

@@ -93,9 +93,11 @@ class Upstream:
             self._mode = mode
         finally:
             if self._udp and not self._mode.udp:
-                self._udp = self._udp()
+                self._udp()
+                self._udp = None
             if self._tcp and not self._mode.tcp:
-                self._tcp = self._tcp()
+                self._tcp()
+                self._tcp = None
 
     def _answer(self, query: bytes, proto: str, send: Send) -> None:
         if not self._mode.find or not is_query(query):

@@ -19,11 +19,9 @@ RECORDS: dict[str, dict[str, tuple[str, ...]]] = {
     f"dnsprobe.default.svc.{DOMAIN}": {"A": ("10.96.0.53",)},
     f"dual.default.svc.{DOMAIN}": {"A": ("10.96.0.54",), "AAAA": ("fd00:10:96::54",)},
     f"headless.default.svc.{DOMAIN}": {"A": ("10.244.0.11", "10.244.0.12", "10.244.0.13")},
+    **{f"headless{n}.default.svc.{DOMAIN}": {"A": tuple(f"10.244.1.{i + 1}" for i in range(n))} for n in (20, 40, 100)},
 }
 """Absolute name without the last dot -> type -> addresses. A type that is missing is NODATA, another name NXDOMAIN."""
-
-for _n in (20, 40, 100):
-    RECORDS[f"headless{_n}.default.svc.{DOMAIN}"] = {"A": tuple(f"10.244.1.{i + 1}" for i in range(_n))}
 SOA_NUMBERS = (1, 7200, 1800, 86400, TTL)
 """Serial, refresh, retry, expire, minimum (RFC 1035, 3.3.13)."""
 

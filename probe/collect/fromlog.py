@@ -8,7 +8,7 @@ rest. Not there: latencies, exact failures.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.errors import UsageError
 from probe.histogram import BINS
 from probe.model import BUCKET_NS, NS, Doubt, Interval, Mark, Series, TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
@@ -29,9 +30,15 @@ Line = dict[str, Any]
 Channel = tuple[str, str]
 Ints = NDArray[np.int64]
 
+AT_ONCE = 1 << 18
+"""Rows of a schedule that are in memory together."""
 FOUND_ANEW = ("cut", "unfinished", "few_samples", "from_log")
 """Doubts that the run file shows by itself, once it is made."""
 
+_LONGEST_NS = 25 * 3600 * NS
+"""A Job's run lasts a day at the most."""
+_MOST_LOST = 20_000_000
+"""Of a lane and target; each is put in its place."""
 _OUTCOMES = {o.label: o for o in Outcome}
 
 
@@ -67,7 +74,7 @@ def told_in(log: Iterable[str]) -> Told | None:
             continue
         if not isinstance(line, dict) or line.get("schema_version") != LINES_VERSION:
             continue
-        kind = line.get("type")
+        kind, channel = line.get("type"), (str(line.get("lane")), str(line.get("target")))
         if kind == "begin":
             told = told or Told(line)
         elif told is None:
@@ -77,9 +84,9 @@ def told_in(log: Iterable[str]) -> Told | None:
         elif kind == "mark":
             told.marks.append(line)
         elif kind == "window":
-            told.windows.setdefault((line["lane"], line["target"]), []).append(line)
+            told.windows.setdefault(channel, []).append(line)
         elif kind == "totals":
-            told.totals[line["lane"], line["target"]] = line
+            told.totals[channel] = line
         elif kind == "verdict":
             told.verdict = line
     return told
@@ -88,10 +95,25 @@ def told_in(log: Iterable[str]) -> Told | None:
 def rebuilt(told: Told, path: Path, others: Iterable[Series] = ()) -> str:
     """Writes the run file; what it holds, in a sentence. others: series of files of the same load, whose questions are
     not shortened.
+
+    UsageError for lines that no dnsprobe prints: then there is no file.
     """
+    try:
+        return _written(told, path, others)
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, MemoryError, UsageError) as problem:
+        for file in (path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
+            file.unlink(missing_ok=True)
+        raise UsageError(f"its log has lines that no dnsprobe prints: {problem!r}") from None
+
+
+def _written(told: Told, path: Path, others: Iterable[Series]) -> str:
     started_ns = _unix_ns(told.begin["started"])
     series = _series(told.series, others)
+    if [s.index for s in series] != list(range(len(series))):
+        raise ValueError("series that do not count from 0")
     until_ns = told.until_ns
+    if not 0 <= until_ns <= _LONGEST_NS:
+        raise ValueError(f"{until_ns / NS:.0f} s")
     end = told.verdict
     if end:
         text = "totals, windows and marks are its log's"
@@ -101,20 +123,21 @@ def rebuilt(told: Told, path: Path, others: Iterable[Series] = ()) -> str:
         text = "its log has windows and marks, and no totals"
     text += "; rows inside of windows are spread evenly, and latencies are not known"
     begin = told.begin
+    name, command, scenario = _texts(begin, "name", "command", "scenario")
     head = Head(
-        name=begin["name"],
+        name=name,
         started_unix_ns=started_ns,
         planned_ns=round(begin["planned_seconds"] * NS),
-        command=begin["command"],
-        scenario=begin["scenario"],
-        objectives=tuple(begin["objectives"]),
-        facts={**begin["facts"], LOG_FACT: text},
+        command=command,
+        scenario=scenario,
+        objectives=tuple(map(str, begin["objectives"])),
+        facts={**{str(fact): str(value) for fact, value in begin["facts"].items()}, LOG_FACT: text},
     )
     writer = RunWriter.create(path, head)
     writer.add_series(series)
     for line in told.marks:
         at_ns = round(line["seconds"] * NS)
-        writer.mark(mark := Mark(at_ns, line["kind"], line["text"], line["source"], line["subject"]))
+        writer.mark(mark := Mark(at_ns, *_texts(line, "kind", "text", "source", "subject")))
         if mark.kind == "intercepted":
             writer.interval(Interval(at_ns, head.planned_ns, mark.kind, mark.text, mark.source, mark.subject))
     for line in told.totals.values():
@@ -128,8 +151,16 @@ def rebuilt(told: Told, path: Path, others: Iterable[Series] = ()) -> str:
     rows = _Rows.of(told, series, started_ns, until_ns)
     for second in range(rows.seconds):
         writer.flush(rows.flush(second), min((second + 1) * NS, end_ns))
-    writer.finish(end_ns, (end["cut"] or "") if end else f"its log ends after {until_ns / NS:.1f} s")
+    writer.finish(end_ns, str(end["cut"] or "") if end else f"its log ends after {until_ns / NS:.1f} s")
     return text
+
+
+def _texts(line: Line, *names: str) -> list[str]:
+    """Fields of a line that are texts; TypeError if one is not."""
+    found = [line[name] for name in names]
+    if not all(isinstance(text, str) for text in found):
+        raise TypeError(f"{', '.join(names)} of a line `{line.get('type', '')}`")
+    return found
 
 
 def _unix_ns(text: str) -> int:
@@ -140,7 +171,7 @@ def _unix_ns(text: str) -> int:
 
 def _doubts(end: Line) -> list[Doubt]:
     """What the prober itself did wrong, which nothing else in its log shows."""
-    told = [Doubt(d["id"], d["text"], tuple(d["lanes"]), d["hides_loss"]) for d in end["doubts"]]
+    told = [Doubt(str(d["id"]), str(d["text"]), tuple(d["lanes"]), bool(d["hides_loss"])) for d in end["doubts"]]
     return [doubt for doubt in told if doubt.id not in FOUND_ANEW]
 
 
@@ -191,6 +222,8 @@ class _Rows:
             for label, n in told["not_good"].items()
             if qtype in types
         }
+        if sum(left.values()) > _MOST_LOST or sum(w.lost for w in windows) > _MOST_LOST:
+            raise ValueError(f"more than {_MOST_LOST:,} rows of {line['lane']} that were not good")
         unsent = {qtype: left.pop((qtype, Outcome.UNSENT), 0) for qtype in types}
         for w in windows:
             for at_ns in w.instants():
@@ -228,8 +261,8 @@ class _Rows:
         """So many good rows where rows were due and not lost, int64[B]."""
         weights = np.zeros(self.seconds * BUCKETS)
         for s in series:
-            due = pacer_of(s).take(min(s.stop_ns, until_ns)) if s.shape.scheduled else np.arange(0, until_ns, BUCKET_NS)
-            weights += np.bincount(due // BUCKET_NS, minlength=len(weights))[: len(weights)]
+            for due in _instants(s, until_ns):
+                weights += np.bincount(due // BUCKET_NS, minlength=len(weights))[: len(weights)]
         for (index, bucket), lost in self.lost.items():
             if index == series[0].index:
                 weights[bucket] = max(0.0, weights[bucket] - sum(lost.values()))
@@ -290,6 +323,16 @@ def _likeliest(left: dict[tuple[str, Outcome], int], outcome: Outcome) -> tuple[
     """What a lost row of a window of that class was: of its class, if there are any left."""
     some = [key for key, n in left.items() if n]
     return max(some, key=lambda key: (key[1] is outcome, left[key]), default=None)
+
+
+def _instants(series: Series, until_ns: int) -> Iterator[Ints]:
+    """When rows were due, so many at a time; of a closed loop that is not known: evenly."""
+    if not series.shape.scheduled:
+        yield np.arange(0, until_ns, BUCKET_NS)
+        return
+    pacer = pacer_of(series)
+    while len(due := pacer.take(min(series.stop_ns, until_ns), AT_ONCE)):
+        yield due
 
 
 def _elsewhere(series: Series, line: Line, started_ns: int, until_ns: int, n: int) -> list[int]:

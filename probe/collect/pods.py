@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probe.cluster.kube.jobs import OVER, RUNNING, JobPod, JobPods, NotSeen
+from probe.cluster.kube.jobs import OVER, RUNNING, JobPod, JobPods, JobState, NotSeen
 from probe.errors import EnvironmentProblem
 
 LOOK_S = 2.0
@@ -21,6 +22,7 @@ SOON_S, SELDOM_S = 0.5, 10.0
 """A pod is asked for its file so often: once its run is over or it was told to go; and before."""
 STILL_S = 30.0
 """So often it is said what is waited for."""
+MOST_INDEX = 1 << 16
 NAMED = 50
 """A pod has at least so much of the name of its Job, of which Kubernetes cuts off what makes it too long."""
 
@@ -35,7 +37,6 @@ class Left:
     folder: Path
     gone: bool = False
     told: bool = False
-    log_done: bool = False
     file: Path | None = None
     why: str = ""
     _seen: set[str] = field(default_factory=set)
@@ -96,26 +97,15 @@ async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[
     """Waits until the Job is over, and takes what its pods serve and print. What is taken is in the folder at once, and
     what is there of pods that are no more counts.
 
-    EnvironmentProblem: there is no such Job, or its pods cannot be listed. An API that goes away is waited for.
+    EnvironmentProblem: there is no such Job, its pods cannot be listed, or the folder cannot be written. An API that
+    goes away is waited for.
     """
     found: dict[str, Left] = {}
     tasks: list[asyncio.Task[None]] = []
-    said_s, away = time.monotonic(), False
+    said_s = time.monotonic()
     try:
         while True:
-            try:
-                now, job = await pods.now(), await pods.job()
-            except NotSeen:
-                raise
-            except EnvironmentProblem as problem:
-                if not found:
-                    raise
-                if not away:
-                    note(f"{problem}; waiting for it")
-                away = True
-                await asyncio.sleep(LOOK_S)
-                continue
-            away = False
+            now, job = await _listed(pods, note, patient=bool(found))
             known = {*found, *(pod.name for pod in now)}
             found |= _kept(pods.name, folder, known, job.made_s if job else 0.0, note)
             if not job and not now and not found:
@@ -124,9 +114,11 @@ async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[
                 )
             for left in _looked(found, now, folder, note):
                 tasks += [asyncio.create_task(_follow(pods, left)), asyncio.create_task(_fetch(pods, left, port, note))]
-            if (not job or job.over) and all(left.ended for left in found.values()):
-                if tasks:  # a node that died never ends its logs
-                    await asyncio.wait(tasks, timeout=2 * SELDOM_S)
+            is_over = (not job or job.over) and all(left.ended for left in found.values())
+            if is_over and tasks:  # a node that died never ends its logs
+                await asyncio.wait(tasks, timeout=2 * SELDOM_S)
+            _check(tasks, folder)
+            if is_over:
                 return list(found.values())
             if time.monotonic() - said_s > STILL_S:
                 said_s = time.monotonic()
@@ -138,11 +130,41 @@ async def collected(pods: JobPods, folder: Path, port: int, note: Note) -> list[
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _listed(pods: JobPods, note: Note, *, patient: bool) -> tuple[list[JobPod], JobState | None]:
+    """The pods there are, and their Job; patient: an API that goes away is waited for."""
+    away = False
+    while True:
+        try:
+            return await pods.now(), await pods.job()
+        except NotSeen:
+            raise
+        except EnvironmentProblem as problem:
+            if not patient:
+                raise
+            if not away:
+                note(f"{problem}; waiting for it")
+            away = True
+            await asyncio.sleep(LOOK_S)
+
+
+def _check(tasks: list[asyncio.Task[None]], folder: Path) -> None:
+    """What ended one of them ends all: a folder that cannot be written."""
+    for task in tasks:
+        try:
+            if task.done():
+                task.result()
+        except OSError as problem:
+            remedy = "make room, and collect again: what is there counts"
+            raise EnvironmentProblem(f"{folder}: cannot be written: {problem.strerror}; {remedy}") from None
+
+
 def _kept(job: str, folder: Path, known: set[str], made_s: float, note: Note) -> dict[str, Left]:
     """What an earlier collection took of pods that are no more. What is older than the Job is another's of its name."""
+    rest = "([0-9]+-)?[a-z0-9]+" if len(job) < NAMED else ".*"  # load-big-x7f2k is none of a Job `load`
+    ours = re.compile(re.escape(f"{job}-"[:NAMED]) + rest)
     files: dict[str, list[str]] = {}
     for file in sorted(folder.iterdir()):
-        mine = file.stem.startswith(f"{job}-"[:NAMED]) and file.stem not in known
+        mine = ours.fullmatch(file.stem) is not None and file.stem not in known
         if mine and file.suffix in (".db", ".log") and ".log.db" not in file.name and file.stat().st_mtime >= made_s:
             files.setdefault(file.stem, []).append(file.name)
     found = {}
@@ -233,6 +255,8 @@ async def _take(pods: JobPods, left: Left, port: int, index: dict[str, Any]) -> 
             octets = unpacking.decompress(packed)
             digest.update(octets)
             file.write(octets)
+            if file.tell() > index["octets"]:
+                raise ValueError("it has more octets than were told")
     if digest.hexdigest() != index["sha256"]:
         raise ValueError("its digest is not the one that was told")
     part.rename(whole := part.with_suffix(""))
@@ -244,4 +268,10 @@ async def _take(pods: JobPods, left: Left, port: int, index: dict[str, Any]) -> 
 
 
 async def _read(octets: AsyncIterator[bytes]) -> bytes:
-    return b"".join([piece async for piece in octets])
+    """ValueError for more than an index has."""
+    found = b""
+    async for piece in octets:
+        found += piece
+        if len(found) > MOST_INDEX:
+            raise ValueError(f"more than {MOST_INDEX:,} octets")
+    return found

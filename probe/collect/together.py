@@ -40,10 +40,14 @@ def put_together(
         if told and not told.series:
             note(f"{left.log_file}: {ASKED_NOTHING}")
         elif told:
-            logs[left.pod.name] = told
             path = left.folder / f"{left.pod.name}.log.db"
             path.unlink(missing_ok=True)
-            text = rebuilt(told, path, series)
+            try:
+                text = rebuilt(told, path, series)
+            except UsageError as problem:
+                left.why = f"{left.why}; {problem}" if left.why else str(problem)
+                continue
+            logs[left.pod.name] = told
             note(f"{left.pod}: its run file was gone{f' ({left.why})' if left.why else ''}: {text}")
             paths.append(path)
     missing = _missing(found, logs)

@@ -39,8 +39,11 @@ def doctor_text(examined: Sequence[Examined]) -> str:
     """About 110 columns; ends with a newline."""
     lacking, less = missing(examined), [each for each in examined if each.state is State.LESS]
     names = ", ".join(each.id for each in lacking or less)
-    said = "NOT READY: no run goes without" if lacking else "READY: runs go without" if less else "READY: all is there"
-    lines = [f"{said} {names}".rstrip(), ", ".join(f"{name} {text}" for name, text in facts().items())]
+    said = "NOT READY: no run goes without" if lacking else "READY: runs go; not there:"
+    lines = [
+        f"{said} {names}" if names else "READY: all is there",
+        ", ".join(f"{name} {text}" for name, text in facts().items()),
+    ]
     width = max(len(each.id) for each in examined)
     for area in dict.fromkeys(each.area for each in examined):
         lines += ["", area]

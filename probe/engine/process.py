@@ -66,7 +66,7 @@ class WorkerProcess:
             await asyncio.sleep(0.01)
         try:
             answer: dict[str, str] | DnsprobeError = self._orders.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise EnvironmentProblem(f"the engine's worker did not start: {self.died or 'it closed its end'}") from None
         if isinstance(answer, DnsprobeError):
             raise answer

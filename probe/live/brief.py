@@ -18,7 +18,7 @@ class Brief(Unseen):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._draws = self._stream.isatty()
+        self._draws = bool(self._stream and self._stream.isatty())
         self._paths = 0
         self._duration_ns = 0
 

@@ -91,7 +91,7 @@ def _remedy(missed: Trial, workers: int) -> str:
     if missed.throttled:
         return "give it a higher CPU limit, or none"
     more = f"-T {workers + 1} or " if workers < (os.cpu_count() or 1) else ""
-    return f"use {more}--shard on more machines"
+    return f"use {more}more machines (`dnsprobe run --shard`)"
 
 
 def compared(all_found: Sequence[Capacity]) -> str:
@@ -116,7 +116,7 @@ def as_json(search: Search, all_found: Sequence[Capacity]) -> str:
     """
     told = {
         "schema_version": 1,
-        "verdict": worst([found.ruling for found in all_found]),
+        "verdict": Ruling.worst([found.ruling for found in all_found]),
         "objectives": list(search.plan.objectives),
         "step_seconds": search.plan.duration_ns / NS,
         "precision": search.precision,
@@ -157,10 +157,3 @@ def _trial(trial: Trial) -> dict[str, float | str | bool | None]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def worst(rulings: Sequence[Ruling]) -> Ruling:
-    """FAIL if any failed, else INCONCLUSIVE if any is, or there is none."""
-    if Ruling.FAIL in rulings:
-        return Ruling.FAIL
-    return Ruling.INCONCLUSIVE if Ruling.INCONCLUSIVE in rulings or not rulings else Ruling.PASS

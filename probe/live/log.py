@@ -8,24 +8,38 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
-from probe.live.lines import Lines
+from probe.live.lines import NAMED, Lines
 from probe.model import NS, Mark, Series
 from probe.recorder import Flush
 from probe.report.units import clock, plain, seconds
+from probe.scenario.plan import Plan
 
-SAID = ("rollout_", "pod_deleted", "pod_ready", "not_", "worker_died", "intercepted", "lab_", "clock_step", "ended")
+SAID = (
+    "rollout_", "pod_deleted", "pod_ready", "not_", "worker_died", "clients_died", "intercepted", "lab_", "clock_step",
+    "ended",
+)  # fmt: skip
 """Marks whose kinds begin so are worth a line; the run file has them all."""
 
 
 class Log(Lines):
-    """A View that says nothing while all is well."""
+    """A View that says whom it asks, and nothing more while all is well."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
         self._out = stream or sys.stderr
+        self._begins = False
+
+    def begin(self, plan: Plan) -> None:
+        super().begin(plan)
+        self._begins = True
 
     def added(self, series: list[Series]) -> None:
-        """What is asked is in the file; a log that counted it would grow with each pod and run."""
+        """At the start alone: a log that counted what comes later would grow with each pod."""
+        if self._begins:
+            targets = list(dict.fromkeys(str(s.target) for s in series))
+            more = [f"and {len(targets) - NAMED} more"] * (len(targets) > NAMED)
+            self.noted(f"asks {', '.join([*targets[:NAMED], *more]) or 'nobody yet'}")
+        self._begins = False
 
     def ended(self, pod: str) -> None:
         """Nor this."""

@@ -76,9 +76,8 @@ class Answered:
 
     def add(self, more: Answered, home: NDArray[np.int64]) -> None:
         """Take in what else it answered; series s of that is home[s] here."""
-        np.add.at(
-            self.n, home, more.n
-        )  # first: a worker that counts meanwhile has noted the instants of what it counts
+        # First: a worker that counts meanwhile has noted the instants of what it counts.
+        np.add.at(self.n, home, more.n)
         np.minimum.at(self.first_ns, home, more.first_ns)
         np.maximum.at(self.last_ns, home, more.last_ns)
 

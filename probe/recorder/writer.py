@@ -24,7 +24,7 @@ from probe.recorder.room import (
 )
 
 PATIENCE_SECONDS = 5.0
-"""How long the writer waits then; after that the oldest second is overwritten and counted as overrun."""
+"""How long the writer waits for the reader; after that the oldest second is overwritten and counted as overrun."""
 FAILURES_A_SECOND = 10
 """Exact failure rows kept of each series and second; the rest are counts."""
 _KINDS = len(Outcome) * 2

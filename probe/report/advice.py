@@ -66,6 +66,7 @@ def _propagation(advice: Recommendation, found: Sequence[Departure]) -> list[str
         lines.append(f"  {value:>9} at {plain(one.node)}: {plain(one.pod)}, by {one.by}, seen every {_ms(one.every)}")
     if not found:
         lines.append(f"  D = {_s(advice.propagation)}, as given, from its deletion to the last query that it is sent")
+        lines.append("  what is set now is what is usual there; yours: --set lab.lameduck=10s, lab.grace_period, ...")
     else:
         least, equal = min(one.seconds for one in found), ">=" if advice.at_least else "="
         spread = f", the longest of {len(found)} (from {_s(least)} on)" if len(found) > 1 else ""

@@ -71,8 +71,8 @@ def audit_text(seen: Audited) -> str:
     """About 110 columns, ends with a newline. What fails is said in full, what passes by its id."""
     parts = [[headline(seen), *_facts(_loud(seen) | dict(seen.facts))]]
     for severity in _LOUD:
-        parts += [[f"{severity.upper()}", *_said(one)] if not n else list(_said(one))
-                  for n, one in enumerate(seen.of(severity))]  # fmt: skip
+        told = [list(_said(one, seen)) for one in seen.of(severity)]
+        parts += [[f"{severity.upper()}", *told[0]], *told[1:]] if told else []
     if unknown := seen.of(Severity.UNKNOWN):
         parts.append(["UNKNOWN", *_grouped(unknown)])
     if info := seen.of(Severity.INFO):
@@ -96,16 +96,24 @@ def _facts(facts: Mapping[str, str]) -> list[str]:
     return [line for name, text in said for line in wrapped(f"{name:{wide}}  {text}", 2, wide + 4)]
 
 
-def _said(one: Finding) -> Iterator[str]:
+def _said(one: Finding, seen: Audited) -> Iterator[str]:
     """Its title, what is so and why that matters, the fields that say so, the remedy."""
     check = CHECKS[one.id]
     yield from wrapped(f"{one.id}  {check.title}", 2, 7)
     yield from wrapped(plain(one.text), 7)
     yield from wrapped(f"why: {check.why}", 7, 12)
     yield from (line for text in _evidence(one) for line in wrapped(f"- {plain(text)}", 7, 9))
-    if one.remedy:
+    if above := _mended_above(one, seen):
+        yield f"       mend: as {above} says"
+    elif one.remedy:
         yield "       mend:"
         yield from (f"         {plain(line)}" for line in one.remedy.splitlines())
+
+
+def _mended_above(one: Finding, seen: Audited) -> str:
+    """The check that has the same remedy, and said it before; '' if none has."""
+    before = seen.findings[: seen.findings.index(one)]
+    return next((other.id for other in before if one.remedy and other.remedy == one.remedy), "")
 
 
 def _evidence(one: Finding) -> list[str]:
@@ -226,7 +234,7 @@ def audit_markdown(seen: Audited) -> str:
         found = seen.of(severity)
         if found and severity in _LOUD:
             lines += ["", f"### {severity}"]
-            lines += [line for one in found for line in _section(one)]
+            lines += [line for one in found for line in _section(one, seen)]
         elif found:
             lines += ["", f"### {severity}", "", "| check | |", "| --- | --- |"]
             lines += [f"| {one.id} {inert(CHECKS[one.id].title)} | {inert(one.text)} |" for one in found]
@@ -244,10 +252,12 @@ def audit_markdown(seen: Audited) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(one: Finding) -> list[str]:
+def _section(one: Finding, seen: Audited) -> list[str]:
     check = CHECKS[one.id]
     head = ["", f"**{one.id} {inert(check.title)}**", "", f"{inert(one.text)} {inert(check.why)}", ""]
-    return [*head, *(f"- {inert(text)}" for text in _evidence(one)), "", *_code(one.remedy)]
+    above = _mended_above(one, seen)
+    mend = [f"mended as {above} says", ""] if above else _code(one.remedy)
+    return [*head, *(f"- {inert(text)}" for text in _evidence(one)), "", *mend]
 
 
 def _code(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import wrap
@@ -16,7 +17,7 @@ from probe.verdict import verdict_of
 if TYPE_CHECKING:
     from probe.report.drawing import Spec
 
-MISSING = "pages and pictures need Altair and vl-convert: pip install 'dnsprobe[report]'"
+MISSING = f"pages and pictures need Altair and vl-convert: {sys.executable} -m pip install altair vl-convert-python"
 _TITLE = 130
 """Characters in a line of it."""
 _SETS = "window.vegaEmbed = vegaEmbed;"

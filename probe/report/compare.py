@@ -25,6 +25,8 @@ from probe.verdict import Verdict, verdict_of
 PODS = "pods"
 """The target under which all pods of a lane are compared: each run has others."""
 QUANTILES = {"p50": 0.5, "p99": 0.99}
+CHANGED = "# --set "
+"""So begins a line that probe.scenario.file adds to a scenario's text: a setting that was changed."""
 PASSING = ("conntrack", "cpu steal", "metrics", "prober's pod", "prober's node", "ntp", "clock")
 """Facts that differ from run to run and are no setting."""
 REPEATED, SLOWER = 1.5, 1.25
@@ -240,10 +242,14 @@ def _settings(runs: Sequence[Run]) -> Iterator[Setting]:
         values = tuple(facts.get(name, "") for facts in told)
         if len(set(values)) > 1 and not name.startswith(PASSING):
             yield Setting(name, values)
-    first = runs[0].head.scenario.splitlines()
+    texts = [run.head.scenario.splitlines() for run in runs]
+    said = [tuple(line.removeprefix(CHANGED) for line in text if line.startswith(CHANGED)) for text in texts]
+    if len(set(said)) > 1:
+        yield Setting("--set", tuple(", ".join(settings) for settings in said))
+    first, *_ = plain_texts = [[line for line in text if not line.startswith(CHANGED)] for text in texts]
     changes = []
-    for run in runs:
-        lines = list(difflib.unified_diff(first, run.head.scenario.splitlines(), lineterm="", n=0))[2:]
+    for text in plain_texts:
+        lines = list(difflib.unified_diff(first, text, lineterm="", n=0))[2:]
         changes.append("; ".join(line for line in lines if not line.startswith("@@")))
     if any(changes):
         yield Setting("scenario", tuple(changes))

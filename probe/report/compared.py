@@ -169,5 +169,4 @@ def _side_json(side: Side) -> Json:
 
 def worst_ruling(found: Comparison) -> Ruling:
     """Of the runs after the first: what the command exits with."""
-    rulings = {verdict.ruling for verdict in found.verdicts[1:]}
-    return next((r for r in (Ruling.FAIL, Ruling.INCONCLUSIVE) if r in rulings), Ruling.PASS)
+    return Ruling.worst({verdict.ruling for verdict in found.verdicts[1:]})

@@ -94,9 +94,10 @@ class _Drawing:
         colour = self._colour(self._scene.outcomes, COLOURS, None)
         whole = self._x(axis=True, zoomed=False)
         asked = self._layer("ends").mark_point(opacity=0).encode(x=whole).properties(name="overview")
-        bars = self._layer("spoilt").mark_bar(height=OVERVIEW - 8, strokeWidth=1.5, clip=True)
-        spoilt = bars.transform_filter("datum.seen == 1")
-        spoilt = spoilt.encode(x=whole, x2="b:T", color=colour, stroke=self._stroke())
+        bars = self._layer("spoilt").mark_bar(strokeWidth=1, clip=True)
+        spoilt = bars.transform_filter("datum.counts")
+        tall, seen = self._tall(OVERVIEW - 4), self._seen()
+        spoilt = spoilt.encode(x=whole, x2="b:T", color=colour, stroke=self._stroke(), size=tall, opacity=seen)
         return self._picture([asked.add_params(self._brush), spoilt], self._scene.title, OVERVIEW)
 
     def _stroke(self) -> Any:
@@ -105,8 +106,16 @@ class _Drawing:
         scale = alt.Scale(domain=list(names), range=[COLOURS[name] for name in names])
         return alt.Stroke("what:N", scale=scale, legend=None)
 
+    def _tall(self, most: int) -> Any:
+        """A bar is so many pixels high where all was lost."""
+        return alt.Size("tall:Q", scale=alt.Scale(domain=[0, 1], range=[0, most]), legend=None)
+
+    def _seen(self) -> Any:
+        """And so much of it is to be seen."""
+        return alt.Opacity("seen:Q", scale=None, legend=None)
+
     def lanes(self) -> alt.LayerChart:
-        """A strip for each lane and target: thin while all is good, a bar where not, the higher the more was lost."""
+        """A strip for each lane and target: thin while all is good, else a bar, higher and darker by what was lost."""
         rows = self._rows(self._scene.lanes)
         thin = self._layer("asked").mark_bar(height=4, opacity=0.55, color=COLOURS["good"], clip=True)
         bars = self._layer("spoilt").mark_bar(strokeWidth=1, clip=True)
@@ -116,12 +125,12 @@ class _Drawing:
             y=rows,
             color=self._colour(self._scene.outcomes, COLOURS, "queries"),
             stroke=self._stroke(),
-            size=alt.Size("tall:Q", scale=alt.Scale(domain=[0, 1], range=[0, STRIP - 3]), legend=None),
-            opacity=alt.Opacity("seen:Q", scale=None, legend=None),
+            size=self._tall(STRIP - 3),
+            opacity=self._seen(),
             tooltip=self._tip("row", "what", "text"),
         )
         layers = [*self._frame(axis=True), thin.encode(x=self._x(axis=True), x2="b:T", y=rows), spoilt]
-        title = "Lanes and targets: thin while every query is good, a bar where not (its height: the share)"
+        title = "Lanes and targets: thin while every query is good, a bar where not (height and shade: the share)"
         return self._picture(layers, title, STRIP * len(self._scene.lanes))
 
     def cluster(self) -> alt.LayerChart:

@@ -35,7 +35,9 @@ def _part(run: Run, d: Diagnosis, log: Sequence[Logged] | None) -> list[str]:
     if d.windows:
         lanes = ", ".join(dict.fromkeys(f"{plain(w.lane)} -> {plain(w.target)}" for w in d.windows))
         lost = sum(w.lost for w in d.windows)
-        lines += wrapped(f"explains   {count(len(d.windows))} windows, {count(lost)} lost: {lanes}", 2, 13)
+        lines += wrapped(
+            f"explains   {count(len(d.windows))} window{'s' * (len(d.windows) > 1)}, {count(lost)} lost: {lanes}", 2, 13
+        )
     lines += wrapped(f"seen       {plain(d.finding.evidence)}", 2, 13)
     lines += wrapped(f"tell apart {d.finding.apart}", 2, 13)
     fits = [f"{f.id} ({f.sure}): {f.text}" for f in d.findings[1 : 1 + FITS_TOO]]

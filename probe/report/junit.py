@@ -5,8 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from probe.model import NS
-from probe.report.tables import actual_text
-from probe.report.text import headline
+from probe.report.text import actual_text, headline
 from probe.report.units import moment, plain
 from probe.runfile import Run
 from probe.verdict import Judged, Ruling, verdict_of

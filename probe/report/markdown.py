@@ -44,8 +44,8 @@ def table_markdown(table: Table) -> list[str]:
     """Its title, the first rows, how many more there are."""
     sides = ["---:" if side == ">" else "---" for side in table.aligned]
     rows = [_row(table.heads), f"| {' | '.join(sides)} |", *map(_row, table.rows[:ROWS])]
-    more = [f"\nand {len(table.rows) - ROWS} more"] if len(table.rows) > ROWS else []
-    return [f"### {inert(table.title)}", "", *rows, *("\n".join(more).split("\n") if more else [])]
+    more = ["", f"and {len(table.rows) - ROWS} more"] if len(table.rows) > ROWS else []
+    return [f"### {inert(table.title)}", "", *rows, *more]
 
 
 def _row(cells: Sequence[str]) -> str:

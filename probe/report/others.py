@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from probe.cluster.meters import EVERY
+from probe.model import NS
 from probe.report.columns import wrapped
 from probe.report.units import count, plain
 from probe.runfile import Run
@@ -36,13 +40,21 @@ def others_text(run: Run) -> list[str]:
     for metric in run.metrics:
         by.setdefault((metric.source, metric.subject), {})[metric.name] = metric
     lines = [f"{plain(subject)} ({plain(source)}): {text}" for (source, subject), mine in by.items()
-             if (text := _said(source, mine))]  # fmt: skip
+             if (text := _said(_ALWAYS.get(source, ()) if _again(run, mine) else (), mine))]  # fmt: skip
     more = [f"  ... and {count(len(lines) - SHOWN)} more: table samples has them all"] if len(lines) > SHOWN else []
     return [part for line in lines[:SHOWN] for part in wrapped(line, 2, 6)] + more
 
 
-def _said(source: str, mine: Mapping[str, Metric]) -> str:
-    always = _ALWAYS.get(source, ())
+def _again(run: Run, mine: Mapping[str, Metric]) -> bool:
+    """Whether it was read more than once: of a single reading nothing is known to have stayed as it was."""
+    return any(
+        np.isfinite(m.value).sum() > 1 or [*m.at_ns[1:], run.end_ns][0] - m.at_ns[0] >= 2 * EVERY * NS
+        for m in mine.values()
+        if len(m.at_ns)
+    )
+
+
+def _said(always: Sequence[str], mine: Mapping[str, Metric]) -> str:
     grown = {name: metric.grown for name, metric in mine.items() if name in _WORDS}
     told = [f"{count(round(n))} {_WORDS[name]}" for name, n in grown.items() if n or name in always]
     if "programmed" in mine and (changes := mine["programmed"].grown):

@@ -23,6 +23,9 @@ ROWS, PODS = 24, 16
 """Strips and pods that have a row of their own, those that lost most and ended first; the others share one."""
 LABEL = 38
 """Characters of a row's name."""
+LEAST_TALL, LEAST_SEEN, UNCOUNTED = 0.3, 0.45, 0.35
+"""A bar where next to nothing was lost, against one where all was: height, opacity; the opacity of one that does not
+count."""
 LABELS_APART = 0.14
 """A mark's words are written beside it where the next one is so much of the run away."""
 
@@ -164,8 +167,9 @@ def _spoilt(stretch: Stretch, row: str, axis: _Axis) -> Row:
         "a": axis(stretch.from_ns),
         "b": axis(stretch.to_ns),
         "what": stretch.what,
-        "tall": round(0.35 + 0.65 * fraction, 2) if stretch.counts else 0.3,
-        "seen": 1 if stretch.counts else 0.35,
+        "tall": round(LEAST_TALL + (1 - LEAST_TALL) * fraction, 2) if stretch.counts else LEAST_TALL,
+        "seen": round(LEAST_SEEN + (1 - LEAST_SEEN) * math.sqrt(fraction), 2) if stretch.counts else UNCOUNTED,
+        "counts": int(stretch.counts),
         "text": text if stretch.counts else f"{text}; the pod had been told to go: does not count",
     }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probe.model import BUCKET_NS, NS
 from probe.outcome import Outcome
@@ -29,7 +30,7 @@ class Stretch:
     """Where a channel had rows that were not good: [from_ns, to_ns), exact at the first and last lost one.
 
     what: the outcome that most of the lost rows had; `unsent` or `undecided` where none was lost. lost, unsent,
-    undecided: rows; of: all that were due in its cells, roughly. counts: False for a pod that was told to go.
+    undecided: rows; of: all that were due in its cells, good ones too. counts: False for a pod that was told to go.
     """
 
     from_ns: int
@@ -58,8 +59,7 @@ class Strip:
 
 def strips_of(timeline: Timeline, most: int = STRETCHES) -> list[Strip]:
     """One for each channel, in their order; together at most `most` stretches, or the fewest there can be."""
-    due = _Due(timeline)
-    cells = [_Cells(channel, due.of(k)) for k, channel in enumerate(timeline.channels)]
+    cells = [_Cells(channel, due) for channel, due in zip(timeline.channels, _due(timeline), strict=True)]
     for width in CELLS:
         found = [list(of.stretches(width)) for of in cells]
         if sum(map(len, found)) <= most:
@@ -77,49 +77,42 @@ def _asked(timeline: Timeline, channel: Channel) -> Spans:
     return ((from_ns, to_ns),) if from_ns < to_ns else ()
 
 
-class Rows(NamedTuple):
-    """Finished rows of a channel that are known by `width` buckets: the first of these, and how many; int64[k] each."""
+class _Due(NamedTuple):
+    """How many rows of a channel were due before each of some buckets; between them they are spread evenly."""
 
-    width: int
     bucket: Ints
-    n: Ints
+    before: NDArray[np.float64]
+
+    def within(self, from_bucket: Ints, to_bucket: Ints) -> Ints:
+        """Those of each stretch."""
+        due = np.interp(to_bucket, self.bucket, self.before) - np.interp(from_bucket, self.bucket, self.before)
+        return np.rint(due).astype(np.int64)
 
 
-class _Due:
-    """All finished rows, sorted by channel."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        rows = timeline.run.counts
-        of_series = np.zeros(len(timeline.run.series), np.int64)
-        for k, channel in enumerate(timeline.channels):
-            of_series[[s.index for s in channel.series]] = k
-        channel_of = of_series[rows.series]
-        order = np.argsort(channel_of, kind="stable")
-        self._channel = channel_of[order]
-        self._bucket, self._width, self._n = rows.bucket[order], rows.width[order], rows.n[order]
-
-    def of(self, channel: int) -> list[Rows]:
-        pick = slice(*np.searchsorted(self._channel, [channel, channel + 1]))
-        bucket, width, n = self._bucket[pick], self._width[pick], self._n[pick]
-        return [Rows(one, bucket[width == one], n[width == one]) for one in (1, 10)]
-
-
-def _in(buckets: Ints, due: Sequence[Rows]) -> Ints:
-    """How many of the rows were due in each of the buckets; a second's are spread over its buckets."""
-    found = np.zeros(len(buckets))
-    for width, first, n in due if len(buckets) else ():
-        for at in (first + step for step in range(width)):
-            place = np.minimum(np.searchsorted(buckets, at), len(buckets) - 1)
-            hit = buckets[place] == at
-            np.add.at(found, place[hit], n[hit] / width)
-    return np.rint(found).astype(np.int64)
+def _due(timeline: Timeline) -> Iterator[_Due]:
+    """Of each channel in turn: all finished rows, of which a good second is one and any other ten of 100 ms."""
+    rows = timeline.run.counts
+    of_series = np.zeros(len(timeline.run.series), np.int64)
+    for k, channel in enumerate(timeline.channels):
+        of_series[[s.index for s in channel.series]] = k
+    channel_of = of_series[rows.series]
+    order = np.argsort(channel_of, kind="stable")
+    for k in range(len(timeline.channels)):
+        mine = order[slice(*np.searchsorted(channel_of, [k, k + 1], sorter=order))]
+        first, last = rows.bucket[mine], rows.bucket[mine] + rows.width[mine]
+        bucket = np.unique(np.concatenate([[0], first, last]))
+        rate = np.zeros(len(bucket))
+        np.add.at(rate, np.searchsorted(bucket, first), rows.n[mine] / rows.width[mine])
+        np.add.at(rate, np.searchsorted(bucket, last), -rows.n[mine] / rows.width[mine])
+        yield _Due(bucket, np.concatenate([[0], np.cumsum(np.cumsum(rate)[:-1] * np.diff(bucket))]))
 
 
 class _Cells:
-    """What a channel had in each 100 ms that were not all good, bucket by bucket."""
+    """What a channel had in each 100 ms that were not all good, bucket by bucket; and what was due at any time."""
 
-    def __init__(self, channel: Channel, due: Sequence[Rows]) -> None:
-        self._channel = c = channel
+    def __init__(self, channel: Channel, due: _Due) -> None:
+        self._channel, self._due = channel, due
+        c = channel
         where = [at // BUCKET_NS for at in (c.first_ns, c.unsent_ns, c.waiting_ns)]
         self.bucket = np.unique(np.concatenate(where))
         n = len(self.bucket)
@@ -132,7 +125,6 @@ class _Cells:
         np.add.at(self._rows[:, _UNSENT], np.searchsorted(self.bucket, where[1]), c.unsent)
         np.add.at(self._rows[:, _WAITING], np.searchsorted(self.bucket, where[2]), c.waiting)
         self._exact(at)
-        self._of = np.maximum(_in(self.bucket, due), self._rows.sum(axis=1))
 
     def _exact(self, at: Ints) -> None:
         """Where rows were lost, the first and last due instant of these; lost rows decide whether it counts."""
@@ -153,7 +145,8 @@ class _Cells:
             return
         cell, start = np.unique(self.bucket // width, return_index=True)
         rows = np.add.reduceat(self._rows, start)
-        of, counts = np.add.reduceat(self._of, start), np.logical_or.reduceat(self._counts, start)
+        of = np.maximum(self._due.within(cell * width, (cell + 1) * width), rows.sum(axis=1))
+        counts = np.logical_or.reduceat(self._counts, start)
         first, last = np.minimum.reduceat(self._first, start), np.maximum.reduceat(self._last, start)
         lost = rows[:, :_UNSENT].sum(axis=1)
         kind = np.where(lost > 0, rows[:, :_UNSENT].argmax(axis=1), np.where(rows[:, _UNSENT] > 0, _UNSENT, _WAITING))

@@ -14,10 +14,11 @@ from probe.report.findings import diagnoses_of
 from probe.report.nodes import RULE, Node, lagging_zones, nodes_of
 from probe.report.scene import channel_text
 from probe.report.story import sure_text
+from probe.report.text import actual_text
 from probe.report.units import between, clock, count, duration, seconds, share, short, since_start
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, Window, common, ranked_ns
-from probe.verdict import MEASURES, Judged, Verdict, spared
+from probe.verdict import Verdict, spared
 
 SHOWN = 200
 """Rows of a table that could be endless; CSV and JSON have all of them."""
@@ -301,13 +302,6 @@ def objectives(verdict: Verdict) -> Table:
         for j in verdict.objectives
     ]
     return Table("Objectives", ("ruling", "objective", "actual", "where", "why"), rows, "<<><<")
-
-
-def actual_text(judged: Judged) -> str:
-    """As counted; a range where lost rows may be no fault of DNS."""
-    if MEASURES[judged.objective.measure].unit == "%":
-        return between(judged.at_best, judged.actual, share)
-    return between(judged.at_best * NS, judged.actual * NS, duration)
 
 
 def happened(run: Run) -> Table:

@@ -29,6 +29,9 @@ WINDOWS_SHOWN = 40
 NAME = 60
 """Characters of a lane's or a target's name, or of a fact's."""
 
+MARK = 200
+"""Characters of what a mark says; JSON has all of them."""
+
 OCTETS = (Counter.SENT_OCTETS, Counter.RECEIVED_OCTETS)
 """Counters that are no rows: JSON has them."""
 
@@ -73,7 +76,9 @@ def headline(verdict: Verdict) -> str:
         return f"{verdict.ruling}: {text}, but {_reason(verdict)}"
     if verdict.ruling is Ruling.FAIL and not lost:
         missed = next(j for j in verdict.objectives if j.ruling is Ruling.FAIL)
-        return f"{verdict.ruling}: {text}, but {plain(missed.objective.text)} was missed: {_actual(missed)}"
+        return f"{verdict.ruling}: {text}, but {plain(missed.objective.text)} was missed: {actual_text(missed)}"
+    if verdict.ruling is Ruling.PASS and lost:  # a person's own objectives may bear any loss
+        return f"{verdict.ruling}: {text}; met: {', '.join(plain(j.objective.text) for j in verdict.objectives)}"
     return f"{verdict.ruling}: {'it hurt: ' if lost and verdict.ruling is Ruling.FAIL else ''}{text}"
 
 
@@ -117,7 +122,7 @@ def _objectives(objectives: Sequence[Judged]) -> list[str]:
     for j in objectives:
         state = {Ruling.PASS: "met", Ruling.FAIL: "MISSED", Ruling.INCONCLUSIVE: "UNKNOWN"}[j.ruling]
         who = f"{j.lane} -> {j.target}" if j.lane else ""
-        rows.append((state, plain(j.objective.text), _actual(j), plain(who)))
+        rows.append((state, plain(j.objective.text), actual_text(j), plain(who)))
     found: list[str] = []
     for i, line in enumerate(_table(rows, "<<><")):
         why, after = objectives[i].why, objectives[i + 1].why if i + 1 < len(objectives) else ""
@@ -125,8 +130,8 @@ def _objectives(objectives: Sequence[Judged]) -> list[str]:
     return found or ["  none"]
 
 
-def _actual(judged: Judged) -> str:
-    """As counted; a range where lost rows may be no fault of DNS."""
+def actual_text(judged: Judged) -> str:
+    """What an objective was measured as: as counted; a range where lost rows may be no fault of DNS."""
     if MEASURES[judged.objective.measure].unit == "%":
         return between(judged.at_best, judged.actual, share)
     return between(judged.at_best * NS, judged.actual * NS, duration)
@@ -211,15 +216,17 @@ def _windows(timeline: Timeline) -> list[str]:
     found = [head]
     causes = beside(diagnoses_of(timeline.run), kept)
     for w, line in zip(kept, lines, strict=True):
-        found += [line, *_wrapped(_beside(w), 13), *_wrapped(plain(causes.get(w, "")), 13)]
+        found += [line, *_wrapped(_beside(w, channels[w.lane, w.target]), 13), *_wrapped(plain(causes.get(w, "")), 13)]
     if len(windows) > len(shown):
         found.append(f"  ... and {count(len(windows) - len(shown))} shorter ones: the JSON report has them all")
     return found
 
 
-def _beside(w: Window) -> str:
+def _beside(w: Window, channel: Channel) -> str:
     """What else is known about a window."""
     said = []
+    if w.outcome is Outcome.CONNECTION_REFUSED and not (w.inferred or channel.loss().good):
+        said.append(f"refused from first to last: nobody listens at {plain(str(channel.target))}")
     if w.inferred:
         said.append("refused, by what other lanes heard: this one got no refusal itself (the kernel limits them)")
     if w.still_open:
@@ -242,11 +249,14 @@ def _marks(run: Run) -> list[str]:
     if not run.marks:
         return ["  nothing was marked"]
     start = run.head.started_unix_ns
-    rows: list[Row] = []
-    for m in run.marks:
-        text = plain(_of(m.subject, m.text))
-        rows.append((since_start(m.at_ns), clock(start + m.at_ns), plain(m.source), plain(m.kind), text))
-    return _table(rows, ">><<<")
+    lines = _table([(since_start(m.at_ns), clock(start + m.at_ns), plain(m.source), plain(m.kind)) for m in run.marks],
+                   ">><<")  # fmt: skip
+    width = max(map(len, lines)) + 2
+    told: list[str] = []
+    for m, line in zip(run.marks, lines, strict=True):
+        first, *more = [*_wrapped(short(_of(m.subject, m.text), MARK), width), ""]
+        told += [f"{line:{width}}{first[width:]}", *filter(None, more)]
+    return told
 
 
 def _of(subject: str, text: str) -> str:

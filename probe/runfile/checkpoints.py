@@ -51,6 +51,10 @@ PRUNE = tuple(sql.replace("CUT", _CUT) for sql in (
 """Each takes the second up to which rows may go: they go up to the last checkpoint before."""
 
 
+_MOST_CELLS = 1 << 20
+"""A table of sums has no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What had been counted by `second`: flat tables by name, keys and sums as they are stored."""
@@ -88,4 +92,4 @@ def read_checkpoints(db: sqlite3.Connection) -> list[int]:
 def read_checkpoint(db: sqlite3.Connection, second: int) -> Checkpoint:
     """One of them."""
     rows = db.execute("SELECT what, sums FROM checkpoints WHERE second = ?", (second,))
-    return Checkpoint(second, {what: unpack_sums(blob) for what, blob in rows})
+    return Checkpoint(second, {what: unpack_sums(blob, _MOST_CELLS) for what, blob in rows})

@@ -21,7 +21,7 @@ from probe.runfile.reader import Run
 from probe.runfile.samples import fullest
 from probe.runfile.shards import Shard, missing_of, same_series, shards_of
 from probe.runfile.vantage import Seen, Vantage, write_vantages
-from probe.runfile.writer import RunWriter
+from probe.runfile.writer import RunWriter, remove
 from probe.schedule import pacer_of
 
 ONE_EVENT_NS = NS
@@ -76,6 +76,7 @@ def merge(
     if out.exists():
         raise UsageError(f"{out}: exists already; a run is never overwritten: name another file or remove it")
     part = out.with_name(f"{out.name}.part")
+    remove(part)  # one that was killed may have left it
     try:
         with shards_of(paths, doubts_of, seen_by, partial, replaced) as shards:
             _write(shards, part, _head(shards, command, facts or {}), zones or {}, missing)
@@ -83,8 +84,7 @@ def merge(
     except sqlite3.Error as problem:
         raise EnvironmentProblem(f"{out}: cannot be written: {problem}") from None
     finally:
-        for leftover in (part, Path(f"{part}-wal"), Path(f"{part}-shm")):
-            leftover.unlink(missing_ok=True)
+        remove(part)
 
 
 def _write(shards: Sequence[Shard], path: Path, head: Head, zones: Mapping[str, str], missing: Sequence[str]) -> None:

@@ -39,9 +39,9 @@ class Sparse:
     @classmethod
     def unpacked(cls, counts: bytes, maxima: bytes, home: Ints) -> Sparse:
         """What blobs() made; series s of it becomes home[s], int64[series]."""
-        series, duration, index, n = unpack_counts(counts)
+        series, duration, index, n = unpack_counts(counts, len(home))
         keys = (home[series] * len(Duration) + duration) * BINS + index
-        series, duration, longest = unpack_maxima(maxima)
+        series, duration, longest = unpack_maxima(maxima, len(home))
         return cls(keys, n, home[series] * len(Duration) + duration, longest)
 
     @classmethod
@@ -74,17 +74,23 @@ def _packed(keys: Ints, values: Ints, dtype: str) -> bytes:
     return zlib.compress(b"".join(column.tobytes() for column in columns), 6)
 
 
-def _unpacked(blob: bytes, dtype: str) -> tuple[Ints, Ints]:
-    """The keys and values that _packed() took."""
-    octets = np.frombuffer(zlib.decompress(blob), np.uint8)
+def _unpacked(blob: bytes, dtype: str, below: int) -> tuple[Ints, Ints]:
+    """The keys and values that _packed() took. ValueError for more than there can be: few octets may stand for many."""
     size = np.dtype(dtype).itemsize
+    inflate = zlib.decompressobj()
+    octets = np.frombuffer(inflate.decompress(blob, (4 + size) * below + 1), np.uint8)
+    if not inflate.eof:
+        raise ValueError("what is packed in it goes on")
     if not (k := len(octets) // (4 + size)):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     steps, values = (
         np.ascontiguousarray(part.reshape(-1, k).T).view(kind).reshape(k).astype(np.int64)
         for part, kind in ((octets[: 4 * k], "<u4"), (octets[4 * k :], dtype))
     )
-    return np.cumsum(steps), values
+    keys = np.cumsum(steps)
+    if keys[-1] >= below:
+        raise ValueError("what is packed in it is of series that it does not describe")
+    return keys, values
 
 
 def pack_sums(table: Ints) -> bytes:
@@ -94,21 +100,21 @@ def pack_sums(table: Ints) -> bytes:
     return _packed(keys, flat[keys], "<u8")
 
 
-def unpack_sums(blob: bytes) -> tuple[Ints, Ints]:
-    """Places and cells, int64[k] each."""
-    return _unpacked(blob, "<u8")
+def unpack_sums(blob: bytes, cells: int) -> tuple[Ints, Ints]:
+    """Places and cells, int64[k] each, of a table that has no more than so many."""
+    return _unpacked(blob, "<u8", cells)
 
 
-def unpack_counts(blob: bytes) -> Ints:
-    """int64[4, k]: series, duration, bin, count."""
-    keys, counts = _unpacked(blob, "<u4")
-    series, cell = np.divmod(keys, _CELLS)
-    return np.stack([series, *np.divmod(cell, BINS), counts])
+def unpack_counts(blob: bytes, series: int) -> Ints:
+    """int64[4, k]: series, of which there are so many, duration, bin, count."""
+    keys, counts = _unpacked(blob, "<u4", series * _CELLS)
+    whose, cell = np.divmod(keys, _CELLS)
+    return np.stack([whose, *np.divmod(cell, BINS), counts])
 
 
-def unpack_maxima(blob: bytes) -> Ints:
-    """int64[3, k]: series, duration, the longest in ns."""
-    keys, maxima = _unpacked(blob, "<u8")
+def unpack_maxima(blob: bytes, series: int) -> Ints:
+    """int64[3, k]: series, of which there are so many, duration, the longest in ns."""
+    keys, maxima = _unpacked(blob, "<u8", series * len(Duration))
     return np.stack([*np.divmod(keys, len(Duration)), maxima])
 
 

@@ -41,7 +41,9 @@ from probe.runfile.lookups import read_lookups
 from probe.runfile.packed import Ints, unpack_counts, unpack_maxima
 from probe.runfile.samples import Metric, read_metrics
 from probe.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, UPGRADES
+from probe.runfile.sound import check_values
 from probe.runfile.vantage import Vantage, read_vantages
+from probe.schedule import PACERS
 
 Spans = Sequence[tuple[int, int]]
 """Stretches [from, to) of the run, ns since t0."""
@@ -216,6 +218,8 @@ def opened(
             if begun := db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 if version < SCHEMA_VERSION:
                     db = stack.enter_context(closing(_upgraded(db, version)))
+                if not since_second:
+                    check_values(db)
                 if histograms and not since_second:
                     _check(db)
                 run = _read(path, db, histograms, since_second)
@@ -340,7 +344,7 @@ def _read(path: Path, db: sqlite3.Connection, histograms: bool, since: int) -> R
         counts=counts,
         bad=bad,
         in_flight=Waiting(*_columns(db, "SELECT series, second, n FROM in_flight WHERE second >= ?", 3, since)),
-        histograms=_histograms(db if histograms else None),
+        histograms=_histograms(db if histograms else None, len(series)),
         unsent=_cells(db, "SELECT series, cause, n FROM unsent", len(series), {c.label: c for c in UnsentCause}),
         counters=_cells(db, "SELECT series, counter, n FROM counters", len(series), {c.label: c for c in Counter}),
         lag=lag,
@@ -372,12 +376,12 @@ def _counts(db: sqlite3.Connection, since: int) -> Counts:
     return Counts(*_columns(db, sql, 6, since, since * 10))
 
 
-def _histograms(db: sqlite3.Connection | None) -> Histograms:
+def _histograms(db: sqlite3.Connection | None, series: int) -> Histograms:
     counts: list[Ints] = [np.empty((6, 0), np.int64)]
     maxima: list[Ints] = [np.empty((5, 0), np.int64)]
     rows = db.execute("SELECT second, width, counts, maxima FROM histograms") if db else ()
     for second, width, packed, longest in rows:
-        for parts, table in ((counts, unpack_counts(packed)), (maxima, unpack_maxima(longest))):
+        for parts, table in ((counts, unpack_counts(packed, series)), (maxima, unpack_maxima(longest, series))):
             when = np.broadcast_to(np.array([[second], [width]], np.int64), (2, table.shape[1]))
             parts.append(np.concatenate([when, table]))
     return Histograms(np.concatenate(counts, axis=1), np.concatenate(maxima, axis=1))
@@ -432,6 +436,8 @@ def _question(name: str, qtype: str, expect: str, edns: tuple[int, bool, bool] |
 
 
 def _shape(arrivals: str, legs: list[tuple[int, str, str]], seed: int, window: int, pause: int) -> Shape:
+    if arrivals not in PACERS:
+        raise ValueError(f"no pace is {arrivals!r}")
     return Shape(arrivals, tuple(Leg(ns, Fraction(a), Fraction(b)) for ns, a, b in legs), seed, window, pause)
 
 

@@ -73,8 +73,10 @@ def rows_of(samples: Iterable[Sample]) -> list[tuple[str, list[tuple[object, ...
 
 
 def _stored(value: float | None) -> float | int | None:
-    """NUMERIC keeps a whole number in as few octets as it needs."""
-    return None if value is None or not math.isfinite(value) else int(value) if value == int(value) else value
+    """NUMERIC keeps a whole number in as few octets as it needs; SQLite's have 63 bits."""
+    if value is None or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) and abs(value) < 1 << 63 else value
 
 
 def read_metrics(db: sqlite3.Connection) -> tuple[Metric, ...]:

@@ -74,29 +74,33 @@ class RunWriter:
             raise UsageError(f"{path}: cannot be created: {e.strerror}; name a file in a folder that exists") from None
         db = sqlite3.connect(path, timeout=0.25, isolation_level=None)
         writer = cls(path, db, keep_ns)
+        writer._begin(head)
         try:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.executescript(f"BEGIN; {TABLES} {VIEWS} COMMIT;")
+            writer._commit()
         except sqlite3.Error as e:
             db.close()
-            path.unlink()
+            remove(path)
             raise EnvironmentProblem(f"{path}: cannot be written: {e}") from None
+        return writer
+
+    def _begin(self, head: Head) -> None:
+        """What is known before the first query."""
         typed = (_storable(text) for text in (head.name, head.command, head.scenario))
         run = (*typed, head.started_unix_ns, head.planned_ns, json.dumps(head.objectives))
-        writer._later(
+        self._later(
             "INSERT INTO run (version, name, command, scenario, started_unix_ns, planned_ns, objectives)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(__version__, *run)],
         )
         outcomes = [(int(o), o.label, MEANINGS[o].blame.value, MEANINGS[o].help) for o in Outcome]
-        writer._later("INSERT INTO outcomes VALUES (?, ?, ?, ?)", outcomes)
-        writer.add_facts(head.facts)
-        writer._later(checkpoints.INSERT, checkpoints.first_rows())
-        writer._write()
-        return writer
+        self._later("INSERT INTO outcomes VALUES (?, ?, ?, ?)", outcomes)
+        self.add_facts(head.facts)
+        self._later(checkpoints.INSERT, checkpoints.first_rows())
 
     def add_facts(self, facts: Mapping[str, str]) -> None:
         """More of the environment, known only later; a fact of the same name is replaced."""
@@ -233,14 +237,7 @@ class RunWriter:
 
     def _write(self) -> None:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for sql, rows in (*self._waiting, *self._latest.items()):
-                self._db.executemany(sql, rows)
-            for second in sorted(self._dirty):
-                self._write_second(self._kept[second])
-            for start in sorted({s - s % SLICE_SECONDS for s in self._dirty}):
-                self._write_slice(start)
-            self._db.execute("COMMIT")
+            self._commit()
         except sqlite3.Error as e:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -248,16 +245,27 @@ class RunWriter:
                 f"{self.path}: cannot be written now: {e}; the run goes on and what it counted is kept in memory:"
                 " make room, unlock the file, or mount its folder to be written, and the next flush writes it"
             ) from None
-        self._waiting.clear()
-        self._latest.clear()
-        self._dirty.clear()
-        self._forget()
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as e:
             raise RunFileProblem(
                 f"{self.path}: written, but not checkpointed: {e}; keep its -wal file with it"
             ) from None
+
+    def _commit(self) -> None:
+        """All that waits, in one transaction, which sqlite3.Error leaves open."""
+        self._db.execute("BEGIN IMMEDIATE")
+        for sql, rows in (*self._waiting, *self._latest.items()):
+            self._db.executemany(sql, rows)
+        for second in sorted(self._dirty):
+            self._write_second(self._kept[second])
+        for start in sorted({s - s % SLICE_SECONDS for s in self._dirty}):
+            self._write_slice(start)
+        self._db.execute("COMMIT")
+        self._waiting.clear()
+        self._latest.clear()
+        self._dirty.clear()
+        self._forget()
 
     def _write_second(self, packed: PackedSecond) -> None:
         first = packed.second * BUCKETS
@@ -285,6 +293,12 @@ class RunWriter:
         changing = min((s for s, p in self._kept.items() if not p.sealed), default=sealed)
         over = min(sealed, changing) // SLICE_SECONDS * SLICE_SECONDS
         self._kept = {s: p for s, p in self._kept.items() if s >= over}
+
+
+def remove(path: Path) -> None:
+    """A run file that is of no use, and what SQLite left beside it, which it would read into a new file there."""
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        file.unlink(missing_ok=True)
 
 
 def _cells(table: Ints, names: type[UnsentCause | Counter]) -> list[tuple[object, ...]]:

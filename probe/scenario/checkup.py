@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probe.advice.checkup import ApiServer, Checkup, paths_of
 from probe.advice.resolving import said_of
-from probe.cluster import Cluster
+from probe.cluster import Cluster, Extent
 from probe.cluster.kube.api import Denied, NotSeen, connect
 from probe.cluster.zone import DOMAIN
 from probe.engine import Engine
@@ -21,6 +21,7 @@ from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Lane, Target, TargetKind
 from probe.resolv import ResolvConf, is_pod, own_resolv_conf
 from probe.runfile import open_run
+from probe.scenario.domain import in_domain
 from probe.scenario.file import read_scenario_text
 from probe.scenario.limits import Limits
 from probe.scenario.plan import CLUSTER_TARGETS, Plan
@@ -65,12 +66,12 @@ API_EVERY, API_PATIENCE = 1.0, 3.0
 API_TIMES = 4
 
 
-def base_plan(settings: list[str], domain: str = DOMAIN) -> Plan:
-    """The scenario for a cluster's domain, with `lab.NAME=VALUE` put in; ScenarioError or UsageError for others."""
+def base_plan(settings: list[str]) -> Plan:
+    """The scenario, with `lab.NAME=VALUE` put in; ScenarioError or UsageError for others."""
     for setting in settings:
         if not setting.startswith("lab."):
             raise UsageError(f"--set {setting!r}: here the lab alone can be set: lab.replicas=0")
-    return read_scenario_text("check", SCENARIO.replace(DOMAIN, domain), settings)
+    return read_scenario_text("check", SCENARIO, settings)
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ class Check:
 
     def _plan(self, targets: Sequence[Target]) -> Plan:
         """Each lane of the scenario once for each of its targets, by name."""
-        base = base_plan([], self._domain).lanes
+        base = in_domain(self.base, Extent(zones=(self._domain,)), lambda _: None).lanes
         lanes = [replace(lane, target=target.name) for target in targets for lane in self._lanes(base, target)]
         return replace(self.base, lanes=tuple(lanes), servers=tuple(targets))
 

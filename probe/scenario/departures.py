@@ -19,8 +19,8 @@ from probe.engine import Engine
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, Target
 from probe.scenario.file import read_scenario_text
+from probe.scenario.going import Ending
 from probe.scenario.plan import Plan
-from probe.scenario.run import Ending
 from probe.scenario.run import run as run_plan
 from probe.scenario.steps import OLDEST, Step
 from probe.scenario.view import View

@@ -65,6 +65,7 @@ def parse_document(name: str, text: str) -> Document:
         mark = problem.problem_mark or problem.context_mark
         line = mark.line + 1 if mark else 1
         tab = "; indent with spaces, not with tabs" if "'\\t'" in str(problem.problem) else ""
+        tab = tab or "; is this line indented as its neighbours are?" * ("<block" in str(problem.problem))
         raise ScenarioError(f"{name}:{line}: not valid YAML: {problem.problem}{tab}") from None
     except yaml.reader.ReaderError as problem:
         line = text.count("\n", 0, problem.position) + 1

@@ -256,7 +256,7 @@ def _plan(scenario: ScenarioKeys, document: Document, text: str) -> Plan:
     _each_once([s.name for s in servers], "servers", document)
     _each_once([lane.name for lane in scenario.lanes], "lanes", document)
     for i, server in enumerate(servers):
-        if server.name in ("service", "pods", ALL_SERVERS):
+        if server.name in ("service", "pods", *BESIDE_DNS, ALL_SERVERS):
             raise document.error(("servers", i, "name"), f"{server.name!r} has a meaning already; choose another name")
     allowed = [*CLUSTER_TARGETS, *([ALL_SERVERS] if servers else []), *(s.name for s in servers)]
     around = Around(allowed, scenario.duration, bool(scenario.steps))

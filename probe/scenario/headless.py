@@ -6,21 +6,22 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from probe.book import Book
+from probe.book import Shelf
 from probe.cluster import Cluster
-from probe.errors import UsageError
+from probe.errors import EnvironmentProblem, UsageError
 from probe.model import Expect, Learnt, Question
 from probe.scenario.plan import Plan
 
 
 async def with_endpoints(plan: Plan, cluster: Cluster | None, say: Callable[[str], None]) -> Plan:
-    """A lane whose Service has none, or none to be seen, is left out, and that is said. UsageError without a cluster.
+    """A lane whose Service has none, or none to be seen, is left out, and that is said. UsageError without a cluster,
+    EnvironmentProblem if no lane is left.
 
     Those of a Service that is changed while the run goes are compared with what was there when it began.
     """
-    lanes = []
+    lanes, left_out = [], []
     for lane in plan.lanes:
-        names = [] if isinstance(lane.questions, Book) else _compared(lane.questions)
+        names = [] if isinstance(lane.questions, Shelf) else _compared(lane.questions)
         if not names:
             lanes.append(lane)
             continue
@@ -28,10 +29,14 @@ async def with_endpoints(plan: Plan, cluster: Cluster | None, say: Callable[[str
             raise UsageError(f"lane {lane.name}: expect endpoints: needs a cluster: add --lab, or name a kubeconfig")
         found = {name: await _addresses(name, cluster) for name in names}
         if none := [name for name, addresses in found.items() if not addresses]:
-            say(f"lane {lane.name} is left out: no EndpointSlices of {', '.join(none)} can be seen")
+            left_out.append(f"lane {lane.name} is left out: no EndpointSlices of {', '.join(none)} can be seen")
             continue
         lanes.append(replace(lane, questions=tuple(_expecting(q, found.get(q.name)) for q in lane.questions)))
-    return replace(plan, lanes=tuple(lanes)) if lanes else plan
+    if not lanes:
+        raise EnvironmentProblem(f"{'; '.join(left_out)}: name a headless Service that has pods which are Ready")
+    for text in left_out:
+        say(text)
+    return replace(plan, lanes=tuple(lanes))
 
 
 def _compared(questions: Sequence[Question]) -> list[str]:

@@ -132,8 +132,18 @@ def lane_of(lane: LaneKeys, i: int, around: Around, document: Document) -> Lane:
     if lane.gso > 1:
         document.at((*here, "gso"), partial(check_burst, lane.transport, ports, load.shape, around.changes))
     return Lane(
-        *(lane.name, lane.target, lane.transport, ports, load.rate, lane.timeout, questions, weights),
-        *(load.shape, lane.pair, lane.gso, lane.port or 0),
+        name=lane.name,
+        target=lane.target,
+        transport=lane.transport,
+        ports=ports,
+        rate=load.rate,
+        timeout_ns=lane.timeout,
+        questions=questions,
+        weights=weights,
+        shape=load.shape,
+        pair=lane.pair,
+        gso=lane.gso,
+        port=lane.port or 0,
     )
 
 

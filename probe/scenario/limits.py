@@ -24,6 +24,7 @@ HELD_S, STREAM_S = 30, 120
 """How long conntrack holds a flow: nf_conntrack_udp_timeout, for one query and one reply; nf_conntrack_udp_timeout_
 stream, for more, and nf_conntrack_tcp_timeout_time_wait
 (Linux, Documentation/networking/nf_conntrack-sysctl.rst)."""
+NONE = Fraction(0)
 NODES, EVERY = "DNSPROBE_NODES", "every"
 """Set where each node asks the same, as in a DaemonSet: how many there are, or `every`: those that are Ready."""
 _REVERSE = ("in-addr.arpa", "ip6.arpa")
@@ -60,10 +61,13 @@ class Limits:
             raise EnvironmentProblem(f"{NODES}={EVERY}: the cluster's nodes cannot be seen: say how many there are")
         return replace(self, nodes=self.nodes or extent.nodes, zones=extent.zones or self.zones)
 
-    def check(self, series: Sequence[Series]) -> None:
-        """UsageError with the numbers and the remedy if that is more than is allowed. Loopback is exempt."""
+    def check(self, series: Sequence[Series], lookups: Fraction = NONE) -> None:
+        """UsageError with the numbers and the remedy if that is more than is allowed. Loopback is exempt.
+
+        lookups: queries a second that clients beside them can come to, towards other machines (Plan.lookups).
+        """
         leaving = [s for s in series if not ipaddress.ip_address(s.target.address).is_loopback]
-        check_ceiling(leaving, self.total, self.nodes)
+        check_ceiling(series, self.total, self.nodes, lookups)
         self._check_external(leaving)
         self._check_tracked(leaving)
 
@@ -123,7 +127,7 @@ def _ceil(rate: Fraction) -> int:
     return -(-rate.numerator // rate.denominator)
 
 
-def check_ceiling(series: Sequence[Series], ceiling: Fraction | None, nodes: int = 1) -> None:
+def check_ceiling(series: Sequence[Series], ceiling: Fraction | None, nodes: int = 1, lookups: Fraction = NONE) -> None:
     """UsageError if more than `ceiling` queries a second would leave for other machines; None is no ceiling.
 
     Of all shards, for a series' rate is that of all; nodes: how many ask the same.
@@ -137,9 +141,10 @@ def check_ceiling(series: Sequence[Series], ceiling: Fraction | None, nodes: int
                 f"lane {one.lane}: {UNPLANNED}, towards {one.target}: no ceiling protects another machine from that:"
                 " say a rate, or allow it with --max-qps max"
             )
-    rate = sum((s.rate for s in leaving), Fraction(0)) * nodes
+    rate = sum((s.rate for s in leaving), lookups) * nodes
     if rate > ceiling:
+        theirs = f"(clients' lookups: up to {rate_text(lookups * nodes)}) " if lookups else ""
         raise UsageError(
-            f"{rate_text(rate)} in all {_over(nodes)}towards other machines; {rate_text(ceiling)} is the ceiling that"
-            f" protects them: lower the rate, or raise it with --max-qps {_ceil(rate)}"
+            f"{rate_text(rate)} in all {_over(nodes)}{theirs}towards other machines; {rate_text(ceiling)} is the"
+            f" ceiling that protects them: lower the rate, or raise it with --max-qps {_ceil(rate)}"
         )

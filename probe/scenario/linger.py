@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from urllib.parse import parse_qs, urlsplit
 
@@ -57,7 +58,8 @@ class Lingering:
         self._said: dict[str, object] = {}
         self._digest = ""
         self._ends_at = 0.0
-        self._stir = threading.Event()
+        self._stirs: SimpleQueue[None] = SimpleQueue()
+        """Not an Event: a signal's handler that sets one can meet its own thread inside it, and waits forever."""
         self.taken = False
         pages.add("/", self._index)
         pages.add("/run.db", lambda request: self._send(request, compressed=False))
@@ -86,7 +88,7 @@ class Lingering:
                 why, self._ends_at = f"ended by a second {signal.Signals(number).name}", 0
             else:
                 self._ends_at = min(self._ends_at, time.monotonic() + grace - LEFT_S)
-            self._stir.set()
+            self._stirs.put(None)
 
         if signalled_ns is not None:
             heard = 1
@@ -95,8 +97,8 @@ class Lingering:
         try:
             self._file = file
             while not (self.taken or self._enough()) and (left := self._ends_at - time.monotonic()) > 0:
-                self._stir.wait(min(left, 1.0))
-                self._stir.clear()
+                with suppress(Empty):
+                    self._stirs.get(timeout=min(left, 1.0))
         finally:
             for number, was in before.items():
                 signal.signal(number, was)
@@ -118,7 +120,7 @@ class Lingering:
             say(request, {"taken": self._digest})
             if request.command == "GET":
                 self.taken = True
-                self._stir.set()
+                self._stirs.put(None)
 
     def _send(self, request: Request, *, compressed: bool) -> None:
         if not (file := self._file):

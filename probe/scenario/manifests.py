@@ -14,7 +14,7 @@ import yaml
 from probe.errors import UsageError
 from probe.model import NS
 from probe.scenario.cells import read_matrix
-from probe.scenario.file import MOST_OCTETS, find_scenario, read_scenario, shipped_scenarios
+from probe.scenario.file import MOST_OCTETS, read_scenario, shipped_scenarios
 from probe.scenario.kustomize import Manifest, build, deploy_folder
 from probe.scenario.plan import Plan
 from probe.scenario.serve import without_end
@@ -121,8 +121,7 @@ def _fill(workload: Manifest, wanted: Wanted, plan: Plan, name: str) -> None:
         selector["matchLabels"][_INSTANCE] = spec["template"]["metadata"]["labels"][_INSTANCE] = name
     container = pod["containers"][0]
     container["image"] = wanted.image
-    shipped = wanted.scenario in shipped_scenarios() and not Path(wanted.scenario).is_file()
-    scenario = wanted.scenario if shipped else f"{_SCENARIOS}/{name}.yaml"
+    scenario = wanted.scenario if _is_shipped(wanted) else f"{_SCENARIOS}/{name}.yaml"
     acting = ["--yes", f"--cluster={wanted.cluster}"] if wanted.cluster else []
     container["args"] = [container["args"][0], scenario, *container["args"][2:], *acting, *wanted.options]
     if "activeDeadlineSeconds" in spec:
@@ -145,12 +144,16 @@ def _pod(workload: Manifest) -> Any:
     return _spec(workload)["template"]["spec"]
 
 
+def _is_shipped(wanted: Wanted) -> bool:
+    """Whether it was named, not given as a file: then the image brings it."""
+    return wanted.scenario in shipped_scenarios() and not Path(wanted.scenario).is_file()
+
+
 def _own_scenario(wanted: Wanted, name: str) -> Manifest | None:
     """A ConfigMap with a scenario that the image does not bring; None for one that it brings."""
-    file = find_scenario(wanted.scenario)
-    if file in shipped_scenarios().values():
+    if _is_shipped(wanted):
         return None
-    text = read_text(str(file), "a scenario in YAML", MOST_OCTETS)
+    text = read_text(wanted.scenario, "a scenario in YAML", MOST_OCTETS)
     meta = {"name": f"{name}-scenario", "namespace": HOME, "labels": {"app.kubernetes.io/name": HOME}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {f"{name}.yaml": text}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +93,14 @@ class Plan:
         """Whom a lane asks: the servers of the plan, or what `cluster` says stands behind the selector."""
         named = [server for server in self.servers if selector in (ALL_SERVERS, server.name)]
         return named or (cluster(selector) if selector in CLUSTER_TARGETS else [])
+
+    def lookups(self, cluster: Whom) -> Fraction:
+        """Queries a second that its clients, of all shards, can come to; none where loopback is whom they ask."""
+        if not self.clients:
+            return Fraction(0)
+        asked = self.targets(self.clients.target, cluster)[:1]
+        away = [one for one in asked if not ipaddress.ip_address(one.address).is_loopback]
+        return len(away) * self.clients.most_rate * self.share.of
 
 
 def series_of(lane: Lane, target: Target, index: int, start_ns: int, stop_ns: int) -> list[Series]:

@@ -20,10 +20,11 @@ from probe.engine import Engine
 from probe.errors import DnsprobeError, EnvironmentProblem, UsageError
 from probe.model import NS, Reason
 from probe.runfile import KEPT, set_aside
+from probe.scenario.going import Ending
 from probe.scenario.limits import Limits
 from probe.scenario.plan import ENDLESS_NS, Plan
 from probe.scenario.quantity import seconds_text
-from probe.scenario.run import Ending, run
+from probe.scenario.run import run
 from probe.scenario.signals import Signals
 from probe.scenario.steps import changes_of
 from probe.scenario.view import View

@@ -138,7 +138,7 @@ class Taking:
         late_ns = at_ns - due_ns
         late = f"; {late_ns / NS:.1f} s late: this machine had no time for it" if late_ns > LATE_NS else ""
         self._mark(Mark(at_ns, "step", f"{text}{late}", "scenario"))
-        if cluster and cluster.in_use:  # it may have waited for pods
+        if cluster:  # it may have waited for pods
             self._later_ns += self._now_ns() - at_ns
 
     async def _clean_baseline(self, due_ns: int) -> None:

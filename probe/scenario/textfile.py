@@ -53,6 +53,8 @@ def lines_of(path: str, what: str) -> Generator[bytes]:
 def _opened(path: str, what: str) -> Iterator[BinaryIO]:
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise UsageError(f"stdin: is closed; {what} is expected there")
             yield sys.stdin.buffer
         else:
             with Path(path).open("rb") as file:
@@ -73,7 +75,7 @@ def _progress(where: str) -> Iterator[Callable[[int], None]]:
 
     def tell(count: int) -> None:
         nonlocal told
-        if sys.stderr.isatty() and monotonic() >= told + PATIENCE_S:
+        if sys.stderr and sys.stderr.isatty() and monotonic() >= told + PATIENCE_S:
             told = monotonic()
             sys.stderr.write(f"\r{where}: {count:,} lines")
             sys.stderr.flush()

@@ -22,7 +22,7 @@ from probe.scenario.plan import Plan
 from probe.scenario.run import run
 from probe.scenario.view import Unseen
 from probe.timeline import Loss, Timeline
-from probe.verdict import Judged, Ruling, verdict_of
+from probe.verdict import QUANTILES, Judged, Ruling, verdict_of
 
 UNSENT_SHARE = 0.01
 """Where more rows than this were not sent, the rate was not what was asked."""
@@ -144,9 +144,8 @@ def _fails_without(late: float, missed: Judged, timeline: Timeline, cpu: float) 
         return not objective.met_by(max(0.0, missed.actual - late))
     if measure == "longest_disruption":
         return late <= LATE_SHARE
-    q = 1.0 if measure == "max" else float(f"0.{measure[1:]}")
     (channel,) = timeline.channels
-    fastest_ns = timeline.quantile_ns(channel, Duration.LATENCY, max(0.0, q - late))
+    fastest_ns = timeline.quantile_ns(channel, Duration.LATENCY, max(0.0, QUANTILES[measure] - late))
     return cpu <= CPU_SHARE and not objective.met_by(fastest_ns / NS)
 
 

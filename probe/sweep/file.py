@@ -11,7 +11,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from probe.model import NS
 from probe.scenario.cells import Cell, Matrix
 from probe.scenario.run import check_path
 from probe.sweep.measured import Measured
-from probe.sweep.reader import is_sweep, opened
+from probe.sweep.reader import is_sweep, opened, upgrade
 from probe.sweep.rollout import FRESH, REUSED
 from probe.sweep.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
 
@@ -92,20 +92,23 @@ class SweepFile:
             margins = (measured.margins.get(FRESH), measured.margins.get(REUSED))
             told = (measured.verdict, measured.rollout, *margins, measured.ended_by)
         head = (made.state, made.why, made.beside, made.started_unix_ns, made.wall_s)
-        try:
-            with self._db:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute(_RECORD, (*head, *told, zlib.compress(made.run) if made.run else None, cell, repeat))
-                self._db.execute("DELETE FROM results WHERE cell = ? AND repeat = ?", (cell, repeat))
-                for r in measured.results if measured else ():
-                    who = (r.lane, r.target, r.kind, r.transport, r.ports)
-                    counts = (r.planned, r.good, r.lost, r.lost_at_least, r.unsent)
-                    self._db.execute(_RESULT, (cell, repeat, *who, *counts, r.longest, r.outcome, r.healthy))
-        except sqlite3.Error as problem:
-            raise EnvironmentProblem(
-                f"{self.path}: cannot be written: {problem}; what was done before is in it: make room, and say the same"
-                " command again"
-            ) from None
+        with _written(self.path), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(_RECORD, (*head, *told, zlib.compress(made.run) if made.run else None, cell, repeat))
+            self._db.execute("DELETE FROM results WHERE cell = ? AND repeat = ?", (cell, repeat))
+            for r in measured.results if measured else ():
+                who = (r.lane, r.target, r.kind, r.transport, r.ports)
+                counts = (r.planned, r.good, r.lost, r.lost_at_least, r.unsent)
+                self._db.execute(_RESULT, (cell, repeat, *who, *counts, r.longest, r.outcome, r.healthy))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """EnvironmentProblem for what SQLite cannot write there."""
+    try:
+        yield
+    except sqlite3.Error as problem:
+        raise EnvironmentProblem(f"{path}: cannot be written: {problem}: make room") from None
 
 
 @contextmanager
@@ -114,18 +117,18 @@ def sweep_file(
 ) -> Iterator[SweepFile]:
     """Begin a sweep there, or continue the one that is there; nobody else may write it meanwhile.
 
-    UsageError if something else is there, or another sweep, or one that goes on.
+    UsageError if something else is there, or another sweep, or one that goes on. EnvironmentProblem if it cannot be
+    written.
     """
     check_out(path, matrix, objectives)
-    with _locked(path, noted) as lock:
-        db = sqlite3.connect(path, timeout=10, isolation_level=None)
-        try:
-            if not is_sweep(path):
+    with _locked(path, noted) as lock, closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as db:
+        with _written(path):
+            if is_sweep(path):
+                upgrade(db)
+            else:
                 _begin(db, matrix, objectives, command)
             _add_runs(db, matrix, repeats)
-            yield SweepFile(path, db, matrix.cells, lock)
-        finally:
-            db.close()
+        yield SweepFile(path, db, matrix.cells, lock)
 
 
 def check_out(path: Path, matrix: Matrix, objectives: tuple[str, ...]) -> None:
@@ -178,13 +181,13 @@ def _locked(path: Path, noted: Callable[[str], None]) -> Iterator[int]:
     """The file's flock, which the runs of a sweep hold too: one that was killed is over when they are."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        until = time.monotonic() + LOCKED_S
-        while not _has_lock(descriptor):
-            if until - time.monotonic() > LOCKED_S - POLL_S:
-                noted(f"{path}: is being written: waiting for the end of it, up to {LOCKED_S:g} s")
-            if time.monotonic() > until:
-                raise UsageError(f"{path}: a sweep is being written there: wait for it, or stop it")
-            time.sleep(POLL_S)
+        if not _has_lock(descriptor):
+            noted(f"{path}: is being written: waiting for the end of it, up to {LOCKED_S:g} s")
+            until = time.monotonic() + LOCKED_S
+            while not _has_lock(descriptor):
+                if time.monotonic() > until:
+                    raise UsageError(f"{path}: a sweep is being written there: wait for it, or stop it")
+                time.sleep(POLL_S)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -7,13 +7,14 @@
     lanes[]         those that the table is about, which ask no pods: name, transport, ports
     blocks[]        one for each combination of circumstances: under{}: value by axis; rows[]; choices[]
     .rows[]         one for each choice: cell; vary{}: value by axis; settings[]: PATH=VALUE; repeats: how many were
-                    measured; lanes{}: by name: lost{} (attempts a run), longest_seconds{}, both mean, least, most of
-                    the repeats; rollout_seconds{}: likewise, of those whose rollout was over; margin_seconds{}: the
-                    least of all, by kind of source ports: fresh, reused; lossless; doubts[]: why it is no evidence
+                    measured; lanes{}: by name: lost{} (attempts a run), longest_seconds{}, healthy_seconds{} (from the
+                    first step to the first loss), each mean, least, most of the repeats; rollout_seconds{}: likewise,
+                    of those whose rollout was over; margin_seconds{}: the least of all, by kind of source ports: fresh,
+                    reused; lossless; doubts[]: why it is no evidence
     .rows[].runs[]  repeat, state (waiting, crowded: to be made again, alone; done; failed), why, verdict, beside (how
-                    many ran with it), started, wall_seconds, rollout_seconds, margin_seconds{};
-                    lanes[]: what each lost on each target: lane, target, planned, good, lost, lost_at_least, unsent,
-                    longest_seconds, class
+                    many ran with it), started, wall_seconds, rollout_seconds, margin_seconds{}, ended_by (what ended
+                    the Service for good, '' if it went on); lanes[]: what each lost on each target: lane, target,
+                    planned, good, lost, lost_at_least, unsent, longest_seconds, class, healthy_seconds
     .choices[]      the first is about all lanes; others, if they differ, about one policy of ports: ports ('' for all);
                     lanes[]; cell: the cheapest without loss, null if none was; settings{}: its values by axis;
                     rollout_seconds, margin_seconds{}; next_cheaper: cell, lost (a run), null if there is none;

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from probe.errors import UsageError
 from probe.runfile import Run, open_run
 from probe.sweep.measured import Measured, Result
 from probe.sweep.rollout import FRESH, REUSED
-from probe.sweep.schema import APPLICATION_ID, SCHEMA_VERSION
+from probe.sweep.schema import APPLICATION_ID, SCHEMA_VERSION, UPGRADES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,6 @@ class SweptCell:
     vary: tuple[str, ...]
     under: tuple[str, ...]
     settings: tuple[str, ...]
-    planned_s: float
     runs: tuple[CellRun, ...]
 
 
@@ -75,20 +74,35 @@ def is_sweep(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A sweep file's database, to be read. UsageError if it is damaged, or of another schema."""
+    """A sweep file's database, to be read; of one that an older dnsprobe wrote an upgraded copy.
+
+    UsageError if it is damaged, or of a newer one.
+    """
     # What a kill left half written is taken back by whoever opens it next, who must write for that.
     mode = "rw" if Path(f"{path}-journal").exists() else "ro"
-    try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=10)
+    with ExitStack() as stack:
         try:
+            uri = f"{path.resolve().as_uri()}?mode={mode}"
+            db = stack.enter_context(closing(sqlite3.connect(uri, uri=True, timeout=10)))
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version != SCHEMA_VERSION:
-                raise UsageError(f"{path}: has sweep schema {version}, this dnsprobe reads {SCHEMA_VERSION}")
+            if not 1 <= version <= SCHEMA_VERSION:
+                known = f"this dnsprobe reads {SCHEMA_VERSION} and older: use a newer one"
+                raise UsageError(f"{path}: has sweep schema {version}, {known}")
+            if version < SCHEMA_VERSION:
+                copy = stack.enter_context(closing(sqlite3.connect("")))  # a file without a name that SQLite removes
+                db.backup(copy)
+                upgrade(copy)
+                db = copy
             yield db
-        finally:
-            db.close()
-    except (sqlite3.Error, zlib.error, ValueError, TypeError) as problem:
-        raise UsageError(f"{path}: is a damaged sweep file: {problem}") from None
+        except (sqlite3.Error, zlib.error, ValueError, TypeError) as problem:
+            raise UsageError(f"{path}: is a damaged sweep file: {problem}") from None
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Make of a sweep file of an older schema one of this, in one transaction; one of this stays as it is."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    steps = "; ".join((*UPGRADES[version - 1 :], f"PRAGMA user_version = {SCHEMA_VERSION}"))
+    db.executescript(f"BEGIN IMMEDIATE; {steps}; COMMIT;")
 
 
 def open_sweep(path: Path) -> Sweep:
@@ -98,9 +112,9 @@ def open_sweep(path: Path) -> Sweep:
         version, name, command, *axes, repeats, started = head
         runs = _runs(db, _results(db))
         cells = tuple(
-            SweptCell(number, _names(vary), _names(under), _names(settings), planned, tuple(runs[number]))
-            for number, vary, under, settings, planned in db.execute(
-                "SELECT cell, vary, under, settings, planned_seconds FROM cells ORDER BY cell"
+            SweptCell(number, _names(vary), _names(under), _names(settings), tuple(runs[number]))
+            for number, vary, under, settings in db.execute(
+                "SELECT cell, vary, under, settings FROM cells ORDER BY cell"
             )
         )
     return Sweep(path, version, name, command, _names(axes[0]), _names(axes[1]), repeats, started, cells)

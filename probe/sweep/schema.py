@@ -7,7 +7,13 @@ from __future__ import annotations
 
 APPLICATION_ID = 0x444E5357
 """`DNSW`, in SQLite's header, so that `file` and the reader know whose database it is."""
-SCHEMA_VERSION = 1
+UPGRADES: tuple[str, ...] = ()
+"""SQL: UPGRADES[n - 1] makes a file of version n + 1 of one of version n, likewise as in probe.runfile.schema.
+
+A sweep that is read is upgraded on a copy, one that is continued in its place. Who changes TABLES keeps a sweep of the
+new version in tests/data/sweep, by `sqlite3 sweep.db .dump`.
+"""
+SCHEMA_VERSION = 1 + len(UPGRADES)
 
 TABLES = """
 CREATE TABLE sweep (        -- one row

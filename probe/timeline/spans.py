@@ -20,6 +20,11 @@ def inside(instants: Ints, spans: Spans) -> NDArray[np.bool_]:
     return found
 
 
+def touch(from_ns: int, to_ns: int, spans: Spans | None) -> bool:
+    """Whether [from_ns, to_ns) has a part in any of the stretches; None is all there is."""
+    return spans is None or any(from_ns < end_ns and to_ns > begin_ns for begin_ns, end_ns in spans)
+
+
 def common(one: Spans, other: Spans) -> Spans:
     """The stretches that lie in both."""
     both = ((max(a, c), min(b, d)) for a, b in one for c, d in other)

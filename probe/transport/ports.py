@@ -35,7 +35,7 @@ FRESH_PLACES = 64
 """Fresh sockets enter the flight table by so many: growing it costs, whatever is added."""
 FRESH_RING = 4
 """Slots of a fresh socket: it carries one row at a time, the others keep finished rows for late replies."""
-CONNTRACK_NS = 30_000_000_000
+CONNTRACK_NS = 30 * NS
 """How long conntrack remembers a UDP flow that was answered once (nf_conntrack_udp_timeout)."""
 _SHARE_IN_TURN = 0.8
 _AHEAD_SECONDS = 0.04
@@ -85,8 +85,7 @@ class PortLedger:
     def __init__(self, low: int, high: int) -> None:
         self._low = low
         self._used = [-CONNTRACK_NS] * (high - low + 1)
-        self._turns = deque(range(low, high + 1))
-        shuffled = list(self._turns)
+        shuffled = list(range(low, high + 1))
         secrets.SystemRandom().shuffle(shuffled)
         self._turns = deque(shuffled)
 

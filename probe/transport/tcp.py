@@ -21,7 +21,8 @@ from enum import Enum, auto
 
 import numpy as np
 
-from probe.linux import SO_TIMESTAMPNS, ask_for_stamps, wall_offset_ns
+from probe.host import wall_offset_ns
+from probe.linux import SO_TIMESTAMPNS, ask_for_stamps
 from probe.model import Phase
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
@@ -312,7 +313,6 @@ class Tcp:
                 pass
             except OSError as error:
                 self._events.append((connection, Outcome.CONNECTION_LOST, error.errno or 0))
-                return
 
     # -- receiving
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from probe.linux import Receiver, Sender, error_queue, own_drops, receive_buffer, wall_offset_ns
+from probe.host import CLOCK_STEP_NS, wall_offset_ns
+from probe.linux import Receiver, Sender, error_queue, own_drops, receive_buffer
 from probe.model import TargetKind
 from probe.outcome import Counter, Outcome, UnsentCause
 from probe.questions import CHANNEL_BITS, Questions
@@ -32,8 +33,6 @@ _RESENDS = 4
 _REPLY_OCTETS = 832
 """What a short reply takes of a receive buffer, measured: 212,992 octets hold 256."""
 _READ_LEAST_NS = 500_000
-_CLOCK_STEP_NS = 1_000_000
-"""Where the wall clock moved by more since the last replies, their kernel stamps, which are wall time, say nothing."""
 
 
 class Udp:
@@ -42,7 +41,8 @@ class Udp:
     def __init__(self, questions: Questions, random: np.random.Generator, buffer: int) -> None:
         self.stall_ns = 50_000_000
         self.read_every_ns = READ_NS
-        self._granted: list[int] = []
+        self._granted = 0
+        """Octets of the smallest receive buffer; 0 before there is one."""
         self._questions, self._random = questions, random
         self._ledger = Ledger(questions, random)
         self._asked_buffer = buffer
@@ -95,7 +95,7 @@ class Udp:
                 self._connect(len(self._sockets) - 1)
         if self._granted:
             replies_a_second = max(channel.rate / count, 1e-3)
-            quarter = min(self._granted) / _REPLY_OCTETS / 4 / replies_a_second
+            quarter = self._granted / _REPLY_OCTETS / 4 / replies_a_second
             self.read_every_ns = max(min(self.read_every_ns, int(quarter * 1e9)), _READ_LEAST_NS)
 
     def _connect(self, index: int) -> socket.socket:
@@ -103,7 +103,8 @@ class Udp:
         door = self._doors[int(self._ledger.flight.channel_of[index])]
         sock = door.new_socket()
         try:
-            self._granted.append(receive_buffer(sock, self._asked_buffer))
+            granted = receive_buffer(sock, self._asked_buffer)
+            self._granted = min(self._granted or granted, granted)
             door.connect(sock)
         except (OSError, Unsent):
             sock.close()
@@ -121,8 +122,7 @@ class Udp:
         index = self._spare[channel].pop()
         self._sockets[index] = sock
         self._register(sock, index)
-        if not self._granted:
-            self._granted.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+        self._granted = self._granted or sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         return index
 
     def _register(self, sock: socket.socket, index: int) -> None:
@@ -159,7 +159,7 @@ class Udp:
         return None
 
     def facts(self) -> dict[str, str]:
-        return {"receive_buffer": str(min(self._granted))} if self._granted else {}
+        return {"receive_buffer": str(self._granted)} if self._granted else {}
 
     def another(self) -> Udp:
         other = Udp(self._questions, self._random, self._asked_buffer)
@@ -368,7 +368,7 @@ class Udp:
         received = stamps - offset
         if not stamps.all():
             received[stamps == 0] = now
-        if abs(offset - self._offset) > _CLOCK_STEP_NS:
+        if abs(offset - self._offset) > CLOCK_STEP_NS:  # the kernel's stamps are wall time: they say nothing then
             received[:] = now
             count(self._ledger.counters, Counter.CLOCK_STEPS, np.unique(self._ledger.flight.channel_of[sockets]))
         self._offset = offset

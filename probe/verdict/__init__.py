@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -13,6 +13,7 @@ from probe.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_PASS
 from probe.model import NS, Doubt
 from probe.runfile import Run
 from probe.timeline import Channel, Spans, Timeline, joined
+from probe.timeline.spans import touch
 from probe.verdict.measures import MEASURES, QUANTILES, Reading, spared
 from probe.verdict.objective import Objective, default_objectives, fail_condition, parse_objective
 
@@ -44,6 +45,13 @@ class Ruling(StrEnum):
         """What the command exits with."""
         return {Ruling.PASS: EXIT_PASS, Ruling.FAIL: EXIT_MISSED, Ruling.INCONCLUSIVE: EXIT_INCONCLUSIVE}[self]
 
+    @classmethod
+    def worst(cls, rulings: Collection[Ruling]) -> Ruling:
+        """FAIL if any is, else INCONCLUSIVE if any is, or there is none, else PASS."""
+        if not rulings:
+            return cls.INCONCLUSIVE
+        return next((ruling for ruling in (cls.FAIL, cls.INCONCLUSIVE) if ruling in rulings), cls.PASS)
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -65,7 +73,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """FAIL if any objective failed, else INCONCLUSIVE if any is, else PASS."""
+    """ruling: the worst of its objectives'."""
 
     ruling: Ruling
     objectives: tuple[Judged, ...]
@@ -83,11 +91,7 @@ def verdict_of(run: Run) -> Verdict:
 def judge(timeline: Timeline, doubts: Sequence[Doubt], objectives: Sequence[Objective]) -> Verdict:
     """A missed objective is FAIL, and a met one PASS, unless what this prober did wrong itself could change that."""
     judged = tuple(_judged(timeline, doubts, objective) for objective in objectives)
-    rulings = {j.ruling for j in judged}
-    ruling = next((r for r in (Ruling.FAIL, Ruling.INCONCLUSIVE) if r in rulings), Ruling.PASS)
-    if not judged:
-        ruling = Ruling.INCONCLUSIVE
-    return Verdict(ruling, judged, tuple(doubts), timeline)
+    return Verdict(Ruling.worst([j.ruling for j in judged]), judged, tuple(doubts), timeline)
 
 
 def _judged(timeline: Timeline, doubts: Sequence[Doubt], objective: Objective) -> Judged:
@@ -109,7 +113,7 @@ def _judged(timeline: Timeline, doubts: Sequence[Doubt], objective: Objective) -
         hidden = (
             _hidden(timeline, doubts, objective, channels, within)
             or _too_few(objective, channels, within)
-            or _open_ended(timeline, objective, channels)
+            or _open_ended(timeline, objective, channels, within)
         )
         ruling, why = Ruling.INCONCLUSIVE if hidden else Ruling.PASS, hidden or note
     return Judged(objective, ruling, actual, met, *channel.name, why=why, at_best=at_best)
@@ -163,11 +167,12 @@ def _too_few(objective: Objective, channels: Sequence[Channel], within: Spans | 
     return ""
 
 
-def _open_ended(timeline: Timeline, objective: Objective, channels: Sequence[Channel]) -> str:
+def _open_ended(timeline: Timeline, objective: Objective, channels: Sequence[Channel], within: Spans | None) -> str:
     """Why the longest disruption is not known; '' if it is: one that the run's end cut off may have gone on."""
     if objective.measure != "longest_disruption" or not objective.upper:
         return ""
-    cut_off = [w for c in channels for w in timeline.by_channel.get(c.name, ()) if w.still_open]
+    windows = (w for c in channels for w in timeline.by_channel.get(c.name, ()))
+    cut_off = [w for w in windows if w.still_open and touch(w.from_ns, w.to_ns, within)]
     if not cut_off:
         return ""
     longest = max(cut_off, key=lambda w: w.to_ns - w.from_ns)

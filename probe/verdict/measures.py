@@ -13,7 +13,7 @@ from probe.model import NS
 from probe.outcome import Outcome
 from probe.recorder import Duration
 from probe.timeline import Channel, Spans, Timeline, Window, common, stretches
-from probe.timeline.spans import inside
+from probe.timeline.spans import inside, touch
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
 """By the names of measures: which part of all rows a latency covers."""
@@ -96,8 +96,7 @@ def _longest(timeline: Timeline, channel: Channel, within: Spans | None, reading
         best = reading is Reading.BEST
         windows = timeline.by_channel.get(channel.name, ())
         lasted = [(w.from_ns, w.to_ns, _shortest_ns(channel, w) if best else w.to_ns - w.from_ns) for w in windows]
-    met = [ns for a, b, ns in lasted if within is None or any(a < end and b > begin for begin, end in within)]
-    return max(met, default=0) / NS
+    return max((ns for a, b, ns in lasted if touch(a, b, within)), default=0) / NS
 
 
 def _latency(q: float, timeline: Timeline, channel: Channel, within: Spans | None, reading: Reading) -> float:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from probe.advice import PLATFORMS
 from probe.advice.forms import KUBECTL, compact
 from probe.audit.check import Check, Evidence, Planned, Said, Severity
 from probe.audit.checks.subject import (
@@ -246,7 +247,9 @@ def _forwarding(snapshot: Snapshot, planned: Planned, one: Directive) -> Iterato
         text = f"{now}: a slow upstream {effect}"
         evidence = (at(snapshot, most),) if most else here
         lines = with_more(one, f"max_concurrent {_MAX_CONCURRENT}")
-        yield Said(Severity.WARN, text, evidence, corefile_to_have(planned, lines, new=False))
+        # Where nobody can change it, as on AKS, nobody need be warned.
+        severity = Severity.WARN if PLATFORMS[planned.platform].edit(lines, False) else Severity.INFO
+        yield Said(severity, text, evidence, corefile_to_have(planned, lines, new=False))
     if len(upstreams) == 1 and not upstreams[0].startswith("/"):
         text = f"one upstream, {upstreams[0]}: while it is away no name outside the cluster is found"
         yield Said(Severity.WARN, text, here, corefile_to_have(planned, f"{head} SECOND", new=False))
@@ -259,8 +262,9 @@ def bufsize(snapshot: Snapshot, planned: Planned) -> Said:
     found = snapshot.corefile.all("bufsize")
     remedy = corefile_to_have(planned, f"bufsize {_BUFSIZE}", new=not found)
     if not found:
-        text = "no `bufsize`: a client may ask for answers larger than a packet, which are lost where fragments are"
-        return Said(Severity.WARN, text, (f"{whole(snapshot)}: no `bufsize`",), remedy)
+        # Few have it by default, and little is lost: glibc and musl ask for 512 octets, Go and c-ares for 1232.
+        text = f"no `bufsize {_BUFSIZE}`: a client that asks for more than a packet holds may get fragments, or nothing"
+        return Said(Severity.INFO, text, (f"{whole(snapshot)}: no `bufsize`",), remedy)
     sizes = [int(one.arguments[0]) for one in found if one.arguments and one.arguments[0].isdecimal()]
     lines = tuple(at(snapshot, one) for one in found)
     most = max(sizes, default=_BUFSIZE)

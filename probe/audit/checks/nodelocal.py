@@ -31,7 +31,7 @@ def caught(snapshot: Snapshot, cache: Thing) -> bool:
 
 
 def applications(snapshot: Snapshot) -> list[Thing]:
-    """Pods that run, are no part of the system, and have a network of their own."""
+    """Pods that run, or are to, and are no part of the system."""
     return [
         pod
         for pod in snapshot.all("Pod")

@@ -20,7 +20,7 @@ from probe.audit.checks.subject import (
 from probe.audit.quantity import numbers
 from probe.audit.snapshot import Snapshot, Unread
 from probe.audit.things import Json, Thing
-from probe.cluster.kube.owners import owner_of
+from probe.cluster.owners import owner_of
 
 _PEOPLE = re.compile(
     r"kubectl|Mozilla|Go-http-client|okhttp|lens|k9s|rancher|dashboard|HashiCorp|ansible|python", re.IGNORECASE

@@ -164,8 +164,9 @@ def regressions(snapshot: Snapshot, _planned: Planned) -> Said:
             f"kube-proxy {said_version(version)} deletes stale UDP flows one by one, which delays every change where"
             " DNS is busy (k/k#135323), and not at all while a Service has no endpoint (k/k#139628): never scale to 0"
         )
+        # No release below 1.37 is without them: what can be done is to know the delay, and C05 asks for that.
         watch = "# its delay: kubeproxy_network_programming_duration_seconds; dnsprobe recommend measures it"
-        return Said(Severity.WARN, text, said, watch)
+        return Said(Severity.INFO, text, said, watch)
     return Said(Severity.PASS, f"nothing is known against kube-proxy {said_version(version)}", said)
 
 

@@ -29,7 +29,7 @@ from probe.audit.checks.subject import (
 from probe.audit.quantity import quantity, share_of
 from probe.audit.snapshot import Snapshot, Unread, labels_of_pods, replicas_of
 from probe.audit.things import Field, Json, Thing
-from probe.cluster.kube.owners import refusal
+from probe.cluster.owners import refusal
 
 _PER_NODES, _PER_CORES = 16, 256
 """One replica for each: the usual ladder of cluster-proportional-autoscaler, EKS's and kOps' too."""
@@ -197,7 +197,8 @@ def pace(snapshot: Snapshot, planned: Planned) -> Said:
             f"{known} and answer for {lasts:g} s; nodes need up to {planned.propagation:g} s to learn of it: for some"
             " all pods may be gone before they know a new one"
         )
-        return Said(Severity.WARN, text, (pause, gone), patch)
+        longer = "" if is_kube_dns(snapshot) else "\n# a lameduck that is longer than that mends it, too: C05"
+        return Said(Severity.WARN, text, (pause, gone), f"{patch}{longer}")
     if down > 1:
         return Said(Severity.WARN, f"a rollout takes {down} of {n} pods away at a time", (gone,), patch)
     if wait < planned.propagation:
@@ -349,7 +350,7 @@ def _required(workload: Thing) -> Field | None:
 def _bears(workload: Thing, node: Thing) -> bool:
     """Whether its node selector and its tolerations let pods onto a node."""
     selector = workload.at("spec.template.spec.nodeSelector") or {}
-    if any(node.labels.get(key, value) != value for key, value in selector.items()):
+    if any(node.labels.get(key) != value for key, value in selector.items()):
         return False
     tolerations: Sequence[dict[str, str]] = workload.at("spec.template.spec.tolerations") or []
     return all(

@@ -143,7 +143,8 @@ def near(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
         remedy = _patch(service, '{"internalTrafficPolicy":"Cluster"}')
         text = "queries go to pods of the same node alone"
         if without:
-            text += f": {counted(len(without), 'node')} of {len(snapshot.nodes)} has none, and so no DNS"
+            have = "has" if len(without) == 1 else "have"
+            text += f": {counted(len(without), 'node')} of {len(snapshot.nodes)} {have} none, and so no DNS"
             yield Said(Severity.FAIL, text, (local, *some(without)), remedy)
         else:
             yield Said(Severity.WARN, f"{text}: a node has no DNS while its pod is replaced", (local,), remedy)
@@ -159,9 +160,10 @@ def near(snapshot: Snapshot, _planned: Planned) -> Iterator[Said]:
     alone = sorted(zone for zone in set(zones.values()) - {""} if pods[zone] == 1)
     evidence: Evidence = (said or wish, *(f"zone {zone}: 1 pod" for zone in alone[:5]))
     if alone:
+        have = "has one pod" if len(alone) == 1 else "have one pod each"
         text = (
-            f"queries stay in their zone, and {', '.join(alone)} has one pod: while it is replaced the zone loses all"
-            " of its queries, until nodes have learnt to go elsewhere"
+            f"queries stay in their zone, and {', '.join(alone)} {have}: while it is replaced the zone loses all of its"
+            " queries, until nodes have learnt to go elsewhere"
         )
         remedy = _patch(service, '{"trafficDistribution":null}')
         if not wish.value and hint:

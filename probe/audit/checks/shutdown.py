@@ -39,9 +39,11 @@ _RELOAD_SLEEPS = (1, 9, 4)
 
 
 def advice(snapshot: Snapshot, planned: Planned) -> Recommendation:
-    """What is lost now, and the lameduck to have, with what the platform decides."""
+    """What is lost now, and the one lameduck to have, with what the platform decides: what was measured asks for, and
+    where that was assumed, what the guides do."""
     where = PLATFORMS[planned.platform]
-    return recommend(planned.propagation, where.seen(snapshot.shutdown), settable=where.settable)
+    asked_for = 0.0 if planned.measured else ASKED_FOR
+    return recommend(planned.propagation, where.seen(snapshot.shutdown), settable=where.settable, asked_for=asked_for)
 
 
 def lasts(snapshot: Snapshot, planned: Planned) -> dict[Clients, float]:
@@ -58,7 +60,7 @@ def _longer(snapshot: Snapshot, planned: Planned) -> str:
     if told.quicker < told.lameduck and can_have(snapshot, planned, probe):
         said += f"\n# or readiness every {period:g} s, one failure, and a lameduck of {told.quicker:g} s:\n"
         said += pods_to_have(snapshot, planned, probe)
-    return said
+    return said if planned.measured else f"{said}\n# measure it first: dnsprobe recommend"
 
 
 def _ducks(snapshot: Snapshot) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ def _ducks(snapshot: Snapshot) -> tuple[str, ...]:
 def lameduck(snapshot: Snapshot, planned: Planned) -> Said:
     """C03."""
     seen, evidence = snapshot.shutdown.lameduck, _ducks(snapshot)
-    remedy = corefile_to_have(planned, f"health {{\n    lameduck {ASKED_FOR:g}s\n}}", new=True)
+    remedy = _longer(snapshot, planned)
     if not snapshot.corefile.all("health"):
         text = "no `health`: a pod closes the moment it is told to go, while nodes still send to it"
         return Said(Severity.FAIL, text, evidence, remedy)
@@ -104,7 +106,7 @@ def grace(snapshot: Snapshot, planned: Planned) -> Said:
         remedy = f"# {seen.grace_fixed}: no more than {most:g} s of lameduck fit\n"
         remedy += corefile_to_have(planned, lines, new=True)
     else:
-        remedy = pods_to_have(snapshot, planned, {"terminationGracePeriodSeconds": math.ceil(need + 15)})
+        remedy = pods_to_have(snapshot, planned, {"terminationGracePeriodSeconds": advice(snapshot, planned).grace})
     room = f"grace period {seen.grace_period:g} s"
     if seen.grace_period < need:
         text = f"{room} is shorter than {parts}: pods are killed while they serve"
@@ -128,8 +130,6 @@ def outlasts(snapshot: Snapshot, planned: Planned) -> Said:
     evidence: Evidence = (*_ducks(snapshot), container_field(snapshot, "readinessProbe.periodSeconds"),
                 container_field(snapshot, "readinessProbe.failureThreshold"), slow)  # fmt: skip
     remedy = _longer(snapshot, planned)
-    if not planned.measured:
-        remedy += "\n# measure it first: dnsprobe recommend"
     if lost[Clients.FRESH]:
         text = (
             f"lameduck {seen.lameduck:g} s ends before nodes have learnt that the pod goes: with {slow} they send to a"

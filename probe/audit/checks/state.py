@@ -193,7 +193,7 @@ def identity(snapshot: Snapshot, planned: Planned) -> Said:
         text = "answers can name the pod that gave them"
         return Said(Severity.PASS, text, tuple(at(snapshot, one) for one in found))
     text = "neither `nsid` nor `chaos`: an answer does not say which pod gave it, so a run knows less of who was asked"
-    return Said(Severity.WARN, text, (f"{whole(snapshot)}: no `nsid`",), corefile_to_have(planned, "nsid", new=True))
+    return Said(Severity.INFO, text, (f"{whole(snapshot)}: no `nsid`",), corefile_to_have(planned, "nsid", new=True))
 
 
 @single

@@ -122,7 +122,7 @@ def _of_kubeadm(cluster: Mapping[str, Json], where: str) -> Iterator[tuple[str, 
 
 def _wrong(ref: str, where: str, to_come: tuple[int, ...], renames: bool) -> Said | None:
     """What is wrong with an image of the community's registries. renames: its keeper changes the path by itself."""
-    name, _, tag = ref.partition("@")[0].rpartition(":")
+    name, tag = _name_and_tag(ref)
     registry = name.partition("/")[0]
     if registry not in (_OLD_REGISTRY, "registry.k8s.io"):
         return None
@@ -151,10 +151,15 @@ def _wrong(ref: str, where: str, to_come: tuple[int, ...], renames: bool) -> Sai
 
 
 def _tagged(image_now: str, target: str) -> str:
-    """The same image of another version, with a v where its tag has one."""
-    name, _, tag = image_now.partition("@")[0].rpartition(":")
-    bare = target.lstrip("v")
-    return f"{name}:v{bare}" if tag.startswith("v") else f"{name}:{bare}"
+    """The same image of another version, with a v where its tag has one; where it has none, as CoreDNS's own have."""
+    name, tag = _name_and_tag(image_now)
+    return f"{name}:{'v' * (not tag or tag.startswith('v'))}{target.lstrip('v')}"
+
+
+def _name_and_tag(ref: str) -> tuple[str, str]:
+    """`localhost:5000/coredns:v1.12.1@sha256:...` without its digest; '' for no tag."""
+    name, colon, tag = ref.partition("@")[0].rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (ref.partition("@")[0], "")
 
 
 @of_coredns

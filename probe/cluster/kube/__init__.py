@@ -49,8 +49,8 @@ class Kube:
     """A real cluster. What happens in it: see Changes and Watching; `at` is when the watch's event arrived.
 
     context: of the kubeconfig, '' for its current one. service: namespace and name, None to find it. nearest: which
-    pods are asked, None for all; of the API then only the Service and its EndpointSlices are read, and `at` of a pod is
-    when these changed. permission: to change it. tell: gets what a person should know while a step goes on.
+    pods are asked, None for all; then only the Service and its EndpointSlices are followed, and `at` of a pod is when
+    these changed. permission: to change it. tell: gets what a person should know while a step goes on.
     """
 
     namespaces: tuple[str, ...] = ("",)
@@ -241,10 +241,8 @@ class Kube:
         return frozenset(str(ipaddress.ip_address(address)) for each in ready for address in each.addresses)
 
     def extent(self) -> Extent:
-        """Ready nodes, and the zones of the Corefile's plugin kubernetes."""
-        found, _ = self._now
-        ready = [node for node in map(objects.node_view, found.now(found.nodes)) if node.ready]
-        return Extent(len(ready) or found.node_count, found.corefile.zones)
+        """Ready nodes, and whose names it knows itself."""
+        return self._now[0].extent()
 
     def shutdown(self) -> Shutdown:
         """As its objects say now; what cannot be seen is as Kubernetes has it by default."""

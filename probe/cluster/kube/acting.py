@@ -15,14 +15,15 @@ from typing import Any
 
 from lightkube.resources.core_v1 import Namespace
 
-from probe.cluster import Planned, Undone
-from probe.cluster.kube import loading, objects, owners
+from probe.cluster import Planned, Undone, owners
+from probe.cluster.kube import loading, objects
 from probe.cluster.kube.actions import COREFILE, Change, Objects, PodOn
 from probe.cluster.kube.actions import plan as plan_step
 from probe.cluster.kube.api import Api, Json, NotNow, NotSeen, Selection
 from probe.cluster.kube.discovery import Found
 from probe.cluster.kube.patches import Deletion, Eviction, Patch, Thing, kubectl, operations
 from probe.cluster.kube.records import NAMESPACE, PREFIX, Record, add, drop_last, mend, records
+from probe.cluster.kube.scalers import scalers
 from probe.errors import EnvironmentProblem, UsageError
 
 _EVICTS = 60.0
@@ -145,7 +146,7 @@ class Acting:
 
     async def _around(self, now: Objects) -> tuple[list[Json], list[Json]]:
         """Objects that may say who keeps them, and those beside them that may scale them."""
-        others, not_seen = await owners.around(self.api, self.found.pods.namespace)
+        others, not_seen = await scalers(self.api, self.found.pods.namespace)
         for text in not_seen:
             self.tell(f"note: {text}")
         nodes = list(now.nodes.values())[:1]

@@ -181,7 +181,7 @@ _OUTAGES = {
 def _patch_corefile(value: str, objects: Objects) -> Change:
     if objects.config is None:
         raise EnvironmentProblem(f"patch_corefile {value}: the Corefile's ConfigMap cannot be seen")
-    before = value_at(objects.config, COREFILE)
+    before = value_at(objects.config, COREFILE) or ""
     if "reload" not in {tokens[0] for line in before.splitlines() if (tokens := line.split())}:
         raise UsageError(f"patch_corefile {value}: the Corefile has no `reload`: running pods would not read it")
     if value == "reload off":

@@ -16,6 +16,8 @@ from probe.cluster.kube.objects import pod_view
 
 HOME = "dnsprobe"
 """The namespace of what is ours."""
+INDEX = "batch.kubernetes.io/job-completion-index"
+"""A label of a pod from 1.28 on, an annotation before, too."""
 START, STOP, READY, STOPPED = "start", "stop", "ready-", "stopped-"
 """Keys of notes; to the latter two a shard's number and a pod's name are added."""
 
@@ -44,8 +46,8 @@ class Board:
 
 
 def pods_of(namespace: str, job: str) -> Selection:
-    """The pods of a Job."""
-    return Selection(Pod, namespace, {"batch.kubernetes.io/job-name": job})
+    """The pods of a Job. This label is older than batch.kubernetes.io/job-name, and all versions set it."""
+    return Selection(Pod, namespace, {"job-name": job})
 
 
 def said_of(pod: Pod) -> str:

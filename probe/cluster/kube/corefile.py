@@ -32,11 +32,6 @@ class Read:
     logs: bool = False
 
     @property
-    def domain(self) -> str:
-        """The cluster's, `cluster.local`: the first of its zones that is no reverse one; '' if there is none."""
-        return next(filter(_is_domain, self.zones), "")
-
-    @property
     def upstreams(self) -> list[tuple[str, int]]:
         """Address and port of those forwards that are addresses and are asked in plain DNS."""
         found = []
@@ -97,11 +92,6 @@ def _logs(log: Directive) -> bool:
 def _zone(text: str) -> str:
     """`dns://cluster.local.:53` -> `cluster.local`."""
     return re.sub(r"^dns://|:[0-9]+$", "", text).rstrip(".")
-
-
-def _is_domain(zone: str) -> bool:
-    """Not the root, nor a reverse zone, by name or as CIDR."""
-    return bool(zone) and not zone.endswith(".arpa") and "/" not in zone
 
 
 def changed_lines(before: str, after: str) -> str:

@@ -17,7 +17,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Node, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from probe.cluster import Meter, Shutdown
+from probe.cluster import Extent, Meter, Shutdown
 from probe.cluster.kube import objects, workloads
 from probe.cluster.kube.api import Api, NotSeen, Selection
 from probe.cluster.kube.corefile import Read, read_corefile
@@ -34,6 +34,9 @@ _SYSTEM, _DEFAULT = "kube-system", "default"
 _LABEL = "k8s-app"
 _KUBE_DNS, _NODELOCAL, _PROXY = "kube-dns", "node-local-dns", "kube-proxy"
 _OPENSHIFT = ("openshift-dns", "dns-default")
+_COREDNS = "coredns"
+"""The ConfigMap with the Corefile, where nothing tells its name; OpenShift's is called as its Service."""
+_REVERSE = ("in-addr.arpa", "ip6.arpa")
 _LOGS = (
     "its Corefile logs every query (plugin log): each of ours is a line, too, which the pods' CPU and whoever collects"
     " their logs pay for; `class error` in it logs those alone that failed"
@@ -99,9 +102,11 @@ class Found:
     proxy_mode: str = ""
     not_seen: list[str] = field(default_factory=list)
     endpoints_only: bool = False
+    """Pods are known by the EndpointSlices."""
     node_count: int = 0
     """How many nodes there are where no more of them is read; 0 if that cannot be seen."""
-    """Pods are known by the EndpointSlices."""
+    once: Read = field(default_factory=Read)
+    """Of the Corefile the zones, where it is read once and not followed."""
 
     def miss(self, text: str) -> None:
         """Take note, once, of what cannot be seen."""
@@ -143,7 +148,9 @@ class Found:
     @property
     def corefile(self) -> Read:
         """What the Corefile says now; nothing if it cannot be seen."""
-        return read_corefile("\n".join(objects.corefile_view(one).text for one in self.now(self.config)))
+        if self.endpoints_only:
+            return self.once
+        return read_corefile("\n".join(objects.corefile_of(one) for one in self.now(self.config)))
 
     @property
     def kubernetes(self) -> str:
@@ -157,6 +164,12 @@ class Found:
         """How its pods end; what could not be seen is as Kubernetes has it by default."""
         pods, mode = len(self.now(self.pods)), self.proxy_mode or "iptables"
         return workloads.shutdown_of(self.workload, pods, self.corefile, mode, self.kubernetes)
+
+    def extent(self) -> Extent:
+        """Ready nodes; the zones of the Corefile's plugin kubernetes, or else, in a pod, the domain of resolv.conf."""
+        ready = [node for node in map(objects.node_view, self.now(self.nodes)) if node.ready]
+        domain = own_resolv_conf().domain if is_pod() else ""
+        return Extent(len(ready) or self.node_count, self.corefile.zones or ((domain, *_REVERSE) if domain else ()))
 
     def nodelocal(self) -> list[Target]:
         """NodeLocal DNSCache's own addresses."""
@@ -229,7 +242,7 @@ class Found:
             "nodes": self._said_nodes(),
             "kube-proxy": ", ".join(filter(None, (self.proxy_mode, *self._images(_PROXY)))),
             "nodelocal": ", ".join((*(t.address for t in self.nodelocal()), *self._images(_NODELOCAL))),
-            "zone": self.corefile.domain,
+            "zone": self.extent().domain,
             "upstream": self._said_upstream(),
         }
         if self.workload:
@@ -301,13 +314,20 @@ async def discover(api: Api, watching: Watching, service: Service, version: str)
 
 
 async def discover_endpoints(api: Api, watching: Watching, service: Service, version: str) -> Found:
-    """The Service's EndpointSlices alone: what a prober on every node of a large cluster may ask of the API."""
+    """The Service's EndpointSlices alone: what a prober on every node of a large cluster may ask of the API.
+
+    How many nodes there are, and which zones the Corefile has, is asked once.
+    """
     namespace = str(service.metadata.namespace) if service.metadata else ""
     slices = Selection(EndpointSlice, namespace, {"kubernetes.io/service-name": name_of(service)})
     found = Found(api, watching, service, version, slices, pods=Selection(Pod, namespace), endpoints_only=True)
     await watching.add(found.slices)
     with suppress(NotSeen):
         found.node_count = await api.count(Selection(Node))
+    config = _OPENSHIFT[1] if namespace == _OPENSHIFT[0] else _COREDNS
+    with suppress(NotSeen):
+        there, _ = await api.list(Selection(ConfigMap, namespace, name=config))
+        found.once = Read(zones=read_corefile("\n".join(objects.corefile_of(one) for one in there)).zones)
     found.miss("all but the Service and its EndpointSlices: not asked for, with --per-node")
     return found
 
@@ -333,7 +353,7 @@ async def _find_corefile(found: Found, namespace: str) -> None:
     for name in _mounted(found):
         what = Selection(ConfigMap, namespace, name=name)
         there = await _optional(found, what)
-        if there and any(objects.corefile_view(one).text for one in found.now(there)):
+        if there and any(objects.corefile_of(one) for one in found.now(there)):
             found.config = found.config or there
     if not found.config and not any("configmaps" in text for text in found.not_seen):
         found.miss("the Corefile: no ConfigMap that the pods mount has one")

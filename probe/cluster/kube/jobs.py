@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,15 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Node, Pod
 
 from probe.cluster.kube.api import Api, NotSeen, Selection, connect
+from probe.cluster.kube.board import INDEX, pods_of
 from probe.cluster.kube.objects import node_view
 from probe.errors import EnvironmentProblem
 
 __all__ = ["JobPod", "JobPods", "NotSeen"]
 
 RUNNING, OVER = "running", "over"
-_INDEX = "batch.kubernetes.io/job-completion-index"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""RFC 1123; files are named after pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,12 @@ class JobPods:
 
     async def now(self) -> list[JobPod]:
         """The pods there are, also those that have ended, or are to go."""
-        # This label is older than batch.kubernetes.io/job-name, and all versions set it.
-        pods, _ = await self._api.list(Selection(Pod, self.namespace, labels={"job-name": self.name}))
-        return sorted(map(_seen, pods), key=lambda pod: (pod.index, pod.name))
+        pods, _ = await self._api.list(pods_of(self.namespace, self.name))
+        seen = sorted(map(_seen, pods), key=lambda pod: (pod.index, pod.name))
+        for pod in seen:
+            if not _NAME.fullmatch(pod.name):
+                raise EnvironmentProblem(f"{self._api.server}: {pod.name!r} is no name of a pod: this is no Kubernetes")
+        return seen
 
     async def zones(self) -> dict[str, str]:
         """Of the nodes, those that have one; none if they may not be listed."""
@@ -106,7 +112,7 @@ def _seen(pod: Any) -> JobPod:
     labels, annotations = meta.labels or {}, meta.annotations or {}
     return JobPod(
         name=meta.name,
-        index=labels.get(_INDEX) or annotations.get(_INDEX) or "",
+        index=labels.get(INDEX) or annotations.get(INDEX) or "",
         node=(spec and spec.nodeName) or "",
         going=meta.deletionTimestamp is not None,
         state=_state(pod.status),

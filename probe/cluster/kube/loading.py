@@ -7,26 +7,22 @@ its log (plugin/reload, metrics.go; caddy, Instance.Restart).
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import httpx2
 
 from probe.cluster.kube import objects
 from probe.cluster.kube.api import Api, NotSeen
 from probe.cluster.kube.discovery import Found
-from probe.cluster.zone import METRICS_PORT, at
+from probe.cluster.scrape import scrape
+from probe.cluster.zone import METRICS_PORT
 from probe.errors import EnvironmentProblem
 
 SECONDS = 180.0
 """For which pods may take: a kubelet brings a ConfigMap within some 90 s, reload looks every 30 +- 15 s."""
 _LOOKS = 1.0
-_VERSION = re.compile(r'^coredns_reload_version_info\{[^}]*value="([0-9a-f]+)"', re.MULTILINE)
-_FAILED = re.compile(r"^coredns_reload_failed_total(?:\{[^}]*\})? ([0-9.e+]+)", re.MULTILINE)
+_VERSION, _FAILED = "coredns_reload_version_info", "coredns_reload_failed_total"
 _DONE, _REFUSED = "Reloading complete", "Restart failed"
 
 
@@ -70,9 +66,7 @@ class Loading:
         if said is not None:
             says = await _metrics(now.address)
             if says and says.failed > said.failed:
-                raise EnvironmentProblem(
-                    f"{now.name} could not load the Corefile, and keeps the former one: see its log"
-                )
+                raise _refused(now)
             return says is not None and says.version != said.version
         asked = {"container": self.found.container, "sinceTime": f"{self.since:%Y-%m-%dT%H:%M:%SZ}"}
         try:
@@ -105,10 +99,10 @@ def _views(found: Found) -> list[objects.PodView]:
 
 async def _metrics(address: str) -> _Said | None:
     """None if they cannot be read, or say nothing of reloads."""
-    with suppress(httpx2.HTTPError, OSError):
-        async with httpx2.AsyncClient(timeout=1.0, trust_env=False) as client:
-            page: Any = await client.get(f"http://{at(address, METRICS_PORT)}/metrics")
-        version, failed = _VERSION.findall(page.text), _FAILED.search(page.text)
+    with suppress(OSError):
+        page = await scrape(address, METRICS_PORT, "", {_VERSION, _FAILED})
+        version = sorted(sample.labels["value"] for sample in page if sample.name == _VERSION)
+        failed = [sample.value for sample in page if sample.name == _FAILED]
         if failed:  # the version is there after the first reload
-            return _Said(" ".join(sorted(version)), float(failed[1]))
+            return _Said(" ".join(version), sum(failed))
     return None

@@ -14,7 +14,7 @@ from typing import Any
 from lightkube.resources.core_v1 import Pod
 
 from probe.cluster.kube.api import Api, NotSeen, Selection
-from probe.cluster.kube.board import READY, START, STOP, STOPPED, Board, now_text, pods_of, said_of, text_of
+from probe.cluster.kube.board import INDEX, READY, START, STOP, STOPPED, Board, now_text, pods_of, said_of, text_of
 from probe.cluster.kube.objects import name_of
 from probe.errors import EnvironmentProblem
 from probe.model import NS
@@ -27,7 +27,6 @@ _LEAD_NS = 3 * NS
 """From the decision on a start to it: all must have read it by then."""
 _OFTEN, _SELDOM = 0.5, 2.0
 """Seconds between two looks at the board."""
-_INDEX = "batch.kubernetes.io/job-completion-index"
 _TICKS, _TICK = 12, 0.1
 """Looks at the API server's clock, seconds apart: it shows whole seconds, so that they must see one end."""
 
@@ -106,7 +105,7 @@ class Membership:
         """What the pods of these shards say, if they can be seen."""
         with suppress(EnvironmentProblem):
             pods, _ = await self._api.list(pods_of(self._namespace, self._job))
-            by_index = {(pod.metadata.annotations or {}).get(_INDEX): pod for pod in pods if pod.metadata}
+            by_index = {(pod.metadata.annotations or {}).get(INDEX): pod for pod in pods if pod.metadata}
             return [_reason(n, by_index.get(str(n))) for n in missing]
         return []
 

@@ -205,17 +205,9 @@ def dns_container(spec: PodSpec) -> Container:
 # -- ConfigMaps, nodes, events, others
 
 
-@dataclass(frozen=True, slots=True)
-class CorefileView:
-    """A ConfigMap's Corefile."""
-
-    name: str
-    text: str
-
-
-def corefile_view(config: ConfigMap) -> CorefileView:
-    """'' if it has none."""
-    return CorefileView(name_of(config), (config.data or {}).get(COREFILE, ""))
+def corefile_of(config: ConfigMap) -> str:
+    """A ConfigMap's Corefile; '' if it has none."""
+    return str((config.data or {}).get(COREFILE, ""))
 
 
 @dataclass(frozen=True, slots=True)

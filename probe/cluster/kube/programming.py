@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from probe.cluster.kube.api import Api, Selection
 from probe.cluster.kube.snapshot import KINDS, SYSTEM
+from probe.cluster.scrape import samples_of
 from probe.errors import EnvironmentProblem
 
 METRIC = "kubeproxy_network_programming_duration_seconds_bucket"
@@ -52,10 +51,8 @@ async def programmed(api: Api, proxies: list[str]) -> tuple[float, str]:
 
 def buckets(page: str) -> dict[float, float]:
     """Changes by the bucket's upper end, in seconds, each with all smaller ones; ValueError for what is no metrics."""
-    lines = [line for line in page.splitlines() if line.startswith(METRIC)]
     found: dict[float, float] = {}
-    for family in text_string_to_metric_families("\n".join([*lines, ""])):
-        for sample in family.samples:
-            bound = float(sample.labels.get("le", "inf"))
-            found[bound] = found.get(bound, 0.0) + sample.value
+    for sample in samples_of(page, {METRIC}):
+        bound = float(sample.labels.get("le", "inf"))
+        found[bound] = found.get(bound, 0.0) + sample.value
     return found

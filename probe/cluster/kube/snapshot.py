@@ -87,7 +87,7 @@ async def read(api: Api, named: tuple[str, str] | None = None, tell: Callable[[s
         found.unread["version"] = str(problem)
     await reading.wide("Service", "", "")
     services = {(one["metadata"].get("namespace"), one["metadata"]["name"]) for one in found.of("Service")}
-    spaces |= {OPENSHIFT} & {namespace for namespace, _ in services}
+    spaces.update({OPENSHIFT} & {namespace for namespace, _ in services})  # those of the pass, too
     await asyncio.gather(
         reading.wide("EndpointSlice", "service.kubernetes.io/headless", ""),
         reading.wide("Pod", "", _ALIVE),
@@ -121,10 +121,10 @@ async def read_control_planes(api: Api) -> Objects:
 
 
 def problem_of(kind: str, body: Json) -> str:
-    """Why it is no object of that kind, as msgspec says it (`Expected `int`, got `str` - at `$.spec.replicas``); ''."""
+    """Why it is no object of that kind, as msgspec says (Expected `int`, got `str` - at `$.spec.replicas`); or ''."""
     try:
         KINDS[kind].from_dict(body)
-    except MsgspecError as problem:
+    except (MsgspecError, UnicodeEncodeError) as problem:
         return str(problem)
     return ""
 
@@ -209,13 +209,15 @@ class _Pass:
 
 def named_by(workload: Json) -> set[str]:
     """The ConfigMaps that a workload of cluster DNS or kube-proxy mounts, or that an autoscaler's flag names."""
-    spec = workload["spec"]["template"]["spec"]
+    spec = workload["spec"]["template"].get("spec") or {}
     words = " ".join(
-        str(word) for one in spec["containers"] for word in [*(one.get("command") or []), *(one.get("args") or [])]
+        str(word)
+        for one in spec.get("containers") or []
+        for word in [*(one.get("command") or []), *(one.get("args") or [])]
     )
     found = set(_AUTOSCALER.findall(words)) if "autoscaler" in words or "--target" in words else set()
     if _is_ours(spec):
-        found |= {str(one["configMap"]["name"]) for one in spec.get("volumes") or [] if one.get("configMap")}
+        found |= {str(one["configMap"].get("name") or "") for one in spec.get("volumes") or [] if one.get("configMap")}
     return found
 
 

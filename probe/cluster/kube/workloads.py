@@ -103,19 +103,17 @@ def standing_of(workload: Workload, pods: Iterable[PodView] = ()) -> Standing:
     view = workload_view(workload)
     meta: Any = workload.metadata
     status: Any = workload.status
-    daemons = isinstance(workload, DaemonSet)
-    updated = (status.updatedNumberScheduled if daemons else status.updatedReplicas) or 0
     heard = (status.observedGeneration or 0) >= (meta.generation or 0)
     stuck = next((f"pod {pod.name}: {pod.stuck}" for pod in pods if pod.stuck), "")
     return Standing(
         name=view.name,
         template=json.dumps(workload.spec.template.to_dict(), sort_keys=True, default=str),
         image=view.image,
-        updated=updated if heard else 0,
+        updated=view.updated if heard else 0,
         wanted=view.wanted,
         over=view.over,
         stuck=stuck or _stuck(status.conditions or []),
-        available=(status.numberAvailable if daemons else status.availableReplicas) or 0,
+        available=view.available,
     )
 
 

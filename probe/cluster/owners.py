@@ -1,8 +1,8 @@
 """Objects of cluster DNS, as the API's JSON -> who keeps them as they are, and why a step would not last, or a warning.
 
-Signs: labels, annotations, owners, images, the managers of `metadata.managedFields`. Facts: what each entry
-names. A controller that takes a change back by itself would do so while it is measured, and
-fight with its undo: the step is refused. Where only the next upgrade or restart does, that is a warning.
+Signs: labels, annotations, owners, images, the managers of `metadata.managedFields`. Facts: what each entry names. A
+controller that takes a change back by itself would do so while it is measured, and fight with its undo: the step is
+refused. Where only the next upgrade or restart does, that is a warning.
 """
 
 from __future__ import annotations
@@ -12,11 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
-
-from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-
-from probe.cluster.kube.api import Api, NotSeen, Selection
 
 Json = Any
 _KINDS = {
@@ -288,18 +283,3 @@ def _flag(thing: Json, name: str) -> str:
             if found := re.fullmatch(rf"--?{name}(?:=(.*))?", word):
                 return str(found[1] if found[1] is not None else next(iter(words[n + 1 :]), ""))
     return ""
-
-
-async def around(api: Api, namespace: str) -> tuple[list[Json], list[str]]:
-    """What may scale cluster DNS: autoscalers and Deployments of its namespace; and what could not be read, and why."""
-    found: list[Json] = []
-    not_seen: list[str] = []
-    kinds: tuple[type[Any], ...] = (HorizontalPodAutoscaler, Deployment)
-    for kind in kinds:
-        try:
-            there, _ = await api.list(Selection(kind, namespace))
-        except NotSeen as problem:
-            not_seen.append(f"whether something scales cluster DNS: {problem}")
-        else:
-            found += [{**one.to_dict(), "kind": kind.__name__} for one in there]
-    return found, not_seen

@@ -1,0 +1,1 @@
+"""Octets that somebody sends -> nothing but what is declared: what is fuzzed, and who fuzzes it."""
