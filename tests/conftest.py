@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import pytest
@@ -17,6 +18,15 @@ os.environ.pop("KUBERNETES_SERVICE_HOST", None)
 
 collect_ignore = [] if "DNSPROBE_E2E_PARTS" in os.environ else ["e2e"]
 """They are slow and need more than `make test` may ask for: `make e2e` runs them."""
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A run in this process that a signal ended ignores the next ones, for good: what later tests start would, too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _serve(kind: type[RealServer], factory: pytest.TempPathFactory) -> Iterator[RealServer]:
