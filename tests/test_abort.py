@@ -33,7 +33,7 @@ FOR_EXAMPLE = "; for example: loss(vip-*) > 50% for 30s"
         ("loss(vip-*) > 50% for", "rule 'loss(vip-*) > 50% for': character 19, at 'for': nothing more is understood"),
         ("loss(vip-*) > 50% for 30 s", "character 19, at 'for 30 s': nothing more is understood"),
         ("loss(vip-*) > 50% for ever", "for 'ever': a duration is like 500ms, 30s"),
-        ("loss(vip-*) > 50% for 2h", "for '2h': a duration from 1 s to 600 s is allowed here"),
+        ("loss(vip-*) > 50% for 2h", "for '2h': a duration from 1s to 10m is allowed here"),
         ("luck(vip-*) > 50% for 30s", "unknown measure 'luck': one of loss, longest_disruption, p50"),
         ("longest_disruption > 5s for 30s", "longest_disruption is known at the end only: say loss or p50, p90"),
         ("loss(vip-*) <= 1% for 30s", "says what is good: did you mean 'loss(vip-*) > 1%'?"),

@@ -191,7 +191,7 @@ def test_who_does_not_hear_it_is_named(api: ApiServer) -> None:
     ("words", "code", "said"),
     [
         (["stop", "job/other"], 4, "there is no Job other in dnsprobe: say -n NAMESPACE"),
-        (["stop", "watch"], 2, "'watch': say job/NAME"),
+        (["stop", "pod/watch"], 2, "'pod/watch': say job/NAME"),
         (["stop", "job/watch", "--wait", "x"], 2, "--wait 'x': a duration is like"),
     ],
 )

@@ -294,7 +294,7 @@ def test_a_quota_is_named_with_what_it_did(tmp_path: Path) -> None:
         ("-s ::1 --to many", 2, "--to 'many': queries a second from 1 to 1,000,000, e.g. 1000, 50k, 1M"),
         ("-s ::1 --from 0", 2, "--from '0': queries a second from 1"),
         ("-s ::1 --from 2k --to 1k", 2, "--from 2k: is above --to 1k"),
-        ("-s ::1 --step-length 1ms", 2, "--step-length '1ms': a duration from 0.5 s to 600 s is allowed here"),
+        ("-s ::1 --step-length 1ms", 2, "--step-length '1ms': a duration from 500ms to 10m is allowed here"),
         ("-s ::1 --precision 5", 2, "--precision '5': a percentage from 1% to 50%, e.g. 5%"),
         ("-s ::1 --objective 'loss > 1%'", 2, "--objective 'loss > 1%': say what must hold, e.g. 'loss <= 0.1%'"),
         ("-s ::1 --objective 'p99(vip-*) < 1s'", 2, "matches no lane; nearest: udp-pool"),

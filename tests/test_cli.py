@@ -194,8 +194,9 @@ def test_scenarios_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = told("run scale-down --lab --dry-run", capsys)
+    code, out, _ = told("run scale-down --lab --set lab.lameduck=3s --set lab.nodes=2 --dry-run", capsys)
     assert code == 0
+    assert "\nLab: lab.nodes 2, lab.replicas 3, lab.lameduck 3 s, lab.readiness_period 1 s, " in out
     assert "scale-down: 6,560 queries in 16 s" in out
     assert re.search(r"vip-udp-pool +kube-dns +udp pool:128 +A AAAA +100 +1,600", out)
     assert re.search(r"pods +3 pods +udp fresh +A AAAA +20 +960", out)

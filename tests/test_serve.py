@@ -230,7 +230,7 @@ def test_a_worker_that_dies_at_once_ends_it_for_whoever_started_it(
         ("serve lameduck-sweep --lab", "a matrix is many runs"),
         ("serve nosuch", "nosuch: no such file or shipped scenario"),
         ("serve --format json", "--format 'json': say text, jsonl"),
-        ("serve --keep 5s", "--keep '5s': a duration from 60 s"),
+        ("serve --keep 5s", "--keep '5s': a duration from 1m to 168h"),
         ("serve --lab --service a/b", "--service: goes with a scenario in a real cluster"),
         ("serve --lab --metrics nowhere", "--metrics 'nowhere': say ADDRESS:PORT"),
         ("serve --lab --set lanes[0].rate=max --set lanes[0].users=1", "lanes[0]"),

@@ -47,9 +47,7 @@ def collect(
     path, port = Path(out), options.typed("--http", http, port_of)
     check_path(path)
     check_json(json_file, path)
-    kind, _, name = job.rpartition("/")
-    if kind not in ("", "job", "jobs", "job.batch") or not name:
-        raise UsageError(f"{job!r}: say job/NAME")
+    name = options.job_of(job)
     folder = path.with_name(f"{path.name}.parts")
     folder.mkdir(exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():

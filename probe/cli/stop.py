@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 from probe.cli import options
 from probe.cli.output import say
 from probe.cluster.kube.api import connect
 from probe.cluster.kube.board import HOME
 from probe.cluster.kube.stopping import stop_job
-from probe.errors import UsageError
 from probe.model import NS
 from probe.scenario.quantity import duration_ns
 
@@ -27,10 +25,9 @@ def stop(
 
     It is written on the Job's notice board, the ConfigMap dnsprobe-NAME; deleting its pods would lose their reports.
     """
-    if not (match := re.fullmatch(r"jobs?(?:\.batch)?/([a-z0-9][a-z0-9.-]{0,62})", job)):
-        raise UsageError(f"{job!r}: say job/NAME")
+    name = options.job_of(job)
     patience = options.typed("--wait", wait, duration_ns) / NS
-    asyncio.run(_stop(match[1], namespace, context or "", patience))
+    asyncio.run(_stop(name, namespace, context or "", patience))
 
 
 async def _stop(name: str, namespace: str, context: str, patience: float) -> None:

@@ -81,9 +81,6 @@ def _check_backend(settings: LabSettings) -> None:
         )
 
 
-_ALWAYS_SAID = ("replicas", "lameduck", "propagation", "proxy_mode", "kubernetes")
-
-
 _KINDS = {
     "service": TargetKind.SERVICE,
     "nodelocal": TargetKind.NODELOCAL,
@@ -91,12 +88,6 @@ _KINDS = {
     "nodes": TargetKind.NODE,
     "api": TargetKind.API,
 }
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return f"{value:g} s" if isinstance(value, float) else str(value)
 
 
 class Lab:
@@ -209,14 +200,8 @@ class Lab:
         return [Meter("coredns", pod.name, pod.address, METRICS_PORT, pod.vantage) for pod in pods]
 
     def facts(self) -> dict[str, str]:
-        """The lab as a report shows it: backend, what the pods run, what was set, and what always matters."""
-        usual = LabSettings()
-        settings = {
-            f"lab.{name}": _shown(value)
-            for name in (field.name for field in dataclasses.fields(usual))
-            if (value := getattr(self._settings, name)) != getattr(usual, name) or name in _ALWAYS_SAID
-        }
-        return {**self._network, "coredns": self._version, **settings}
+        """The lab as a report shows it: backend, what the pods run, how it is set."""
+        return {**self._network, "coredns": self._version, **self._settings.facts()}
 
     def rollouts(self) -> list[Rollout]:
         """CoreDNS's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from probe.cluster.values import READINESS, STRATEGY, pairs, seconds
@@ -37,6 +37,15 @@ class Delay:
         if self.high is None:
             return f"{self.low:g} s"
         return f"p50 {self.low:g} s p99 {self.high:g} s" if self.skewed else f"{self.low:g} s to {self.high:g} s"
+
+
+_ALWAYS_SAID = ("replicas", "lameduck", "propagation", "proxy_mode", "kubernetes")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g} s" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,16 @@ class LabSettings:
     def dns_port(self) -> int:
         """The port of DNS on pods and Service."""
         return self.port or (53 if self.backend == "netns" else 10053)
+
+    def facts(self) -> dict[str, str]:
+        """What is not as it usually is, and what always matters, by its path in a scenario."""
+        usual = LabSettings()
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            f"lab.{name}": _shown(value)
+            for name, value in said.items()
+            if value != getattr(usual, name) or name in _ALWAYS_SAID
+        }
 
     def changed(self, word: str, value: str) -> LabSettings:
         """As that step has it, one of CHANGED; UsageError for what a lab cannot be set to."""

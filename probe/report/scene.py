@@ -136,10 +136,10 @@ def _lanes(timeline: Timeline, axis: _Axis) -> tuple[tuple[str, ...], dict[str, 
     if len(strips) > ROWS:
         worst = sorted(own, key=lambda k: (-strips[k].channel.loss().lost, -strips[k].lost, k))
         own = sorted(worst[: ROWS - 1])
-    named = (f"{channel_text(*strips[k].channel.name)}  {_told([strips[k]])}" for k in own)
+    named = (f"{channel_text(*strips[k].channel.name)}: {_told([strips[k]])}" for k in own)
     names = dict(zip(own, _names(named), strict=True))
     others = [strip for k, strip in enumerate(strips) if k not in names]
-    rest = f"{count(len(others))} others  {_told(others)}"
+    rest = f"{count(len(others))} others: {_told(others)}"
     asked: list[Row] = []
     spoilt: list[Row] = []
     for k, strip in enumerate(strips):

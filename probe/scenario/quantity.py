@@ -27,8 +27,14 @@ def duration_ns(text: str, least: int = 0, most: int = DAY_NS) -> int:
         raise UsageError(f"{text!r}: a duration is like 500ms, 30s, 1m30s, or plain seconds")
     total = sum(int(Fraction(number) * _UNITS[unit]) for number, unit in re.findall(_PART, with_unit))
     if not least <= total <= most:
-        raise UsageError(f"{text!r}: a duration from {seconds_text(least)} to {seconds_text(most)} is allowed here")
+        raise UsageError(f"{text!r}: a duration from {_typed(least)} to {_typed(most)} is allowed here")
     return total
+
+
+def _typed(nanoseconds: int) -> str:
+    """As people type it: `500ms`, `90s`, `168h`."""
+    unit = max((u for u in _UNITS if nanoseconds % _UNITS[u] == 0), key=lambda u: _UNITS[u])
+    return f"{nanoseconds // _UNITS[unit]}{unit}" if nanoseconds else "0s"
 
 
 def rate_of(text: str) -> Fraction:

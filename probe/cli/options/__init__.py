@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -75,6 +76,13 @@ def typed(letter: str, text: str, read: Callable[[str], T]) -> T:
         return read(text)
     except UsageError as problem:
         raise UsageError(f"{letter} {problem}") from None
+
+
+def job_of(text: str) -> str:
+    """The name in `job/NAME`, or alone."""
+    if match := re.fullmatch(r"(?:jobs?(?:\.batch)?/)?([a-z0-9][a-z0-9.-]{0,62})", text):
+        return match[1]
+    raise UsageError(f"{text!r}: say job/NAME")
 
 
 def command_line() -> str:
