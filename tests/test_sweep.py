@@ -9,6 +9,7 @@ import resource
 import signal
 import sqlite3
 import time
+import zlib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -391,6 +392,20 @@ def test_a_sweep_of_a_schema_that_nobody_here_knows_is_refused(version: int, tmp
     table(tmp_path, {})
     with pytest.raises(UsageError, match=f"has sweep schema {version}, this dnsprobe reads {SCHEMA_VERSION} and older"):
         open_sweep(old(tmp_path / "sweep.db", version))
+
+
+@pytest.mark.parametrize("packed", [zlib.compress(bytes(1 << 20)), zlib.compress(b"run")[:-4]], ids=["bomb", "cut off"])
+def test_a_run_that_does_not_end_fills_no_memory(
+    packed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MOST_OCTETS", 1 << 19)
+    table(tmp_path, {(2, 1): measured(0)})
+    path = tmp_path / "sweep.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE runs SET run = ? WHERE cell = 2 AND repeat = 1", (packed,))
+        db.commit()
+    with pytest.raises(UsageError, match=r"is a damaged sweep file: the run of cell 2.1 is cut off, or larger"):
+        run_in(path, "2")
 
 
 def test_a_full_disk_is_said_and_leaves_a_place_to_begin(tmp_path: Path) -> None:

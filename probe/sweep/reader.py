@@ -17,6 +17,9 @@ from probe.sweep.measured import Measured, Result
 from probe.sweep.rollout import FRESH, REUSED
 from probe.sweep.schema import APPLICATION_ID, SCHEMA_VERSION, UPGRADES
 
+MOST_OCTETS = 1 << 28
+"""Of one run: a thousand times what a cell leaves; a few octets that unpack without end fill no memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellRun:
@@ -163,7 +166,10 @@ def run_in(path: Path, text: str) -> Run:
         packed, state, why = row
         if packed is None:
             raise UsageError(f"--cell {text}: there is no run of it: {why or 'its turn has not come yet'} ({state})")
-        run = zlib.decompress(packed)
+        unpacking = zlib.decompressobj()
+        run = unpacking.decompress(packed, MOST_OCTETS)
+        if not unpacking.eof:
+            raise ValueError(f"the run of cell {cell} is cut off, or larger than {MOST_OCTETS >> 20} MiB")
     with tempfile.TemporaryDirectory(prefix="dnsprobe-cell-") as folder:
         file = Path(folder) / "run.db"
         file.write_bytes(run)
