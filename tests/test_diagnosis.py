@@ -42,7 +42,12 @@ LETTERS = {**LEGEND, "f": Outcome.REFUSED, "T": Outcome.TRUNCATED, "w": Outcome.
 """S: an answer that comes late."""
 THIRDS = {"3": "x.", "4": "s.", "5": "xS"}
 """A third is the first of both, the rest the other."""
-KINDS = {"vip": TargetKind.SERVICE, "up": TargetKind.UPSTREAM, "nl": TargetKind.NODELOCAL} | BESIDE_DNS
+KINDS = {
+    "vip": TargetKind.SERVICE,
+    "up": TargetKind.UPSTREAM,
+    "nl": TargetKind.NODELOCAL,
+    "srv": TargetKind.SERVER,
+} | BESIDE_DNS
 NAMES = {"out": "{random}.example.com", "suffixed": "www.example.com.default.svc.cluster.local"}
 LATE_NS = 300_000_000
 SECONDS = 10
@@ -144,6 +149,8 @@ ROWS: list[tuple[list[str], str, dict[str, str], str]] = [
     (THIRD[:1], CLOSED, {}, "short_lameduck likely"),  # nobody says whether the other pods were well
     (["vip udp fresh 4.+4x", "vip tcp fresh 4.+4x", *PODS], "", {}, "kube_proxy likely"),
     (["vip udp fresh 4.+4x"], "", {}, "undetermined undetermined"),
+    (["srv udp fresh 10r"], "", {}, "not_listening likely"),
+    (["srv udp fresh 4.+6r"], "", {}, "undetermined undetermined"),
     (STALE, CLOSED, IPTABLES, "stale_flow certain"),
     (STALE, CLOSED, IPVS, "ipvs_session certain"),
     (STALE, CLOSED, {}, "undetermined undetermined"),
@@ -322,7 +329,7 @@ def test_each_window_of_any_run_is_in_one_diagnosis(tmp_path: Path, story: str) 
 def test_every_rule_says_all_of_it() -> None:
     for id_, rule in RULES.items():
         assert all((rule.cause, rule.apart, rule.source, rule.remedy)), id_
-        assert rule.row[0] in "UF1234567890", id_
+        assert rule.row[0] in "UFM1234567890", id_
         remedy = rule.remedy if isinstance(rule.remedy, str) else ""
         assert [line for line in remedy.splitlines() if len(line) > 76] == [], "a screen has 80 columns"
         assert remedy.count("{") == remedy.count("}"), id_

@@ -106,6 +106,17 @@ def _nobody(moment: Moment, *, other_ports: bool) -> Fit | None:
     return Fit(Sure.LIKELY, seen, (*lanes, *(["pods' metrics"] if any(unread) or read else [])), _silent(moment))
 
 
+def not_listening(moment: Moment) -> Fit | None:
+    """M: a server that was named by its address refuses all that it is asked, from the first query to the last."""
+    windows = [w for w in moment.of(TargetKind.SERVER) if w.outcome is Outcome.CONNECTION_REFUSED]
+    mine = [w for w in windows if not moment.channel(w).loss().good]
+    if not mine:
+        return None
+    who = dict.fromkeys(str(moment.channel(w).target) for w in mine)
+    lanes = dict.fromkeys(w.lane for w in mine)
+    return Fit(Sure.LIKELY, f"refused from first to last: {', '.join(who)}", (*lanes, "its refusals"), tuple(mine))
+
+
 def udp_blocked(moment: Moment) -> Fit | None:
     """6: by TCP all is well, by UDP nobody is heard, past the Service as well."""
     for mine, other in (("udp", "tcp"), ("tcp", "udp")):

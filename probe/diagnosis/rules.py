@@ -79,6 +79,14 @@ RULES: dict[str, Rule] = {
         paths.udp_blocked,
         "`pods` by UDP and TCP",
     ),
+    "not_listening": Rule(
+        "M",
+        "nobody listens at that address and port, or a firewall rejects what comes: no DNS server was reached",
+        "not one query was answered; a server that ends and comes back answers before or after",
+        "# is it the right address and port? on that machine:\nss -lnutp\nnft list ruleset | grep -i reject",
+        "RFC 792 (port unreachable), RFC 9293 (RST); Linux net/ipv4/icmp.c",
+        paths.not_listening,
+    ),
     "no_fallback": Rule(
         "U15",
         "all pods are terminating, and kube-proxy before 1.26 leads to none of them though they answer",
