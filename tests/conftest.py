@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 
@@ -71,6 +73,16 @@ def scripted() -> Iterator[Start]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that is tried again has the runs made again that its module shares, as they were made in real time."""
+    if getattr(item, "execution_count", 1) > 1 and isinstance(item, pytest.Function):
+        for fixtures in item._fixtureinfo.name2fixturedefs.values():
+            for one in fixtures:
+                if one.scope == "module" and not inspect.isgeneratorfunction(one.func):
+                    one.finish(cast(Any, item._request))
 
 
 def _strictly(report: pytest.TestReport | pytest.CollectReport) -> None:

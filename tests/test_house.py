@@ -148,8 +148,39 @@ def test_where_everything_is_installed_a_skip_is_a_failure(
     tmp_path: Path, strict: str, reason: str, ending: str
 ) -> None:
     (tmp_path / "test_it.py").write_text(f"import pytest\ndef test_it(): pytest.skip({reason!r})\n")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-rA", str(tmp_path)]
-    environment = os.environ | {"DNSPROBE_NO_SKIP": strict}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=60)
-    assert ending in done.stdout.splitlines()[-1], done.stdout
-    assert reason in done.stdout
+    said = tested_as_here(tmp_path, NO_SKIP=strict)
+    assert ending in said.splitlines()[-1], said
+    assert reason in said
+
+
+def tested_as_here(folder: Path, *options: str, **environment: str) -> str:
+    """What pytest says of the tests in a folder, by this house's conftest."""
+    always = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rA"]
+    command = [sys.executable, "-m", "pytest", *always, *options, str(folder)]
+    settings = os.environ | {f"DNSPROBE_{name}": value for name, value in environment.items()}
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=settings, timeout=60
+    ).stdout
+
+
+def test_a_test_that_is_tried_again_has_the_runs_of_its_module_made_again(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("""import pytest
+made = []
+@pytest.fixture(scope="module")
+def runs():
+    made.append(1)
+    return len(made)
+def test_it(runs):
+    assert runs == 3
+""")
+    assert "1 passed, 2 rerun" in tested_as_here(tmp_path, "--reruns", "2")
+
+
+def test_a_signal_that_a_test_left_ignored_is_not_ignored_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("""import signal
+def test_first():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def test_second():
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+""")
+    assert "2 passed" in tested_as_here(tmp_path)

@@ -35,7 +35,7 @@ _START_TIMEOUT = 30.0
 _STARTS = 2
 """Exits of one pod before its first Ready after which the lab gives up building."""
 _ASK_AGAIN = 0.02
-_NOTICE = 0.5
+_NOTICE = 1.0
 """Seconds from the end of a lost node's own view to its loss: the prober on it stops asking first."""
 _RELOADED = b"Reloading complete"
 """What CoreDNS writes when a new Corefile is in force (caddy, Instance.Restart)."""
