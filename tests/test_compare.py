@@ -177,7 +177,7 @@ def test_timelines_above_each_other_begin_at_the_first_step(tmp_path: Path) -> N
     after = replace(after, marks=(Mark(3 * NS, "step", "scale to 2", "scenario"),))
     scene = overlay(compare([before, after]))
     assert {row["a"] for row in scene.data["steps"]} == {3000}
-    assert [name.partition("  ")[0] for name in scene.lanes] == [
+    assert [name.partition(":")[0] for name in scene.lanes] == [
         "#1 vip-udp → kube-dns",
         "#2 vip-udp → kube-dns",
         "#1 pods → coredns-before",

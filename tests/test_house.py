@@ -148,12 +148,12 @@ def test_where_everything_is_installed_a_skip_is_a_failure(
     tmp_path: Path, strict: str, reason: str, ending: str
 ) -> None:
     (tmp_path / "test_it.py").write_text(f"import pytest\ndef test_it(): pytest.skip({reason!r})\n")
-    said = tested_as_here(tmp_path, NO_SKIP=strict)
+    said = by_this_conftest(tmp_path, NO_SKIP=strict)
     assert ending in said.splitlines()[-1], said
     assert reason in said
 
 
-def tested_as_here(folder: Path, *options: str, **environment: str) -> str:
+def by_this_conftest(folder: Path, *options: str, **environment: str) -> str:
     """What pytest says of the tests in a folder, by this house's conftest."""
     always = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rA"]
     command = [sys.executable, "-m", "pytest", *always, *options, str(folder)]
@@ -173,7 +173,7 @@ def runs():
 def test_it(runs):
     assert runs == 3
 """)
-    assert "1 passed, 2 rerun" in tested_as_here(tmp_path, "--reruns", "2")
+    assert "1 passed, 2 rerun" in by_this_conftest(tmp_path, "--reruns", "2")
 
 
 def test_a_signal_that_a_test_left_ignored_is_not_ignored_by_the_next(tmp_path: Path) -> None:
@@ -183,4 +183,4 @@ def test_first():
 def test_second():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 """)
-    assert "2 passed" in tested_as_here(tmp_path)
+    assert "2 passed" in by_this_conftest(tmp_path)

@@ -79,6 +79,7 @@ def test_in_a_thread(tmp_path: Path) -> None:
 def test_ctrl_c_ends_it_in_order_and_is_heard(tmp_path: Path) -> None:
     script = (
         "import probe, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # these tests may run in the background
         f"asked = probe.Options(servers=['127.0.0.1'], port='{closed_port('127.0.0.1')}', rate='50', length='60')\n"
         "try:\n    probe.run(asked, 'run.db')\n"
         "except KeyboardInterrupt:\n"
