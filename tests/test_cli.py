@@ -499,6 +499,20 @@ def test_a_lab_that_dies_ends_the_run_and_is_not_blamed_on_dns(tmp_path: Path) -
     assert out.startswith("INCONCLUSIVE: ")
 
 
+def test_what_the_lab_did_while_the_run_was_kept_from_reading_it_is_marked(tmp_path: Path) -> None:
+    """As on a machine without an idle core, where a run that lowers its priority has no turn until it is over."""
+    settings = "--set 'steps=[{wait: 1s}, {scale: 2}]' --set lab.propagation=3s --set lab.coredns=stand-in"
+    process = start(f"run scale-down --lab {settings} --set duration=5s -o run.db", tmp_path)
+    until(lambda: flushed_ns(tmp_path / "run.db") > 1.5 * NS)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=20)
+    run = open_run(tmp_path / "run.db")
+    assert {"pod_deleted", "endpoints_programmed"} <= {mark.kind for mark in run.marks}, err
+    assert all(mark.at_ns < 5 * NS for mark in run.marks if mark.kind == "endpoints_programmed")
+
+
 def test_a_scale_down_in_the_lab_is_seen_from_all_sides(tmp_path: Path) -> None:
     settings = (
         "duration=5s",

@@ -30,6 +30,8 @@ from probe.scenario.taking import Taking
 from probe.scenario.view import View
 
 POLL_S = 0.1
+QUIET_S, HEARS_S = 0.05, 1.0
+"""At the end: as long as something of the cluster was heard in so long, more may come; and no longer than that."""
 LAST_NS = NS // 2
 """From the decision to end until no row is due any more: longer than the engine's notice."""
 
@@ -96,6 +98,7 @@ class Going:
     lives: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     deaths: int = 0
+    heard: int = 0
     cut: str = ""
     unwritten: str = ""
     interrupted: bool = False
@@ -136,6 +139,7 @@ class Going:
         looking_up = asyncio.create_task(self._note_lookups())
         try:
             await self._flush_until_done(beside)
+            await self._hear_out()
         finally:
             for task in beside:
                 task.cancel()
@@ -227,6 +231,14 @@ class Going:
         if self.engine.died:
             self.cut = f"the worker ended after {max(0, self.engine.now_ns()) / NS:.1f} s: {self.engine.died}"
             self.view.noted(self.cut)
+
+    async def _hear_out(self) -> None:
+        """What the cluster did before the end and nobody has read: others may have kept this process from running."""
+        set_priority("SCHED_OTHER")
+        heard, until = -1, time.monotonic() + HEARS_S
+        while self.cluster and heard < self.heard and time.monotonic() < until:
+            heard = self.heard
+            await asyncio.sleep(QUIET_S)
 
     def _abort_if_told(self) -> None:
         """The plan's own rules end the run as Ctrl-C does."""
@@ -351,6 +363,7 @@ class Going:
             self._stop(f"the cluster: {problem}")
 
     def _mark_happened(self, happened: Happened) -> None:
+        self.heard += 1
         at_ns = happened.at - self.engine.t0_ns
         if at_ns >= 0:
             self._mark(Mark(at_ns, happened.kind, happened.text, happened.source, happened.subject))
@@ -377,7 +390,8 @@ class Going:
             self.view.gone(happened.gone.name)
 
     def _ask_too(self, pod: Target) -> None:
-        if self.stopped_ns is not None or self.end_ns < self.plan.duration_ns:
+        is_ending = self.stopped_ns is not None or self.end_ns < self.plan.duration_ns
+        if is_ending or self.engine.now_ns() >= self.end_ns:
             return
         series: list[Series] = []
         for lane in self.plan.lanes:
