@@ -65,6 +65,21 @@ def by_outcome(finished: Finished) -> dict[str, list[int]]:
 # -- when a row is due
 
 
+def test_all_before_an_instant_have_started_if_no_row_that_leaves_later_was_due_before_it() -> None:
+    """Rows leave at the tick after they were due, those of a burst with its last one."""
+    ledger = ledger_of()
+    assert ledger.started_until == NEVER
+    due, release = np.array([11, 18, 12, 31]), np.array([20, 20, 25, 40])
+    slot, ids = ledger.flight.reserve(due % CHANNELS, np.ones(4, np.int64), due, State.ANSWERED)
+    rows = Due.of(due, due % 4, due % 2, due % CHANNELS)._replace(release=release)
+    ledger.load(rows, slot, due % CHANNELS, ids, np.full(4, 24))
+    seen = [ledger.started_until]
+    for now in (20, 25, 40):
+        send(ledger, now)
+        seen.append(ledger.started_until)
+    assert seen == [11, 12, 31, NEVER]
+
+
 def test_a_row_is_sent_when_it_is_due_and_not_before() -> None:
     ledger = ledger_of()
     assert ledger.next_due == NEVER

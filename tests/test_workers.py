@@ -22,12 +22,14 @@ from probe.book import BookWriter
 from probe.doubts import doubts_of
 from probe.engine import Engine, EngineOptions, check_limits
 from probe.engine.plan import Deal
+from probe.engine.worker import Worker
 from probe.errors import EnvironmentProblem, UsageError
 from probe.model import NS, WHOLE, Ports, Question, Series, Shape, Slice
 from probe.outcome import Outcome
 from probe.recorder import Reader, Room
 from probe.runfile import open_run
 from probe.schedule import pacer_of
+from probe.transport.udp import Udp
 from tests.conftest import Start
 from tests.probing import Recorded, probe, series
 from tests.replies import encode_name
@@ -455,3 +457,18 @@ def test_a_series_that_ends_and_one_that_comes_are_every_workers(scripted: Start
     for index, one in enumerate(told):
         assert recorded.planned(index) == pacer_of(one).count(0, 10 * NS) > 60
         assert asked_of(recorded, index) == {"answer": 1}
+
+
+def test_a_second_is_not_over_before_the_rows_of_its_last_tick_have_left() -> None:
+    """Up to 9 rows that were due within the 200 us before a second's end would be in no book."""
+    worker = Worker(Room.create(4, NS)[0], EngineOptions(seed=1))
+    worker.add((series("127.0.0.1", 53, "a.test", rate=50_000, seconds=2, ports="pool:4"),))
+    worker._t0 = time.monotonic_ns()
+    (path,) = worker._used
+    worker._load(path)
+    transport = path.transport
+    assert isinstance(transport, Udp)
+    rows = transport._ledger.rows
+    reached = worker._reached([path], worker._t0)
+    worker.close()
+    assert reached == rows.due.min() - worker._t0 < rows.release.min() - worker._t0

@@ -459,7 +459,7 @@ class Worker:
     def _reached(self, paths: list[_Path], now: int) -> int:
         """Rows due before this instant (ns since t0) have started: the next harvest has them all."""
         return min(
-            now - self._t0 if p.closed or p.pauses else min(p.agenda.reached, p.transport.next_due - self._t0)
+            now - self._t0 if p.closed or p.pauses else min(p.agenda.reached, p.transport.started_until - self._t0)
             for p in paths
         )
 

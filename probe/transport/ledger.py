@@ -37,6 +37,8 @@ class Ledger:
         self.slot = self.socket = self.query_id = self.octets = self.phase = self.source = EMPTY
         self.finished: list[Finished] = []
         self._releases: list[int] = []
+        self._earliest = EMPTY
+        """By row: the earliest due instant of it and all that are sent after it."""
         self._settled = self._cursor = 0
         # of rows that were sent together: first and stop, one after the other; and when that began and ended
         self._bounds: list[int] = []
@@ -60,6 +62,7 @@ class Ledger:
         self.phase = np.full(len(rows.due), phase, np.int64)
         self.source = socket
         self._releases = rows.release.tolist()
+        self._earliest = np.minimum.accumulate(rows.due[::-1])[::-1]
         self._settled = 0
         self._move_to(0)
 
@@ -67,6 +70,14 @@ class Ledger:
         """All rows before this one have started."""
         self._cursor = row
         self.next_due = self._releases[row] if row < len(self._releases) else NEVER
+
+    @property
+    def started_until(self) -> int:
+        """Every loaded row due before this instant has started; NEVER if all have.
+
+        Not next_due: what is sent then was due up to a tick, or a burst, before.
+        """
+        return int(self._earliest[self._cursor]) if self._cursor < len(self._earliest) else NEVER
 
     @staticmethod
     def late(rows: Due, stall_ns: int) -> int:

@@ -122,7 +122,11 @@ class Transport(Protocol):
 
     @property
     def next_due(self) -> int:
-        """When the next loaded row is due; NEVER if all are sent."""
+        """When the next loaded row is to be sent; NEVER if all are sent."""
+
+    @property
+    def started_until(self) -> int:
+        """Every loaded row due before this instant has started; NEVER if all have."""
 
     def send(self, now: int, most: int = NEVER) -> int:
         """Send what is due at `now`, about `most` rows; how many. Rows late by more than the stall limit are UNSENT."""

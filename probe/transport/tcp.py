@@ -220,6 +220,10 @@ class Tcp:
     def next_due(self) -> int:
         return self._ledger.next_due
 
+    @property
+    def started_until(self) -> int:
+        return self._ledger.started_until
+
     def send(self, now: int, most: int = NEVER) -> int:
         ledger = self._ledger
         rows = ledger.due(now, self.stall_ns, most)

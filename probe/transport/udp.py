@@ -237,6 +237,10 @@ class Udp:
     def next_due(self) -> int:
         return self._ledger.next_due
 
+    @property
+    def started_until(self) -> int:
+        return self._ledger.started_until
+
     def send(self, now: int, most: int = NEVER) -> int:
         rows = self._ledger.due(now, self.stall_ns, most)
         if not rows:
