@@ -300,7 +300,7 @@ def _told_of(plan: Plan, cluster: Cluster | None, limits: Limits, dry_run: bool)
 
 
 def _found(plan: Plan, cluster: Cluster | None, limits: Limits, *, must: bool) -> tuple[Found | None, str]:
-    """What a real cluster is and would become, and a line that says whose targets are shown: its, else the lab's."""
+    """What a real cluster is and would become; and a line: how the lab is set, or whose targets are shown."""
     if isinstance(cluster, Lab):
         return None, f"Lab: {', '.join(f'{name} {value}' for name, value in plan.lab.facts().items())}."
     if not isinstance(cluster, Kube):
